@@ -1,0 +1,55 @@
+"""semid: semantic IDs for catalogues, made for language models.
+
+    from semid import SemanticIDTokenizer
+    ids = SemanticIDTokenizer.fit("items.jsonl")
+    ids.tokens(["B004756YJA"])        # ['<s_a_12><s_b_201><s_c_7><s_d_90>']
+
+Every public name below is imported when it is first used, so `import semid` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from semid._version import __version__
+
+if TYPE_CHECKING:
+    from semid.catalog import read_items
+    from semid.config import SemanticIDConfig
+    from semid.embed import embed
+    from semid.evaluate import evaluate
+    from semid.interactions import read_interactions
+    from semid.tokenizer import SemanticIDTokenizer
+
+_HOME = {
+    "SemanticIDConfig": "semid.config",
+    "SemanticIDTokenizer": "semid.tokenizer",
+    "embed": "semid.embed",
+    "evaluate": "semid.evaluate",
+    "read_interactions": "semid.interactions",
+    "read_items": "semid.catalog",
+}
+
+__all__ = [
+    "SemanticIDConfig",
+    "SemanticIDTokenizer",
+    "__version__",
+    "embed",
+    "evaluate",
+    "read_interactions",
+    "read_items",
+]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'semid' has no attribute {name!r}. It has: {', '.join(__all__)}")
+    module = import_module(_HOME[name])
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,220 @@
+"""Resolve a catalogue's collisions: match inside every prefix that holds one, spill what does not fit.
+
+Two items collide only if they share the first L − 1 codes, so a prefix without a collision is left alone.
+Rows must come in canonical order: ties are broken by it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.assign.geometry import nearest_prefixes, spans
+from semid.assign.keys import pack, rank_within, run_starts
+from semid.assign.matching import contest
+from semid.assign.occupancy import Occupancy
+from semid.assign.problem import Problem
+from semid.assign.spill import spill
+
+__all__ = ["Resolution", "resolve"]
+
+Ints = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
+
+CONSIDERED = 4  # prefixes searched for the price of leaving an overfull one; 2 and 8 do as well
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Distinct codes, and what was found on the way.
+
+    `leaders` int64 [N] is the first item with the identical latent and the same raw code, itself included.
+    """
+
+    codes: npt.NDArray[np.int32]
+    leaders: Ints
+    largest_bucket: int
+    overfull_buckets: int
+    overflow_items: int
+
+
+@dataclass(frozen=True)
+class _Buckets:
+    """Prefixes and their members."""
+
+    members: Ints  # [n] rows, bucket after bucket
+    bounds: Ints  # [B + 1] bucket b is members[bounds[b]:bounds[b + 1]]
+    room: Ints  # [B] last codes that no other owner holds
+    rows: Ints  # [B] row of the bucket in the table of taken codes
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> _Buckets:
+        """The chosen buckets [B] alone."""
+        counts = np.diff(self.bounds)
+        members = self.members[np.repeat(chosen, counts)]
+        bounds = np.concatenate(([0], np.cumsum(counts[chosen])))
+        return _Buckets(members, bounds, self.room[chosen], self.rows[chosen])
+
+    def thinned(self, kept: npt.NDArray[np.bool_]) -> _Buckets:
+        """The same buckets with the kept members [n] alone, at least one in each."""
+        bounds = np.concatenate(([0], np.cumsum(kept)))[self.bounds]
+        return _Buckets(self.members[kept], bounds, self.room, self.rows)
+
+
+def resolve(
+    problem: Problem,
+    wanted: npt.NDArray[np.int32],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Resolution:
+    """Distinct codes for all items, off the occupied ones, at the exact least cost inside each prefix.
+
+    Parameters
+    ----------
+    problem : Problem
+    wanted : int32 [N, L]
+        Where each item would like to be; identical items at the same place.
+    progress : callable, optional
+        Told (items settled, items to settle) as the work goes on.
+    """
+    sizes, occupied = problem.sizes, problem.occupied
+    keys = pack(wanted, sizes)
+    order = np.argsort(keys, kind="stable")
+    collides = _collisions(keys[order], pack(occupied, sizes))
+    leaders = _leaders(problem.latents, keys, order[collides])
+    bounds = run_starts(pack(wanted[order, :-1], sizes[:-1]))
+    others = Occupancy(occupied, sizes) if len(occupied) else None
+    touched = _touched(wanted, order, bounds, collides, sizes[-1], others)
+    taken = None if others is None else others.taken
+
+    codes = wanted.copy()
+    overfull = np.diff(touched.bounds) > touched.room
+    fitting, crowded = touched.where(~overfull), touched.where(overfull)
+    codes[fitting.members, -1] = _contest(problem, wanted, fitting, taken)
+    codes[crowded.members, -1] = -1
+    stayers, outside = _contenders(problem, wanted, crowded, leaders)
+    codes[stayers.members, -1] = _contest(problem, wanted, stayers, taken, outside)
+
+    settle = _Counter(len(touched.members), progress)
+    homeless = np.sort(crowded.members[codes[crowded.members, -1] < 0])
+    settle(len(touched.members) - len(homeless))
+    if len(homeless):
+        occupancy = Occupancy(np.concatenate((codes[order[codes[order, -1] >= 0]], occupied)), sizes)
+        codes[homeless] = spill(
+            problem.latents,
+            homeless,
+            leaders[homeless],
+            pack(wanted[homeless, :-1], sizes[:-1]),
+            problem.codebooks,
+            occupancy,
+            placed=settle,
+        )
+    return Resolution(codes, leaders, int(np.diff(bounds).max(initial=0)), int(overfull.sum()), len(homeless))
+
+
+class _Counter:
+    """Adds up what was settled and passes the sum on."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
+        self.done, self.total, self.progress = 0, total, progress
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.progress is not None:
+            self.progress(self.done, self.total)
+
+
+def _collisions(keys: npt.NDArray, occupied: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Which of the sorted keys [N] occur twice, or are taken."""
+    same = keys[1:] == keys[:-1]
+    collides = np.zeros(len(keys), np.bool_)
+    collides[1:] = same
+    collides[:-1] |= same
+    if len(occupied):
+        collides |= np.isin(keys, occupied)
+    return collides
+
+
+def _leaders(latents: npt.NDArray[np.floating], keys: npt.NDArray, rows: Ints) -> Ints:
+    """The first item with the same key and the identical latent, for every item: int64 [N].
+
+    Only `rows`, in order of (key, row), can have such a twin: equal latents have equal codes.
+    """
+    hashes = np.empty(len(rows), np.uint64)
+    factors = np.cumprod(np.full(latents.shape[1], 0x9E3779B97F4A7C15, np.uint64))
+    for part in spans(len(rows), latents.shape[1]):
+        # adding zero turns -0.0 into 0.0; folding brings float64's high bits to where products keep them
+        bits = (latents[rows[part]].astype(np.float64) + 0.0).view(np.uint64)
+        hashes[part] = ((bits ^ (bits >> np.uint64(32))) * factors).sum(axis=1, dtype=np.uint64)
+    order = np.argsort(hashes, kind="stable")
+    rows = rows[order]
+    alike = np.zeros(len(rows), np.bool_)
+    alike[1:] = (np.diff(hashes[order]) == 0) & (keys[rows[1:]] == keys[rows[:-1]])
+    second = np.flatnonzero(alike)
+    for part in spans(len(second), latents.shape[1]):
+        here = second[part]
+        alike[here] = (latents[rows[here]] == latents[rows[here - 1]]).all(axis=1)
+    leaders = np.arange(len(keys))
+    first = np.maximum.accumulate(np.where(alike, 0, np.arange(len(rows))))
+    leaders[rows] = rows[first]
+    return leaders
+
+
+def _touched(
+    wanted: npt.NDArray[np.int32],
+    order: Ints,
+    bounds: Ints,
+    collides: npt.NDArray[np.bool_],
+    n_codes: int,
+    others: Occupancy | None,
+) -> _Buckets:
+    """The buckets that hold a collision."""
+    none = np.zeros(len(bounds) - 1, np.int64)
+    hit = np.logical_or.reduceat(collides, bounds[:-1]) if len(order) else none.astype(np.bool_)
+    touched = _Buckets(order, bounds, none + n_codes, none).where(hit)
+    if others is None:
+        return touched
+    rows = others.rows(wanted[touched.members[touched.bounds[:-1]], :-1])
+    return dataclasses.replace(touched, room=others.free[rows], rows=others.slots(rows))
+
+
+def _contest(
+    problem: Problem,
+    wanted: npt.NDArray[np.int32],
+    buckets: _Buckets,
+    taken: npt.NDArray[np.bool_] | None,
+    outside: Float64s | None = None,
+) -> Ints:
+    """The members' last codes under the prefix they want, −1 for those who must leave."""
+    return contest(
+        problem.latents,
+        buckets.members,
+        wanted[buckets.members, :-1],
+        problem.codebooks,
+        buckets.bounds,
+        taken=taken,
+        taken_rows=buckets.rows,
+        outside=outside,
+    )
+
+
+def _contenders(
+    problem: Problem, wanted: npt.NDArray[np.int32], crowded: _Buckets, leaders: Ints
+) -> tuple[_Buckets, Float64s]:
+    """Members of overfull buckets that can hope to stay, and the score each would have elsewhere.
+
+    Of identical items no more can stay than there are codes, so the others need no row in the cost matrix: a
+    hundred thousand copies of one item are a problem of K rows.
+    """
+    crowded = crowded.where(crowded.room > 0)
+    room = np.repeat(crowded.room, np.diff(crowded.bounds))
+    hopeful = crowded.thinned(rank_within(leaders[crowded.members]) < room)
+    distinct, vector = np.unique(leaders[hopeful.members], return_inverse=True)
+    prefixes, scores = nearest_prefixes(problem.latents[distinct], problem.codebooks, CONSIDERED)
+    if scores.shape[1] == 1:  # one prefix in all: nobody can leave it
+        return hopeful, scores[vector, 0]
+    stays = (prefixes[:, 0] == wanted[distinct, :-1]).all(axis=1)
+    return hopeful, np.where(stays, scores[:, 1], scores[:, 0])[vector]

@@ -1,0 +1,160 @@
+"""One item, one ID: distinct codes for a whole catalogue at the least cost, with a certificate.
+
+Codes from a residual quantizer collide. Here every colliding item gets a code of its own, as near to its
+latent as the others allow: exact minimum-cost matching inside each prefix (`matching`), and a move to the
+nearest prefix with room for what does not fit (`spill`). It always succeeds when there are no more items than
+IDs, and the result depends on the items alone, not on the order of the rows. LC-Rec's repair loop, which does
+not always succeed, is in `lcrec` for comparison. IDs that must never change again are the ledger's business.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.assign.buckets import Resolution, resolve
+from semid.assign.capacity import check_capacity
+from semid.assign.geometry import scores_of, squared_errors
+from semid.assign.keys import code_dtype, pack
+from semid.assign.problem import Problem
+
+__all__ = ["Assignment", "Certificate", "assign_unique", "check_capacity"]
+
+Floats = npt.NDArray[np.floating]
+Float64s = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What an assignment did, and what it cost. Distortions are mean squared errors of the latents."""
+
+    n_items: int
+    n_unique: int  # distinct IDs after the assignment, counted: always n_items
+    raw_collisions: int  # n_items less the distinct raw codes
+    identical: int  # items whose latent equals an earlier item's: no quantizer can tell them apart
+    moved_items: int  # items whose code is not the raw one
+    moved_prefix: int  # of these, items whose first L - 1 codes changed
+    largest_bucket: int  # most items under one raw prefix
+    overfull_buckets: int  # raw prefixes with more items than free last codes
+    overflow_items: int  # items that had to leave such a prefix
+    distortion_before: float
+    distortion_after: float
+
+    def to_dict(self) -> dict[str, int | float]:
+        """For JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Distinct codes, uint16 [N, L] (int32 if a level has more than 65,536 codes), and their certificate."""
+
+    codes: npt.NDArray[np.uint16] | npt.NDArray[np.int32]
+    certificate: Certificate
+
+
+def assign_unique(
+    latents: Floats,
+    codes: Ints,
+    codebooks: Sequence[Floats],
+    *,
+    order: Ints | None = None,
+    occupied: Ints | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Assignment:
+    """Give every item an ID of its own at the least added distortion.
+
+    Prefixes without a collision keep their codes. In the others the members share out the last codes at the
+    exact minimum of the summed squared distance; members that do not fit go to the nearest prefix with room.
+    Of identical items the first in order gets the nearest code.
+
+    Parameters
+    ----------
+    latents : float [N, D]
+        What the codes stand for.
+    codes : integer [N, L]
+        Raw codes: of each level the nearest one to what the levels before have left.
+    codebooks : L arrays, float [K_l, D]
+    order : integer [N], optional
+        Distinct keys that put the items in canonical order, which breaks ties; by default the row numbers.
+        Permuting the rows together with their keys permutes the result and changes nothing else.
+    occupied : integer [M, L], optional
+        IDs that belong to other items and are never given out.
+    progress : callable, optional
+        Told (items settled, items to settle) as the work goes on.
+
+    Returns
+    -------
+    Assignment
+
+    Raises
+    ------
+    CapacityError
+        N + M is more than ∏K.
+    InputError
+        Arrays do not fit together, a code is out of range, a latent is not finite, or `order` repeats a key.
+
+    >>> codebooks = [np.array([[0.0], [10.0]]), np.array([[-1.0], [0.0], [1.0]])]
+    >>> latents = np.array([[0.1], [0.2], [10.0]])
+    >>> assignment = assign_unique(latents, np.array([[0, 1], [0, 1], [1, 1]]), codebooks)
+    >>> assignment.codes.tolist()
+    [[0, 1], [0, 2], [1, 1]]
+    >>> assignment.certificate.moved_items
+    1
+    """
+    problem = Problem.checked(latents, codes, codebooks, order=order, occupied=occupied)
+    return certify(problem, resolve(problem, problem.codes, progress=progress))
+
+
+def certify(problem: Problem, found: Resolution) -> Assignment:
+    """The assignment in the caller's order, its IDs counted and its cost measured."""
+    codes, n = found.codes, len(problem.codes)
+    before = squared_errors(problem.latents, problem.codes, problem.codebooks)
+    after = before.copy()
+    moved = np.flatnonzero((codes != problem.codes).any(axis=1))
+    after[moved] = squared_errors(problem.latents[moved], codes[moved], problem.codebooks)
+    codes = _nearest_to_first(problem, codes, found.leaders)
+
+    keys = np.sort(pack(codes, problem.sizes))
+    n_unique = n and 1 + int(np.count_nonzero(keys[1:] != keys[:-1]))
+    if n_unique != n or np.isin(keys, pack(problem.occupied, problem.sizes)).any():
+        raise AssertionError(f"n_unique={n_unique} of n_items={n}: a defect of semid, please report it")
+    raw = np.sort(pack(problem.codes, problem.sizes))
+    certificate = Certificate(
+        n_items=n,
+        n_unique=n_unique,
+        raw_collisions=int(np.count_nonzero(raw[1:] == raw[:-1])),
+        identical=int(np.count_nonzero(found.leaders != np.arange(n))),
+        moved_items=int(np.count_nonzero((codes != problem.codes).any(axis=1))),
+        moved_prefix=int(np.count_nonzero((codes[:, :-1] != problem.codes[:, :-1]).any(axis=1))),
+        largest_bucket=found.largest_bucket,
+        overfull_buckets=found.overfull_buckets,
+        overflow_items=found.overflow_items,
+        # fsum is exact, so the mean does not depend on the order of the rows
+        distortion_before=math.fsum(before.tolist()) / max(n, 1),
+        distortion_after=math.fsum(after.tolist()) / max(n, 1),
+    )
+    stored = np.empty(codes.shape, code_dtype(problem.sizes))
+    stored[slice(None) if problem.order is None else problem.order] = codes
+    return Assignment(stored, certificate)
+
+
+def _nearest_to_first(
+    problem: Problem, codes: npt.NDArray[np.int32], leaders: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
+    """Deal each set of identical items its own IDs again, the nearest to the first. Costs nothing."""
+    shared = np.zeros(len(codes), np.bool_)
+    shared[leaders[leaders != np.arange(len(leaders))]] = True
+    rows = np.flatnonzero(shared[leaders])
+    by_row = rows[np.argsort(leaders[rows], kind="stable")]
+    scores = scores_of(problem.latents[rows], codes[rows], problem.codebooks)
+    by_score = rows[np.lexsort((pack(codes[rows], problem.sizes), scores, leaders[rows]))]
+    dealt = codes.copy()
+    dealt[by_row] = codes[by_score]
+    return dealt

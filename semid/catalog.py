@@ -1,0 +1,448 @@
+"""Items: the catalogue as ids and cleaned text fields, whatever it was stored in.
+
+Reading ends in plain columns of strings. Which fields are text is decided here, and so is what clean text
+is; turning text into vectors is the business of `semid.embed`.
+
+Two runs over the same items in another row order read the same fields in the same order, and
+`Items.sorted()` puts the items themselves into one canonical order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import html
+import logging
+import math
+import numbers
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError, InputError
+from semid.records import Problems, iter_records, name_list, quote, with_progress
+
+__all__ = ["Items", "clean_text", "id_fault", "id_string", "read_items"]
+
+logger = logging.getLogger("semid")
+
+# Fields that hold text in the catalogues people have, most telling first; others follow by name.
+WELL_KNOWN = (
+    "title", "name", "product_title", "product_name", "brand", "author", "artist", "store",
+    "categories", "category", "genres", "genre", "features", "description", "summary", "text",
+    "tags", "keywords",
+)  # fmt: skip
+UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogues
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+LETTER = re.compile(r"[^\W\d_]")
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-][\d:]+)?")
+NOT_WORDS = frozenset({"true", "false", "yes", "no", "null", "none"})
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """A catalogue of N items: their ids and their text, in columns.
+
+    Parameters
+    ----------
+    ids : sequence of N strings
+        Unique, never empty, kept exactly as written.
+    fields : dict of field name -> sequence of N strings
+        Clean text, "" where an item has none. The order of the dict is the order of the text.
+    source : str
+        What messages call this catalogue.
+    rows : int64 [N], optional
+        The place of each item in the source, from 0: `vectors[items.rows]` brings rows that lie in source
+        order into the order of the items. By default 0 .. N - 1.
+
+    >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
+    >>> items.texts(), items.sorted().ids, items.sorted().rows.tolist()
+    (['Red polish. OPI', 'Kohl'], ['a', 'b'], [1, 0])
+    """
+
+    ids: Sequence[str]
+    fields: dict[str, Sequence[str]]
+    source: str = "items"
+    rows: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(len(self.ids), dtype=np.int64))
+        for name, column in [*self.fields.items(), ("rows", self.rows)]:
+            if len(column) != len(self.ids):
+                raise InputError(f"{name}: {len(column)} values for {len(self.ids)} ids; expected one each.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def texts(self) -> list[str]:
+        """One string per item: its fields joined with ". ", skipping empty ones."""
+        return [_sentences(pieces) for pieces in zip(*self.fields.values(), strict=True)] or [""] * len(self)
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> Items:
+        """The items at positions `rows` (not places in the source), in that order; or those of a mask."""
+        chosen = np.asarray(rows)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        positions = chosen.tolist()
+        return Items(
+            [self.ids[i] for i in positions],
+            {name: [column[i] for i in positions] for name, column in self.fields.items()},
+            self.source,
+            self.rows[chosen],
+        )
+
+    def sorted(self) -> Items:
+        """The items by the UTF-8 bytes of their ids: one order, however the source was ordered."""
+        # Python compares strings by code point, which for valid Unicode is the order of the UTF-8 bytes.
+        return self.take(sorted(range(len(self)), key=list(self.ids).__getitem__))
+
+
+def _sentences(pieces: Iterable[str]) -> str:
+    text = ""
+    for piece in filter(None, pieces):
+        text += ("" if not text else " " if text.endswith((".", "!", "?")) else ". ") + piece
+    return text
+
+
+def read_items(
+    source: object,
+    *,
+    text: Sequence[str] | str | None = None,
+    id_field: str = "id",
+    progress: bool = False,
+    on_warning: Callable[[str], None] | None = None,
+) -> Items:
+    """Read a catalogue.
+
+    Parameters
+    ----------
+    source : path, "-", datasets.Dataset, Arrow stream, iterable of dicts, or Items
+        JSONL, CSV, TSV, plain or gzipped, or Parquet. How the format is found: `semid.records.iter_records`.
+        In a CSV every cell is a string; JSON inside a cell is not parsed.
+    text : names, or one string "title,brand"
+        The text fields, in this order. Numbers in them become text. By default every field that holds
+        strings or nested lists of strings and that is more than numbers, dates or links; well-known names
+        (title, name, brand, categories, description, ...) first, the others by name.
+    id_field : str
+        The field with the item's id: a string or an integer, kept as a string.
+    progress : bool
+        Count the records on standard error.
+    on_warning : callable, optional
+        Receives each warning as a string; by default they go to the logger "semid".
+
+    Returns
+    -------
+    Items
+        In the order of the source, text cleaned by `clean_text`. Items with no text are kept.
+
+    Raises
+    ------
+    InputError
+        The source cannot be read, or some of it is wrong: missing or duplicate ids, broken lines, a wrong
+        type, a text field that no item has. Lists the first ten problems with their lines.
+    ConfigError
+        `text` names no field.
+    DependencyError
+        Parquet, when pyarrow is not installed.
+
+    >>> items = read_items([{"id": 7, "title": "Fish &amp; chips", "tags": ["hot", ["fried", "hot"]]}])
+    >>> items.ids, items.fields
+    (['7'], {'title': ['Fish & chips'], 'tags': ['hot, fried']})
+    """
+    names = _field_names(text)
+    if isinstance(source, Items):
+        return source if names is None else _select(source, names)
+    problems = Problems.of(source)
+    reader = _Reader(problems, id_field, names)
+    named = {id_field, *(names or ())}
+    records = iter_records(source, keep=named.__contains__, problems=problems)
+    for line, record in with_progress(records, problems.name, shown=progress):
+        reader.add(line, record)
+    return reader.items(on_warning or logger.warning)
+
+
+def _field_names(text: Sequence[str] | str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = text.split(",") if isinstance(text, str) else list(text)
+    names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not names:
+        raise ConfigError(f"text={text!r} names no field. Write for example title,brand.")
+    return names
+
+
+def _select(items: Items, names: list[str]) -> Items:
+    for name in names:
+        if name not in items.fields:
+            raise InputError(f"{items.source}: {_no_such_field(name, items.fields)}")
+    return Items(items.ids, {name: items.fields[name] for name in names}, items.source, items.rows)
+
+
+def _no_such_field(name: str, found: Iterable[str]) -> str:
+    found = sorted(found)
+    near = difflib.get_close_matches(name, found, n=3)
+    guess = f" Did you mean {' or '.join(map(quote, near))}?" if near else ""
+    return f"no item has the text field {quote(name)}.{guess} Fields found: {name_list(found)}."
+
+
+# ---- collecting columns ---------------------------------------------------------------------------------
+
+
+@dataclass
+class _Column:
+    """One text field while it is being read."""
+
+    values: list[str] = field(default_factory=list)  # shorter than N until the next item that has the field
+    has_words: bool = False  # some value is more than a number, a date or a link
+    only_links: bool = True
+    refused: str | None = None  # where the first value stands that cannot be text
+
+    def put(self, row: int, value: str) -> None:
+        self.values.extend([""] * (row - len(self.values)))
+        self.values.append(value)
+        if value and not self.has_words:
+            link = value.startswith(("http://", "https://"))
+            self.only_links = self.only_links and link
+            self.has_words = not link and _is_wordy(value)
+
+    def refuse(self, why: str) -> None:
+        self.refused = self.refused or why
+        self.values = []
+
+
+class _Reader:
+    """Turns records into columns, one at a time; the records themselves are let go."""
+
+    def __init__(self, problems: Problems, id_field: str, names: list[str] | None) -> None:
+        self.problems = problems
+        self.id_field = id_field
+        self.names = names  # None: find them
+        self.lines: dict[str, int] = {}  # id -> line; its keys are the ids in order
+        self.columns: dict[str, _Column] = {name: _Column() for name in names or ()}
+        self.found: set[str] = set()  # every field of every record, for the message about a misspelt one
+
+    def add(self, line: int, record: dict[str, Any]) -> None:
+        if self.id_field not in record:
+            have = f"have: {name_list(record)}" if record else "the record is empty"
+            what = f"missing field {quote(self.id_field)} ({have}). Use --id-field to name another."
+            self.problems.add(line, what)
+            return
+        item_id = id_string(record[self.id_field])
+        if item_id is None:
+            self.problems.add(line, f"{self.id_field} {id_fault(record[self.id_field])}")
+            return
+        if item_id in self.lines:
+            first = self.problems.first_at(self.lines[item_id])
+            self.problems.add(line, f"duplicate id {quote(item_id)} (first at {first}). Keep one of them.")
+            return
+        row = len(self.lines)
+        self.lines[item_id] = line
+        if self.names is None:
+            self._add_any(row, line, record)
+        else:
+            self._add_chosen(row, line, record)
+
+    def _add_chosen(self, row: int, line: int, record: dict[str, Any]) -> None:
+        self.found.update(record)
+        for name in self.columns:
+            value = text_of(record.get(name))
+            if value is not None:
+                self.columns[name].put(row, value)
+            else:
+                kind = _kind(record[name])
+                self.problems.add(
+                    line, f"field {quote(name)} holds {kind}; expected text. Leave it out of --text."
+                )
+
+    def _add_any(self, row: int, line: int, record: dict[str, Any]) -> None:
+        for name, raw in record.items():
+            if name == self.id_field or not isinstance(name, str):
+                continue
+            column = self.columns.get(name)
+            if column is None:
+                column = self.columns[name] = _Column()
+            if column.refused:  # only whether there was text, for the warning
+                column.has_words = column.has_words or (isinstance(raw, str) and _is_wordy(raw))
+                continue
+            if type(raw) is str:  # nearly every value: skip the questions
+                column.put(row, clean_text(raw))
+                continue
+            value = None if _is_vector(raw) else text_of(raw)
+            if value is None:
+                column.refuse(f"{_kind(raw)} at {self.problems.where(line)}")
+            else:
+                column.put(row, value)
+
+    def items(self, warn: Callable[[str], None]) -> Items:
+        """The finished catalogue, or the error that lists everything wrong with the source."""
+        for name in sorted(set(self.columns) - self.found) if self.names and self.lines else ():
+            self.problems.add(None, _no_such_field(name, map(str, self.found)))
+        if not self.lines and not self.problems.total:
+            self.problems.add(None, "no items. Expected one record per item.")
+        self.problems.raise_if_any()
+        chosen = self.names if self.names is not None else self._text_fields()
+        ids, fields = list(self.lines), {}
+        for name in chosen:
+            fields[name] = self.columns[name].values
+            fields[name].extend([""] * (len(ids) - len(fields[name])))
+        items = Items(ids, fields, self.problems.name)
+        self._warn(items, warn)
+        return items
+
+    def _text_fields(self) -> list[str]:
+        """Names of the fields that are text, in an order that does not depend on the order of the rows."""
+        rank = {name: i for i, name in enumerate(WELL_KNOWN)}
+        chosen = [
+            name
+            for name, column in self.columns.items()
+            if any(column.values) and not SURROGATE.search(name)  # a refused column holds nothing
+            if column.has_words or (name.casefold() in rank and not column.only_links)
+        ]
+        return sorted(chosen, key=lambda name: (rank.get(name.casefold(), len(rank)), name))
+
+    def _warn(self, items: Items, warn: Callable[[str], None]) -> None:
+        fields = items.fields.values()
+        for name in sorted(self.columns):
+            column = self.columns[name]
+            if column.refused and column.has_words:
+                warn(f"field {quote(name)} is left out: text in some items, but {column.refused}.")
+        empty = sum(not any(pieces) for pieces in zip(*fields, strict=True)) if fields else len(items)
+        if empty == 1:
+            warn(f"1 item of {len(items):,} has no text; it still gets an ID.")
+        elif empty:
+            warn(f"{empty:,} items of {len(items):,} have no text; they still get IDs.")
+
+
+# ---- values ---------------------------------------------------------------------------------------------
+
+
+def clean_text(text: str) -> str:
+    """Undo HTML entities (also doubly escaped), collapse blanks and control characters, compose to NFC.
+
+    A lone surrogate, which no UTF-8 file can hold, becomes U+FFFD.
+
+    >>> clean_text("Fish &amp;amp; chips\\n\\x00 caf\\u0065\\u0301")
+    'Fish & chips café'
+    """
+    plain = text.isascii() and text.isprintable() and "&" not in text
+    if plain and "  " not in text and text[:1] != " " and text[-1:] != " ":
+        return text
+    for _ in range(UNESCAPE_ROUNDS):
+        unescaped = html.unescape(text) if "&" in text else text
+        if unescaped == text:
+            break
+        text = unescaped
+    text = " ".join(CONTROL.sub(" ", text).split())
+    return text if text.isascii() else unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text))
+
+
+def text_of(value: object) -> str | None:
+    """The clean text of a field's value: "" for null, None where it cannot be text.
+
+    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out, but
+    for NaN and infinities, which are no text.
+
+    >>> text_of(["Makeup", ["Makeup", "Nails"]]), text_of(4.5), text_of(None), text_of({"a": 1})
+    ('Makeup, Nails', '4.5', '', None)
+    """
+    if not isinstance(value, list | tuple | np.ndarray):
+        return _scalar_text(value)
+    pieces: dict[str, None] = {}  # an ordered set
+    stack = [_leaves(value)]  # not recursion: nesting may be as deep as the JSON parser allows
+    while stack:
+        for leaf in stack[-1]:
+            if isinstance(leaf, list | tuple | np.ndarray):
+                stack.append(_leaves(leaf))
+                break
+            piece = _scalar_text(leaf)
+            if piece is None:
+                return None
+            pieces[piece] = None
+        else:
+            stack.pop()
+    pieces.pop("", None)
+    return ", ".join(pieces)
+
+
+def _leaves(value: list[Any] | tuple[Any, ...] | np.ndarray) -> Iterator[Any]:
+    return iter(value.ravel().tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _scalar_text(value: object) -> str | None:
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, numbers.Real | Decimal):
+        with contextlib.suppress(ValueError, OverflowError):  # an integer too long to write out
+            return str(value) if isinstance(value, numbers.Integral) or math.isfinite(value) else ""
+        return None
+    return str(value) if isinstance(value, date) else None  # datetime is a date
+
+
+def _is_vector(value: object) -> bool:
+    """A list of numbers with fractions: an embedding, never text unless asked for."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind == "f"
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+        if isinstance(value, float):
+            return True
+    return False
+
+
+def _is_wordy(text: str) -> bool:
+    """Whether a clean text is more than a number, a price, a date or a truth value."""
+    if not LETTER.search(text) or text.casefold() in NOT_WORDS or TIMESTAMP.fullmatch(text):
+        return False
+    try:
+        float(text)  # 1e-5, nan
+    except ValueError:
+        return True
+    return False
+
+
+def _kind(value: object) -> str:
+    """What a value is, in words for a message."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return "a list of numbers" if _is_vector(value) else "a list with something else than strings in it"
+    return "an object" if isinstance(value, dict) else f"a value of type {type(value).__name__}"
+
+
+def id_string(value: object) -> str | None:
+    """The id as a string, or None where `id_fault` says what is wrong.
+
+    >>> id_string(7), id_string("B01"), id_string(True), id_string("")
+    ('7', 'B01', None, None)
+    """
+    if isinstance(value, str):
+        valid = value and (value.isascii() or not SURROGATE.search(value))
+        return str(value) if valid else None
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # too long to write out
+            return str(int(value))
+    return None
+
+
+def id_fault(value: object) -> str:
+    """Why `value` cannot be an id, to follow the name of the field."""
+    if value is None:
+        return "is null; expected a string or an integer."
+    if isinstance(value, str) and not value:
+        return "is empty; expected a string or an integer."
+    if isinstance(value, str):
+        return f"{quote(value)} holds a lone surrogate, which is not valid Unicode. Write the id anew."
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "is an integer too long to write out. Write it as a string."
+    kind = str(value).lower() if isinstance(value, bool | float) else _kind(value)
+    return f"is {kind}; expected a string or an integer."

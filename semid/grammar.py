@@ -1,0 +1,135 @@
+"""Token patterns: how one code looks as a word, and which patterns are safe to use.
+
+A pattern is a string with the fields {letter} (a, b, ..., z, aa, ab, ...: the level), {level} (0, 1, ...),
+{code} and {offset} (the place in the whole block of tokens). `TEMPLATES` holds the grammars of other systems.
+
+Not here: sizes, token ids and the scanning of texts (`vocabulary.py`).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from typing import NamedTuple
+
+from semid.errors import ConfigError
+
+__all__ = ["TEMPLATES", "Template", "as_regex", "check_pattern", "letters_of", "level_of"]
+
+# What each field is made of. {rank} counts from 1001 over the levels after the first; META ID alone needs it.
+FIELDS = {"letter": "[a-z]", "level": "[0-9]", "code": "[0-9]", "offset": "[0-9]", "rank": "[0-9]"}
+
+
+class Template(NamedTuple):
+    """How the tokens of one system look: the first level, the other levels, the markers ("" for none)."""
+
+    first: str
+    others: str
+    begin: str
+    end: str
+
+
+TEMPLATES: dict[str, Template] = {
+    # OneRec and OpenOneRec write it, FlashRec reads it
+    "onerec": Template("<s_{letter}_{code}>", "<s_{letter}_{code}>", "<|sid_begin|>", "<|sid_end|>"),
+    # LC-Rec, LETTER, MiniOneRec
+    "lcrec": Template("<{letter}_{code}>", "<{letter}_{code}>", "", ""),
+    # RecTokens
+    "rectokens": Template("<item_L{level}_C{code}>", "<item_L{level}_C{code}>", "", "<|item_end|>"),
+    # META ID: the cluster, then the rank inside it; its ranks start at 1001, as those of P5 did
+    "metaid": Template("<CT{code}>", "<{rank}>", "", ""),
+}
+
+
+def letters_of(level: int) -> str:
+    """The name of a level, as the columns of a spreadsheet are named.
+
+    >>> [letters_of(level) for level in (0, 25, 26, 702)]
+    ['a', 'z', 'aa', 'aaa']
+    """
+    letters = ""
+    level += 1
+    while level:
+        level, place = divmod(level - 1, 26)
+        letters = string.ascii_lowercase[place] + letters
+    return letters
+
+
+def level_of(letters: str) -> int:
+    """The inverse of `letters_of`."""
+    level = 0
+    for letter in letters:
+        level = level * 26 + ord(letter) - ord("a") + 1
+    return level - 1
+
+
+def as_regex(pattern: str, suffix: str = "") -> str:
+    """The pattern as a regular expression, with one group for each field, named field + suffix.
+
+    The repeats are possessive: with the rules of `check_pattern` a scan never goes back.
+
+    >>> as_regex("<{letter}_{code}>")
+    '<(?P<letter>[a-z]++)_(?P<code>[0-9]++)>'
+    """
+    parts = string.Formatter().parse(pattern)
+    return "".join(
+        re.escape(literal) + (f"(?P<{field}{suffix}>{FIELDS[field]}++)" if field else "")
+        for literal, field, _, _ in parts
+    )
+
+
+def check_pattern(pattern: str, n_levels: int) -> None:
+    """Refuse a pattern unless its tokens are distinct and stand out in any text without doubt.
+
+    Each field ends at a character that it cannot hold, so no token is the beginning of another one; the first
+    character occurs nowhere else in a token, so two tokens never overlap. ConfigError says what is missing.
+    """
+    parts = _parts(pattern)
+    fields = [field for _, field in parts if field]
+    literal = "".join(literal for literal, _ in parts)
+    first = parts[0][0][:1] if parts else ""
+    reason = ""
+    if not {"code", "offset"} & set(fields):
+        reason = "should hold {code} or {offset}"
+    elif n_levels > 1 and not {"letter", "level", "offset"} & set(fields):
+        reason = f"should hold {{letter}}, {{level}} or {{offset}}, to tell {n_levels} levels apart"
+    elif len(set(fields)) < len(fields):
+        reason = "should hold each field once"
+    elif any(character.isspace() for character in literal):
+        reason = "should hold no blanks, which tokenizers change"
+    elif not first or re.match("[a-z0-9]", first) or literal.count(first) > 1:
+        reason = "should begin with a character that occurs nowhere else in a token, such as <"
+    elif open_field := _open_field(parts):
+        reason = f"should end {{{open_field}}} with a character that it cannot hold, such as > or _"
+    if reason:
+        raise ConfigError(
+            f"template={pattern!r} {reason}. For example <x_{{letter}}_{{code}}>, "
+            f"or one of the names {', '.join(TEMPLATES)}."
+        )
+
+
+def _parts(pattern: str) -> list[tuple[str, str | None]]:
+    """(literal, field after it or None) pairs; ConfigError for anything but plain known fields."""
+    try:
+        parts = list(string.Formatter().parse(pattern))
+    except ValueError as error:
+        raise ConfigError(f"template={pattern!r} is not a pattern: {error}.") from None
+    for _, field, spec, conversion in parts:
+        if field is not None and (field not in ("letter", "level", "code", "offset") or spec or conversion):
+            raise ConfigError(
+                f"template={pattern!r}: {{{field}}} should be {{letter}}, {{level}}, {{code}} or {{offset}}, "
+                f"without a format."
+            )
+    return [(literal, field) for literal, field, _, _ in parts]
+
+
+def _open_field(parts: list[tuple[str, str | None]]) -> str | None:
+    """The first field that can run on into what follows it."""
+    for (_, field), (literal, next_field) in zip(parts, [*parts[1:], ("", None)], strict=True):
+        if field is None:
+            continue
+        # "a" and "0" stand for any content: a field's class holds all of its letters or digits
+        after = literal[:1] or {"letter": "a", None: ""}.get(next_field, "0")
+        if not after or re.match(FIELDS[field], after):
+            return field
+    return None

@@ -1,0 +1,159 @@
+"""Codebooks: what every learner returns, and all that is needed to give a vector its codes.
+
+    vector [D] --encoder--> latent [d] --greedy residual assignment--> codes [L]
+    codes [L] --sum of centroids--> quantized latent [d] --decoder--> reconstruction [D]
+
+Arrays only; NumPy suffices. `backend="torch"` runs the same arithmetic on a torch device, with equal codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError
+from semid.quantize.grid import snap_centroids
+from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
+from semid.quantize.residual import residual_codes
+
+__all__ = ["Codebooks"]
+
+Advance = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Codebooks:
+    """L levels of centroids in a latent space, with the maps into it and back.
+
+    Parameters
+    ----------
+    levels : L arrays float32 [K_l, d], on the centroid grid.
+    encoder : vectors [N, D] -> latents [N, d].
+    decoder : quantized latents [N, d] -> vectors [N, D].
+    biases : per level, float64 [K_l] added to the scores (a balanced assignment's prices), or None.
+    """
+
+    levels: tuple[npt.NDArray[np.float32], ...]
+    encoder: Encoder
+    decoder: Decoder
+    biases: tuple[npt.NDArray[np.float64] | None, ...] = field(default=())
+
+    @classmethod
+    def from_float(
+        cls,
+        encoder: Network,
+        levels: Sequence[npt.NDArray[np.floating]],
+        decoder: Network,
+        sample: npt.NDArray[np.floating],
+    ) -> Codebooks:
+        """Put trained floats on the grid; `sample` [n, D] shows the ranges.
+
+        The encoder stretches the latents by a power of two; centroids and decoder follow.
+        """
+        scales = grid_scales(encoder, sample)
+        return cls(
+            tuple(snap_centroids(centroids * scales[-1]) for centroids in levels),
+            Encoder.scaled(encoder, scales),
+            Decoder(_fed(decoder, 1 / scales[-1])),
+        )
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """K_l of each level."""
+        return tuple(len(centroids) for centroids in self.levels)
+
+    @property
+    def input_dim(self) -> int:
+        """D, the width of the vectors."""
+        return self.encoder.network.dims[0]
+
+    @property
+    def latent_dim(self) -> int:
+        """d, the width of the latents."""
+        return self.levels[0].shape[1]
+
+    def latents(self, vectors: npt.NDArray[np.floating], *, advance: Advance | None = None) -> npt.NDArray[np.float64]:
+        """vectors [N, D] -> latents float64 [N, d].
+
+        Raises ConfigError if the vectors have another width than those the codebooks were learnt from.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.input_dim:
+            raise ConfigError(
+                f"vectors.shape={vectors.shape} should be (N, {self.input_dim}): "
+                "embed the items with the encoder that the codebooks were learnt with."
+            )
+        return self.encoder(vectors, advance=advance)
+
+    def encode(
+        self,
+        vectors: npt.NDArray[np.floating],
+        *,
+        backend: Literal["numpy", "torch"] = "numpy",
+        device: str = "cpu",
+        advance: Advance | None = None,
+    ) -> npt.NDArray[np.int32]:
+        """vectors [N, D] -> codes int32 [N, L]; may collide. Both backends give equal codes on every row."""
+        if backend == "torch":
+            from semid.quantize.torch_backend import encode
+
+            self.latents(vectors[:0])  # the same complaint about a wrong width
+            return encode(self, vectors, device=device, advance=advance)
+        return self.encode_latents(self.latents(vectors), advance=advance)
+
+    def encode_latents(
+        self, latents: npt.NDArray[np.float64], *, advance: Advance | None = None
+    ) -> npt.NDArray[np.int32]:
+        """latents float64 [N, d] on the grid -> codes int32 [N, L]."""
+        return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
+
+    def quantized(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """codes [N, L] -> sum of the chosen centroids, float64 [N, d]."""
+        total = np.zeros((len(codes), self.latent_dim))
+        for level, centroids in enumerate(self.levels):
+            total += centroids[codes[:, level]]
+        return total
+
+    def reconstruct(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """codes [N, L] -> approximations of the vectors, float32 [N, D]."""
+        return self.decoder(self.quantized(codes), codes)
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """Everything as named arrays, for safetensors."""
+        named: dict[str, npt.NDArray] = {"encoder.scale": np.array([self.encoder.scale])}
+        named |= self.encoder.network.arrays("encoder")
+        named |= self.decoder.arrays()
+        for level, centroids in enumerate(self.levels):
+            named[f"codebook.{level}"] = centroids
+        for level, bias in enumerate(self.biases):
+            if bias is not None:
+                named[f"bias.{level}"] = bias
+        return named
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray]) -> Codebooks:
+        """The inverse of `arrays`; raises KeyError if one is missing."""
+        levels = []
+        while f"codebook.{len(levels)}" in arrays:
+            levels.append(arrays[f"codebook.{len(levels)}"])
+        encoder = Encoder(float(arrays["encoder.scale"][0]), Network.from_arrays(arrays, "encoder"))
+        biases = tuple(arrays.get(f"bias.{level}") for level in range(len(levels)))
+        return cls(
+            tuple(levels),
+            encoder,
+            Decoder.from_arrays(arrays),
+            biases if any(bias is not None for bias in biases) else (),
+        )
+
+
+def _fed(network: Network, factor: float) -> Network:
+    """The float network that gives `network(x * factor)` for its input x."""
+
+    def first(layer: FloatLayer) -> FloatLayer:
+        return FloatLayer.from_float(layer.weight * factor, layer.bias)
+
+    skip = None if network.skip is None else first(network.skip)
+    return Network(skip, (*map(first, network.mlp[:1]), *network.mlp[1:]))

@@ -1,0 +1,196 @@
+"""Encoder and decoder networks as plain arrays: a linear path plus a ReLU MLP beside it.
+
+    y(x) = skip(x) + mlp(x),    mlp(x) = W_n relu(... relu(W_1 x + b_1) ...) + b_n
+
+Either path may be absent. The encoder's layers are exact (`grid.ExactLayer`), because codes depend on them; the
+decoder's are float32, because only reconstructions do. No training here: see `rqvae.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.quantize.grid import LATENT_LIMIT, ExactLayer, power_of_two_scale, snap
+
+__all__ = ["Decoder", "Encoder", "FloatLayer", "Network", "grid_scales"]
+
+ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """An affine map in float32: weight [in, out], bias [out]."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+    @classmethod
+    def from_float(cls, weight: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> FloatLayer:
+        return cls(np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32))
+
+    def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        return x @ self.weight + self.bias
+
+
+@dataclass(frozen=True)
+class Network:
+    """A linear path `skip` and an MLP `mlp` (ReLU between its layers), added up.
+
+    Layers are callables with `weight` [in, out] and `bias` [out].
+    """
+
+    skip: ExactLayer | FloatLayer | None
+    mlp: tuple[ExactLayer | FloatLayer, ...] = ()
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """(input width, output width)."""
+        first, last = (self.skip, self.skip) if self.skip is not None else (self.mlp[0], self.mlp[-1])
+        return first.weight.shape[0], last.weight.shape[1]
+
+    def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        result = None if self.skip is None else self.skip(x)
+        if self.mlp:
+            hidden = x
+            for layer in self.mlp[:-1]:
+                hidden = np.maximum(layer(hidden), 0)
+            branch = self.mlp[-1](hidden)
+            result = branch if result is None else result + branch
+        return result
+
+    def arrays(self, prefix: str) -> dict[str, npt.NDArray]:
+        """The layers as named arrays, for safetensors."""
+        named = {} if self.skip is None else _layer_arrays(f"{prefix}.skip", self.skip)
+        for number, layer in enumerate(self.mlp):
+            named |= _layer_arrays(f"{prefix}.mlp.{number}", layer)
+        return named
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray], prefix: str) -> Network:
+        """The inverse of `arrays`."""
+        skip = _layer_from_arrays(arrays, f"{prefix}.skip") if f"{prefix}.skip.weight" in arrays else None
+        mlp = []
+        while f"{prefix}.mlp.{len(mlp)}.weight" in arrays:
+            mlp.append(_layer_from_arrays(arrays, f"{prefix}.mlp.{len(mlp)}"))
+        return cls(skip, tuple(mlp))
+
+
+def _layer_arrays(name: str, layer: ExactLayer | FloatLayer) -> dict[str, npt.NDArray]:
+    arrays: dict[str, npt.NDArray] = {f"{name}.weight": layer.weight, f"{name}.bias": layer.bias}
+    if isinstance(layer, ExactLayer):
+        arrays[f"{name}.exponent"] = np.array([layer.exponent], np.int64)
+    return arrays
+
+
+def _layer_from_arrays(arrays: Mapping[str, npt.NDArray], name: str) -> ExactLayer | FloatLayer:
+    weight, bias = arrays[f"{name}.weight"], arrays[f"{name}.bias"]
+    if f"{name}.exponent" in arrays:
+        return ExactLayer(weight, bias, int(arrays[f"{name}.exponent"][0]))
+    return FloatLayer(weight, bias)
+
+
+def grid_scales(network: Network, sample: npt.NDArray[np.floating]) -> list[float]:
+    """Powers of two that make the input, each hidden layer and the latents of a float network fill the grid.
+
+    `sample` [n, D] shows the ranges; each is left a factor of two of head room for items yet to come. Neither of
+    the two paths may leave the range, nor their sum.
+    """
+    peaks = np.zeros(1 + max(1, len(network.mlp)))
+    for start in range(0, len(sample), ROWS_AT_ONCE):
+        hidden = rows = np.asarray(sample[start : start + ROWS_AT_ONCE], np.float64)
+        stages, ends = [rows], [] if network.skip is None else [network.skip(rows)]
+        for number, layer in enumerate(network.mlp, 1):
+            hidden = layer(hidden)
+            if number < len(network.mlp):
+                hidden = np.maximum(hidden, 0)
+                stages.append(hidden)
+        if network.mlp:
+            ends.append(hidden)
+        stages.append(np.stack([*ends, sum(ends)]))
+        peaks = np.maximum(peaks, [np.max(np.abs(stage)) for stage in stages])
+    return [power_of_two_scale(peak, LATENT_LIMIT / 2) for peak in peaks]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Vectors -> latents on the grid, the same bits everywhere.
+
+    Parameters
+    ----------
+    scale : power of two that brings the vectors into the grid's range.
+    network : exact layers, D -> d.
+    """
+
+    scale: float
+    network: Network
+
+    @classmethod
+    def from_float(cls, network: Network, sample: npt.NDArray[np.floating]) -> Encoder:
+        """Put a trained float network on the grid, every layer scaled to fill its range; see `grid_scales`."""
+        return cls.scaled(network, grid_scales(network, sample))
+
+    @classmethod
+    def scaled(cls, network: Network, scales: Sequence[float]) -> Encoder:
+        """Put a float network on the grid with given powers of two for its input, hidden layers and latents.
+
+        ReLU lets a power of two through, so scaling a layer up and the next one down changes nothing but the
+        rounding. The latents come out times `scales[-1]`.
+        """
+        factors = [there / here for here, there in itertools.pairwise(scales)]
+        layers = [
+            ExactLayer.from_float(layer.weight * factor, layer.bias * scale)
+            for layer, factor, scale in zip(network.mlp, factors, scales[1:], strict=False)
+        ]
+        skip = network.skip
+        if skip is not None:
+            skip = ExactLayer.from_float(skip.weight * (scales[-1] / scales[0]), skip.bias * scales[-1])
+        return cls(scales[0], Network(skip, tuple(layers)))
+
+    def __call__(
+        self, vectors: npt.NDArray[np.floating], *, advance: Callable[[int], object] | None = None
+    ) -> npt.NDArray[np.float64]:
+        """vectors float [N, D] -> latents float64 [N, d]; `advance` hears how many rows are done."""
+        latents = np.empty((len(vectors), self.network.dims[1]))
+        for start in range(0, len(vectors), ROWS_AT_ONCE):
+            rows = np.asarray(vectors[start : start + ROWS_AT_ONCE], np.float64)
+            latents[start : start + ROWS_AT_ONCE] = snap(self.network(snap(rows * self.scale)))
+            if advance is not None:
+                advance(len(rows))
+        return latents
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Codes -> vectors in the units of the input: a network on the quantized latent, plus a table per level.
+
+    The tables [K_l, D] are what least squares adds to the network's answer, code by code: an additive quantizer's
+    decoder (Babenko and Lempitsky 2014) on top of the RQ-VAE's. They may be absent.
+    """
+
+    network: Network
+    tables: tuple[npt.NDArray[np.float32], ...] = ()
+
+    def __call__(self, quantized: npt.NDArray[np.floating], codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """quantized [N, d] and codes [N, L] -> float32 [N, D]."""
+        vectors = np.asarray(self.network(np.asarray(quantized, np.float32)), np.float32)
+        for level, table in enumerate(self.tables):
+            vectors = vectors + table[codes[:, level]]
+        return vectors
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """The network and the tables as named arrays."""
+        tables = {f"decoder.table.{level}": table for level, table in enumerate(self.tables)}
+        return self.network.arrays("decoder") | tables
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray]) -> Decoder:
+        """The inverse of `arrays`."""
+        tables = []
+        while f"decoder.table.{len(tables)}" in arrays:
+            tables.append(arrays[f"decoder.table.{len(tables)}"])
+        return cls(Network.from_arrays(arrays, "decoder"), tuple(tables))

@@ -1,0 +1,79 @@
+"""The readable version of everything in this room: plain NumPy that follows the formulas, one item at a time.
+
+Slow on purpose. It is the oracle of the tests and the place to read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
+
+
+def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.floating]) -> int:
+    """argmin_k |r - c_k|^2, lowest k on ties.
+
+    >>> nearest_code(np.array([0.0, 0.0]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+    0
+    """
+    distances = [float(((residual - centroid) ** 2).sum()) for centroid in np.asarray(centroids, np.float64)]
+    return distances.index(min(distances))
+
+
+def residual_codes(
+    latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]]
+) -> npt.NDArray[np.int32]:
+    """Greedy residual quantization: subtract the nearest centroid, go on with what is left. int32 [N, L]."""
+    codes = np.zeros((len(latents), len(levels)), np.int32)
+    for row, latent in enumerate(np.asarray(latents, np.float64)):
+        residual = latent
+        for level, centroids in enumerate(levels):
+            codes[row, level] = nearest_code(residual, centroids)
+            residual = residual - centroids[codes[row, level]]
+    return codes
+
+
+def lloyd(
+    points: npt.NDArray[np.floating], centroids: npt.NDArray[np.floating], rounds: int
+) -> npt.NDArray[np.float64]:
+    """k-means by Lloyd's algorithm: assign, then move each centroid to the mean of its points. float64 [K, d]."""
+    centroids = np.array(centroids, np.float64)
+    for _ in range(rounds):
+        codes = np.array([nearest_code(point, centroids) for point in points])
+        for code in range(len(centroids)):
+            if (codes == code).any():
+                centroids[code] = points[codes == code].mean(axis=0)
+    return centroids
+
+
+def sinkhorn(distances: npt.NDArray[np.floating], epsilon: float, rounds: int) -> npt.NDArray[np.float64]:
+    """The plan of entropic transport with equal marginals, in the log domain, ending on the columns. [B, K]
+
+    Q = exp((f_i + g_k - d_ik) / epsilon) with row sums 1 / B and column sums 1 / K in the limit.
+    """
+    batch, codes = distances.shape
+    scaled = -np.asarray(distances, np.float64) / epsilon
+    rows, columns = np.zeros(batch), np.zeros(codes)
+    for _ in range(rounds):
+        rows = -np.logaddexp.reduce(scaled + columns, axis=1) - np.log(batch)
+        columns = -np.logaddexp.reduce(scaled + rows[:, None], axis=0) - np.log(codes)
+    return np.exp(scaled + rows[:, None] + columns)
+
+
+def quantization_losses(
+    latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]], codes: npt.NDArray[np.integer]
+) -> npt.NDArray[np.float64]:
+    """Mean squared residual after each level, averaged over items and dims: float64 [L].
+
+    The codebook loss |c - sg(r)|^2 and the commitment loss |sg(c) - r|^2 both have this value; only their
+    gradients differ (van den Oord et al. 2017, eq. 3; per level in LC-Rec).
+    """
+    residual = np.asarray(latents, np.float64)
+    losses = []
+    for level, centroids in enumerate(levels):
+        residual = residual - np.asarray(centroids, np.float64)[codes[:, level]]
+        losses.append(float((residual**2).mean()))
+    return np.array(losses)

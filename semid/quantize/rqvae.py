@@ -1,0 +1,200 @@
+"""RQVAE: a residual-quantized autoencoder that starts where residual k-means ends.
+
+Training from random weights takes thousands of epochs and may end below k-means. Here step 0 *is* residual k-means
+(`residual_kmeans.py`): the encoder's linear path and hidden layer come from `starting_encoder`, the codebooks from
+k-means over the whole catalogue, the decoder's linear path from least squares, its MLP branch starts at zero. So
+training can only improve on it: the epoch with the lowest error on held-out items is kept, and the start if no
+epoch beats it.
+
+    loss = |x - x^|^2 + w mean_l( |sg r_l - c_l|^2 + beta |r_l - sg c_l|^2 ) + anchor |z - z_0|^2
+
+with the straight-through estimator z + sg(q - z) before the decoder (van den Oord et al. 2017; per level as in
+LC-Rec), in units of the vectors' and latents' variance. The last level's codes are balanced within each training
+batch (uniform semantic mapping); encoding is plain argmin. The anchor keeps latents near their start, where
+neighbours share codes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.quantize.codebooks import Codebooks
+from semid.quantize.grid import snap_centroids
+from semid.quantize.kmeans import joint_refinement
+from semid.quantize.network import Encoder
+from semid.quantize.residual import residual_codes
+from semid.quantize.residual_kmeans import (
+    Learner,
+    codebooks_from_encoder,
+    fit_decoder,
+    starting_encoder,
+)
+from semid.quantize.sizes import check_sizes, check_vectors
+
+__all__ = ["RQVAE", "Training"]
+
+log = logging.getLogger("semid")
+
+SMALLEST_TRAINING = 200  # below this many vectors there is nothing to hold out: the start is kept
+HELD_OUT = 20  # one row in so many
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training did: errors are of held-out rows, relative to the vectors' variance.
+
+    `kept_epoch` 0 means that the start was kept; NaN, that there were too few rows to hold any out.
+    """
+
+    start_error: float
+    trained_error: float
+    epochs: int
+    kept_epoch: int
+
+
+class RQVAE(Learner):
+    """Warm-started RQ-VAE with uniform semantic mapping.
+
+    Parameters
+    ----------
+    levels, codebook_size, dim, whiten, pull, landmarks, balance, refine, seed : see ResidualKMeans
+    hidden : width of the decoder's MLP branch
+    epochs : passes over the training rows; the best one is kept
+    batch_size, lr, weight_decay : of AdamW, with a one-cycle schedule
+    beta : weight of the commitment term (LC-Rec uses the same)
+    quant_weight : w above
+    anchor : weight of staying near the starting latents
+    epsilon : of the uniform mapping of the last level in training, 0 = off (LC-Rec uses the same)
+    sample : most rows to learn from; a seeded sample of larger catalogues
+    device : "auto", "cpu", "cuda", ...
+    verbose : show a progress bar on stderr
+
+    Attributes
+    ----------
+    codebooks_ : Codebooks
+    training_ : Training
+    n_features_in_ : D
+
+    >>> points = np.random.default_rng(0).normal(size=(300, 8))
+    >>> learner = RQVAE(levels=2, codebook_size=16, epochs=2, landmarks=32).fit(points)
+    >>> learner.transform(points).shape
+    (300, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: int = 4,
+        codebook_size: int | Sequence[int] = 256,
+        dim: int = 128,
+        whiten: float = 0.5,
+        pull: float = 1.0,
+        landmarks: int = 2048,
+        balance: float = 0.002,
+        refine: int = 2,
+        hidden: int = 512,
+        epochs: int = 20,
+        batch_size: int = 1024,
+        lr: float = 1e-3,
+        weight_decay: float = 0.1,
+        beta: float = 0.25,
+        quant_weight: float = 1.0,
+        anchor: float = 0.3,
+        epsilon: float = 0.003,
+        sample: int = 200_000,
+        device: str = "auto",
+        seed: int = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.levels = levels
+        self.codebook_size = codebook_size
+        self.dim = dim
+        self.whiten = whiten
+        self.pull = pull
+        self.landmarks = landmarks
+        self.balance = balance
+        self.refine = refine
+        self.hidden = hidden
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.beta = beta
+        self.quant_weight = quant_weight
+        self.anchor = anchor
+        self.epsilon = epsilon
+        self.sample = sample
+        self.device = device
+        self.seed = seed
+        self.verbose = verbose
+
+    def fit(self, X: npt.ArrayLike, y: object = None) -> RQVAE:
+        """Learn from vectors [N, D]; y is ignored. Returns self."""
+        vectors = check_vectors(X)
+        sizes = check_sizes(self.codebook_size, self.levels)
+        self.n_features_in_ = vectors.shape[1]
+        rng = np.random.default_rng(self.seed)
+        if len(vectors) > self.sample:
+            vectors = vectors[np.sort(rng.choice(len(vectors), self.sample, replace=False))]
+        held = np.zeros(len(vectors), bool)
+        if len(vectors) >= SMALLEST_TRAINING:
+            held[rng.permutation(len(vectors))[: len(vectors) // HELD_OUT]] = True
+
+        # Held-out rows are unseen by the start as well, or the start would look better than it is.
+        seen = vectors[~held]
+        network = starting_encoder(
+            seen, self.dim, whiten=self.whiten, pull=self.pull, landmarks=self.landmarks, seed=self.seed
+        )
+        chosen = codebooks_from_encoder(
+            Encoder.from_float(network, seen),
+            seen,
+            sizes,
+            balance=self.balance,
+            refine=self.refine,
+            seed=self.seed,
+        )
+        self.training_ = Training(float("nan"), float("nan"), 0, 0)
+        variance = float(vectors.var(axis=0, dtype=np.float64).sum())
+        if held.any() and self.epochs > 0 and variance > 0:
+            chosen = self._improve(chosen, vectors, held, variance)
+        self.codebooks_ = _fit_to_all(chosen, vectors, self.refine if held.any() else 0)
+        return self
+
+    def _improve(
+        self, start: Codebooks, vectors: npt.NDArray[np.float32], held: npt.NDArray[np.bool_], variance: float
+    ) -> Codebooks:
+        """Train from `start`; return whichever reconstructs the held-out rows better."""
+        from semid.quantize.rqvae_training import train
+
+        trained = train(self, start, vectors, held)
+        seen = vectors[~held]
+        on_grid = Codebooks.from_float(trained.encoder, trained.levels, trained.decoder, seen)
+        refined = _fit_to_all(on_grid, seen, self.refine)
+        errors = [_held_error(books, vectors[held], variance) for books in (start, refined)]
+        better = errors[1] < errors[0]
+        log.info("held-out error %.4f at the start, %.4f after training", *errors)
+        self.training_ = Training(errors[0], errors[1], trained.epochs, trained.kept_epoch if better else 0)
+        return refined if better else start
+
+
+def _held_error(books: Codebooks, rows: npt.NDArray[np.float32], variance: float) -> float:
+    """Mean squared error of rows that nothing was fitted to, relative to the variance."""
+    left = rows - books.reconstruct(books.encode(rows))
+    return float(np.einsum("nd,nd->", left, left, dtype=np.float64)) / len(rows) / variance
+
+
+def _fit_to_all(books: Codebooks, vectors: npt.NDArray[np.float32], refine: int) -> Codebooks:
+    """Refine the centroids jointly for the latents as they are, and refit the decoder's tables."""
+    latents = books.latents(vectors)
+    levels = books.levels
+    if refine and len(levels) > 1:
+        levels = tuple(snap_centroids(one) for one in joint_refinement(latents, list(levels), refine))
+    codes = residual_codes(latents, levels)
+    moved = Codebooks(levels, books.encoder, books.decoder)
+    decoder = fit_decoder(books.decoder.network, moved.quantized(codes), codes, vectors, books.sizes)
+    return Codebooks(levels, books.encoder, decoder)

@@ -1,0 +1,106 @@
+"""`Codebooks.encode` on a torch device: the same exact arithmetic, the same codes.
+
+Latents come from float64 products whose every partial sum is exact (grid.py), scores from float32 products
+checked against the rounding bound (residual.py), so a GPU and a CPU cannot disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from semid.quantize.grid import LATENT_BITS, LATENT_LIMIT, ExactLayer
+from semid.quantize.residual import stays_on_float32
+
+if TYPE_CHECKING:
+    from semid.quantize.codebooks import Codebooks
+
+__all__ = ["encode"]
+
+ROWS_AT_ONCE = 8192
+
+
+def encode(
+    codebooks: Codebooks,
+    vectors: npt.NDArray[np.floating],
+    *,
+    device: str = "cpu",
+    advance: Callable[[int], object] | None = None,
+) -> npt.NDArray[np.int32]:
+    """vectors [N, D] -> codes int32 [N, L], equal to the NumPy backend's."""
+    skip, mlp = codebooks.encoder.network.skip, codebooks.encoder.network.mlp
+    skip_layer = None if skip is None else _on_device(skip, device)
+    mlp_layers = [_on_device(layer, device) for layer in mlp]
+    levels = [torch.tensor(centroids, dtype=torch.float64, device=device) for centroids in codebooks.levels]
+    biases = [
+        None if bias is None else torch.tensor(bias, dtype=torch.float64, device=device)
+        for bias in codebooks.biases or [None] * len(levels)
+    ]
+    fast = stays_on_float32(codebooks.levels)
+    codes = np.empty((len(vectors), len(levels)), np.int32)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        rows = np.array(vectors[start : start + ROWS_AT_ONCE], np.float64)
+        x = _snap(torch.from_numpy(rows).to(device) * codebooks.encoder.scale)
+        residual = _latents(x, skip_layer, mlp_layers)
+        for level, (centroids, bias) in enumerate(zip(levels, biases, strict=True)):
+            chosen = _nearest(residual, centroids, bias, fast)
+            residual = residual - centroids[chosen]
+            codes[start : start + len(rows), level] = chosen.cpu().numpy()
+        if advance is not None:
+            advance(len(rows))
+    return codes
+
+
+def _on_device(layer: ExactLayer, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    weight = torch.tensor(layer.float_weight, dtype=torch.float64, device=device)
+    return weight, torch.tensor(layer.bias, dtype=torch.float64, device=device)
+
+
+def _snap(values: torch.Tensor) -> torch.Tensor:
+    limit = LATENT_LIMIT * 2.0**LATENT_BITS
+    return torch.round(values * 2.0**LATENT_BITS).clamp_(-limit, limit) * 2.0**-LATENT_BITS
+
+
+def _latents(
+    x: torch.Tensor,
+    skip: tuple[torch.Tensor, torch.Tensor] | None,
+    mlp: list[tuple[torch.Tensor, torch.Tensor]],
+) -> torch.Tensor:
+    result = None if skip is None else _snap(x @ skip[0] + skip[1])
+    if mlp:
+        hidden = x
+        for weight, bias in mlp[:-1]:
+            hidden = torch.relu(_snap(hidden @ weight + bias))
+        branch = _snap(hidden @ mlp[-1][0] + mlp[-1][1])
+        result = branch if result is None else result + branch
+    return _snap(result)
+
+
+def _nearest(residual: torch.Tensor, centroids: torch.Tensor, bias: torch.Tensor | None, fast: bool) -> torch.Tensor:
+    """Index of the best score per row; lowest index on ties, whatever `argmax` does on this device."""
+    squares = (centroids * centroids).sum(1)
+    offset = -0.5 * squares if bias is None else bias - 0.5 * squares
+    if not fast or len(centroids) == 1:
+        return _first_best(residual @ centroids.T + offset)
+    scores = residual.float() @ centroids.T.float() + offset.float()
+    top = scores.topk(2, dim=1)
+    terms = (centroids.shape[1] + 3) * 2.0**-24
+    longest = squares.max().sqrt()
+    error = terms / (1 - terms) * (residual.square().sum(1).sqrt() * longest + longest * longest)
+    if bias is not None:
+        error = error + bias.abs().max() * 2.0**-22
+    chosen = top.indices[:, 0].clone()
+    unsure = ((top.values[:, 0] - top.values[:, 1]).double() <= 2 * error).nonzero()[:, 0]
+    if len(unsure):
+        chosen[unsure] = _first_best(residual[unsure] @ centroids.T + offset)
+    return chosen
+
+
+def _first_best(scores: torch.Tensor) -> torch.Tensor:
+    best = scores.amax(1, keepdim=True)
+    order = torch.arange(scores.shape[1], device=scores.device)
+    return torch.where(scores == best, order, scores.shape[1]).amin(1)

@@ -1,0 +1,106 @@
+"""What the benchmarks share: a data set's folder, the machine's line, and Markdown tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.catalog import read_items
+from semid.embed.vectors import read_vectors
+from semid.interactions import Histories, read_interactions
+
+__all__ = ["Catalogue", "joined", "machine", "markdown", "mean_square", "read_catalogue", "use_threads", "versions"]
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Vectors in the order of the item ids, and the histories where there are any."""
+
+    name: str
+    vectors: npt.NDArray[np.float32]  # (N, D)
+    histories: Histories | None
+
+    @property
+    def variance(self) -> float:
+        """Mean squared distance of a vector to their mean."""
+        return mean_square(self.vectors, self.vectors.mean(axis=0, dtype=np.float64))
+
+
+def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | None = None) -> Catalogue:
+    """Read `items.jsonl.gz`, `embeddings.NAME.npy` (row i = line i) and, if present, `sequences.jsonl.gz`.
+
+    Parameters
+    ----------
+    folder : folder of one data set.
+    embeddings : which vectors; by default the first of the folder by name.
+    rows : the first so many items alone.
+    """
+    items = read_items(folder / "items.jsonl.gz")
+    path = embeddings or min(folder.glob("embeddings.*.npy"), default=None)
+    if path is None:
+        raise SystemExit(f"{folder}: no embeddings.NAME.npy there. Name the vectors with --embeddings.")
+    vectors = read_vectors(path, ids=items.ids)
+    items = items.take(range(rows or len(items))).sorted()  # the order that semid fit learns in
+    sequences = folder / "sequences.jsonl.gz"
+    histories = read_interactions(sequences).map_to(items.ids) if sequences.exists() else None
+    return Catalogue(folder.name, vectors.rows(items.rows), histories)
+
+
+def mean_square(vectors: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:
+    """Mean over the rows of the squared distance."""
+    difference = np.subtract(vectors, other, dtype=np.float64)
+    return float(np.einsum("nd,nd->", difference, difference)) / len(vectors)
+
+
+def use_threads(count: int) -> None:
+    """Let torch, faiss and BLAS use so many threads from now on."""
+    import faiss
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(count)
+    faiss.omp_set_num_threads(count)
+    threadpool_limits(count)
+
+
+def machine(threads: int) -> str:
+    """The processor, cores and load, in one line."""
+    name = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {os.cpu_count()} cores, {threads} threads used, load {os.getloadavg()[0]:.1f}"
+
+
+def versions(*packages: str) -> str:
+    """Each package and its version, "absent" where it is not installed."""
+    return f"Python {platform.python_version()}, " + ", ".join(f"{name} {_version(name)}" for name in packages)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
+
+
+def joined(values: Iterable[float | None], form: str) -> str:
+    """Figures per level in one cell: "1.0 / 2.0".
+
+    >>> joined([1, None], ".1f")
+    '1.0 / -'
+    """
+    return " / ".join("-" if value is None else format(value, form) for value in values)
+
+
+def markdown(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,190 @@
+"""Time, memory and distortion of giving every item its own ID, as a Markdown table.
+
+    python -m tests.benchmarks.uniqueness [--quick] [--optimal]
+
+The catalogue is a hierarchical Gaussian mixture: N/20 leaves of uneven size in 24 intrinsic dimensions, as
+32-d latents of length one, with exact duplicates sown in. Codebooks are residual k-means of a sample. Every
+method runs in a process of its own on the same files; making the input is not timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+DIMS = 32
+INTRINSIC_DIMS = 24
+SIZE = 256
+LEAF_ITEMS = 20
+SAMPLE = 100_000
+
+Float32s = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One catalogue."""
+
+    name: str
+    n_items: int
+    levels: int
+    duplicates: float = 0.05  # share of items that copy another one
+    copies_of_one: int = 0  # items identical to item 0
+    methods: tuple[str, ...] = ("exact",)
+
+
+FULL = (
+    Case("10k", 10_000, 4, methods=("exact", "lc-rec", "global")),
+    Case("100k", 100_000, 4, methods=("exact", "lc-rec", "global")),
+    Case("100k", 100_000, 3, methods=("exact", "lc-rec", "global")),
+    Case("1M", 1_000_000, 4),
+    Case("1M", 1_000_000, 3),
+    Case("1M, 100k identical", 1_000_000, 4, copies_of_one=100_000),
+)
+QUICK = (
+    Case("10k", 10_000, 4, methods=("exact", "lc-rec", "global", "optimal")),
+    Case("10k", 10_000, 3, methods=("exact", "lc-rec", "global", "optimal")),
+    Case("100k", 100_000, 4),
+)
+
+
+def mixture(case: Case, seed: int = 0) -> Float32s:
+    """Latents float32 [N, 32] of length one, on a grid of 2^-20."""
+    rng = np.random.default_rng(seed)
+    n_leaves = max(1, case.n_items // LEAF_ITEMS)
+    n_roots = max(1, n_leaves // 100)
+    roots = rng.normal(size=(n_roots, INTRINSIC_DIMS))
+    popularity = rng.gamma(0.3, size=n_roots)
+    root = rng.choice(n_roots, size=n_leaves, p=popularity / popularity.sum())
+    leaves = roots[root] + 0.4 * rng.normal(size=(n_leaves, INTRINSIC_DIMS))
+    weights = rng.gamma(0.7, size=n_leaves)
+    leaf = rng.choice(n_leaves, size=case.n_items, p=weights / weights.sum())
+    points = leaves[leaf] + 0.2 * rng.normal(size=(case.n_items, INTRINSIC_DIMS))
+    latents = points @ (rng.normal(size=(INTRINSIC_DIMS, DIMS)) / np.sqrt(INTRINSIC_DIMS))
+    latents += 0.02 * rng.normal(size=latents.shape)
+    copies = rng.choice(case.n_items, size=int(case.duplicates * case.n_items), replace=False)
+    latents[copies] = latents[rng.integers(case.n_items, size=len(copies))]
+    latents[: case.copies_of_one] = latents[0]
+    latents /= np.linalg.norm(latents, axis=1, keepdims=True)
+    latents = latents[rng.permutation(case.n_items)]
+    return (np.round(latents * 2**20) / 2**20).astype(np.float32)
+
+
+def learn(latents: Float32s, levels: int, seed: int = 0) -> list[Float32s]:
+    """Residual k-means codebooks float32 [256, 32] of a sample, on a grid of 2^-14."""
+    import faiss
+
+    rng = np.random.default_rng(seed)
+    residual = latents[rng.choice(len(latents), size=min(SAMPLE, len(latents)), replace=False)]
+    codebooks = []
+    for _ in range(levels):
+        kmeans = faiss.Kmeans(DIMS, SIZE, niter=15, seed=seed, max_points_per_centroid=SAMPLE)
+        kmeans.train(residual)
+        codebooks.append((np.round(kmeans.centroids * 2**14) / 2**14).astype(np.float32))
+        residual = residual - codebooks[-1][kmeans.index.search(residual, 1)[1][:, 0]]
+    return codebooks
+
+
+def greedy(latents: Float32s, codebooks: list[Float32s]) -> npt.NDArray[np.int32]:
+    """Raw codes int32 [N, L]."""
+    codes = np.empty((len(latents), len(codebooks)), np.int32)
+    for start in range(0, len(latents), 8192):
+        residual = latents[start : start + 8192].astype(np.float64)
+        for level, codebook in enumerate(codebooks):
+            book = codebook.astype(np.float64)
+            scores = (book**2).sum(axis=1) - 2 * residual @ book.T
+            codes[start : start + 8192, level] = chosen = scores.argmin(axis=1)
+            residual -= book[chosen]
+    return codes
+
+
+def prepare(case: Case, folder: Path) -> None:
+    """Write the case's latents, codebooks and raw codes."""
+    latents = mixture(case)
+    codebooks = learn(latents, case.levels)
+    np.save(folder / "latents.npy", latents)
+    np.save(folder / "codebooks.npy", np.stack(codebooks))
+    np.save(folder / "codes.npy", greedy(latents, codebooks))
+
+
+def measure(method: str, folder: Path) -> dict[str, float]:
+    """Run one method on the written case: seconds, gigabytes, collisions left, moved items, distortions."""
+    import resource
+
+    from semid.assign.geometry import squared_errors
+    from semid.assign.globally import assign_global
+    from semid.assign.keys import pack
+    from semid.assign.lcrec import lcrec_repair
+    from semid.assign.unique import assign_unique
+
+    latents, raw = np.load(folder / "latents.npy"), np.load(folder / "codes.npy")
+    codebooks = list(np.load(folder / "codebooks.npy").astype(np.float64))
+    methods = {
+        "exact": lambda: assign_unique(latents, raw, codebooks).codes,
+        "lc-rec": lambda: lcrec_repair(latents, raw, codebooks),
+        "global": lambda: assign_global(latents, raw, codebooks).codes,
+        "optimal": lambda: assign_global(latents, raw, codebooks, matching="sparse").codes,
+    }
+    import scipy.optimize
+    import scipy.sparse.csgraph  # noqa: F401  imported here so that it is not timed
+
+    start = time.perf_counter()
+    codes = methods[method]()
+    seconds = time.perf_counter() - start
+    gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    sizes = [SIZE] * raw.shape[1]
+
+    def collisions(codes):
+        return len(codes) - len(np.unique(pack(codes, sizes)))
+
+    return {
+        "seconds": seconds,
+        "gigabytes": gigabytes,
+        "raw": collisions(raw),
+        "left": collisions(codes),
+        "moved": float((codes != raw).any(axis=1).mean()),
+        "prefix": float((codes[:, :-1] != raw[:, :-1]).any(axis=1).mean()),
+        "before": float(squared_errors(latents, raw, codebooks).mean()),
+        "after": float(squared_errors(latents, codes, codebooks).mean()),
+    }
+
+
+def alone(function, *arguments):
+    """Call in a fresh process, so that memory peaks do not mix."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="small catalogues alone, under a minute")
+    parser.add_argument("--optimal", action="store_true", help="add the global optimum at 100k: minutes")
+    parser.add_argument("--case", type=int, action="append", help="this case alone, counted from 0")
+    arguments = parser.parse_args()
+    cases = QUICK if arguments.quick else FULL
+    print("| case | collisions | method | time, s | peak, GB | left | moved | prefix moved | distortion |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for case in [cases[i] for i in arguments.case] if arguments.case else cases:
+        extra = ("optimal",) if arguments.optimal and case.n_items == 100_000 else ()
+        with tempfile.TemporaryDirectory() as name:
+            alone(prepare, case, Path(name))
+            for method in case.methods + extra:
+                row = alone(measure, method, Path(name))
+                print(
+                    f"| {case.name}, {case.levels}x{SIZE} | {row['raw']:,} | {method} | {row['seconds']:.2f} "
+                    f"| {row['gigabytes']:.2f} | {row['left']:,} | {row['moved']:.1%} | {row['prefix']:.1%} "
+                    f"| {row['after'] / row['before'] - 1:+.2%} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""The house has floors: a module imports only modules below it, and nothing heavy until it is used.
+
+Both rules are read off the syntax trees, so that they hold for imports inside functions too. Imports for type
+checkers alone (`if TYPE_CHECKING:`) are free.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOMES = {"semid": "semid", "kernels/ops": "semid.kernels", "tokenizer_exports": "semid.tokenizer_exports"}
+
+
+def under(package: str, *names: str) -> list[str]:
+    """Full names of modules of a package, which is itself called ""."""
+    return [f"{package}.{name}" if name else package for name in names]
+
+
+# Every module, lowest floor first. A new module goes above all that it imports.
+FLOORS = [
+    *under("semid", "_version", "errors", "strings", "progress"),
+    *under("semid", "records", "catalog", "interactions"),
+    *under("semid.embed", "lexical", "neural", "vectors", ""),
+    *under("semid.quantize", "grid", "sizes", "residual", "network", "torch_backend", "codebooks", "reference"),
+    *under("semid.quantize", "kmeans", "latent", "residual_kmeans", "sinkhorn", "rqvae_training", "rqvae", ""),
+    *under("semid.assign", "keys", "capacity", "geometry", "problem", "occupancy", "matching", "spill", "buckets"),
+    *under("semid.assign", "unique", "globally", "lcrec", "lookup", "ledger", ""),
+    *under("semid", "grammar", "vocabulary"),
+    *under("semid", "atomic", "tensors", "manifest", "artifact"),
+    *under("semid", "neighbours", "quality", "evaluate", "advice"),
+    *under("semid", "config", "fitting", "hub", "tokenizer"),
+    *under("semid.kernels", ""),
+    *under("semid.tokenizer_exports", "files", ""),
+    *under("semid", ""),
+]
+FLOOR = {name: floor for floor, name in enumerate(FLOORS)}
+
+HEAVY = {
+    "datasets", "faiss", "huggingface_hub", "jinja2", "pyarrow", "safetensors", "scipy", "sentence_transformers",
+    "sklearn", "torch", "tqdm", "transformers", "triton",
+}  # fmt: skip
+# Modules that are torch through and through; everybody else imports them inside a function.
+ALL_TORCH = {"semid.quantize.rqvae_training", "semid.quantize.torch_backend"}
+
+
+def module_files() -> dict[str, Path]:
+    """Module name -> file, of all the code that is shipped."""
+    found = {}
+    for folder, package in HOMES.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = [package, *path.relative_to(ROOT / folder).with_suffix("").parts]
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+FILES = module_files()
+
+
+def imports(tree: ast.AST, *, owner: str = "", inside_functions: bool = True) -> Iterator[tuple[str, int]]:
+    """(module, line) of each import that runs, type checking aside."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{owner}:{node.lineno} relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield (full if full in FILES else node.module), node.lineno
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            for other in node.orelse:
+                yield from imports(ast.Module([other], []), owner=owner, inside_functions=inside_functions)
+        elif inside_functions or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(node, owner=owner, inside_functions=inside_functions)
+
+
+def test_every_module_has_a_floor():
+    assert sorted(FLOORS) == sorted(FILES)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_imports_point_down(module):
+    for name, line in imports(ast.parse(FILES[module].read_text()), owner=module):
+        if name.split(".")[0] == "semid":
+            assert name in FLOOR, f"{FILES[module]}:{line} imports {name}, which does not exist or has no floor"
+            assert FLOOR[name] < FLOOR[module], f"{FILES[module]}:{line} imports {name}, which is on a higher floor"
+
+
+@pytest.mark.parametrize("module", sorted(FILES.keys() - ALL_TORCH))
+def test_nothing_heavy_is_imported_before_it_is_used(module):
+    """Heavy libraries, and our own modules that are made of them, are imported inside functions."""
+    for name, line in imports(ast.parse(FILES[module].read_text()), inside_functions=False):
+        assert name.split(".")[0] not in HEAVY, f"{FILES[module]}:{line} imports {name}: do it where it is used"
+        assert name not in ALL_TORCH, f"{FILES[module]}:{line} imports {name}, and torch with it"
+
+
+@pytest.mark.parametrize("module", sorted(ALL_TORCH))
+def test_the_exceptions_need_to_be_exceptions(module):
+    tops = {name.split(".")[0] for name, _ in imports(ast.parse(FILES[module].read_text()), inside_functions=False)}
+    assert tops & HEAVY
+
+
+def test_kernels_import_nothing_of_ours():
+    for module in FILES:
+        if module.startswith("semid.kernels"):
+            own = [name for name, _ in imports(ast.parse(FILES[module].read_text())) if name.startswith("semid")]
+            assert all(name.startswith("semid.kernels") for name in own), (module, own)
+
+
+def test_the_walk_sees_what_python_would_import():
+    """The walk itself: functions, classes, conditions and type checking, told apart."""
+    tree = ast.parse(
+        "import a\n"
+        "if TYPE_CHECKING:\n    import never\nelse:\n    import b\n"
+        "class C:\n    import c\n    def f(self):\n        from d.e import x\n"
+        "try:\n    import g\nexcept ImportError:\n    pass\n"
+    )
+    assert [name for name, _ in imports(tree)] == ["a", "b", "c", "d.e", "g"]
+    assert [name for name, _ in imports(tree, inside_functions=False)] == ["a", "b", "c", "g"]

@@ -1,0 +1,212 @@
+"""What is shipped, what is public, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import semid
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "faiss", "sentence_transformers", "pandas", "datasets")
+# A stand-in for Hugging Face's package: every public name is there, and does nothing.
+FAKE_KERNELS = """
+from unittest.mock import MagicMock
+
+WHOSE = "Hugging Face"
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return MagicMock(name=name)
+"""
+
+
+def run_python(code: str, *, cwd: Path, **environment: str) -> str:
+    """Standard output of a fresh interpreter with `cwd` first on its path."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def settings() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+
+
+def test_public_names_are_pinned():
+    assert semid.__all__ == [
+        "SemanticIDConfig",
+        "SemanticIDTokenizer",
+        "__version__",
+        "embed",
+        "evaluate",
+        "read_interactions",
+        "read_items",
+    ]
+    for name in semid.__all__:
+        assert getattr(semid, name) is not None
+        assert name in dir(semid)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: SemanticIDConfig, "):
+        _ = semid.tokenize
+
+
+# ---- the clone
+
+
+def test_kernels_is_no_package_at_the_root():
+    """transformers probes for a package `kernels`, which is Hugging Face's name (see pyproject.toml)."""
+    assert (ROOT / "kernels" / "ops" / "__init__.py").exists()
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_every_subpackage_is_named_in_pyproject():
+    mapped = settings()["package-dir"]
+    folders = {ROOT / mapped.get(name, name.replace(".", "/")) for name in settings()["packages"]}
+    rooms = [ROOT / "semid", ROOT / "kernels", ROOT / "tokenizer_exports"]
+    assert folders == {path.parent for room in rooms for path in room.rglob("*.py")}
+
+
+IMPORT_TRANSFORMERS = """
+import importlib.util, json, sys
+spec = importlib.util.find_spec("kernels")
+import transformers
+from transformers import PreTrainedModel
+from transformers.utils.import_utils import is_kernels_available
+import semid.kernels, semid.tokenizer_exports
+print(json.dumps([sys.path[0], spec.origin, is_kernels_available()]))
+"""
+
+
+def test_transformers_imports_from_the_clone_without_hugging_face_kernels(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata\n"  # hide an installed one
+        "found = importlib.metadata.version\n"
+        "def version(name):\n"
+        "    if name == 'kernels':\n"
+        "        raise importlib.metadata.PackageNotFoundError(name)\n"
+        "    return found(name)\n"
+        "importlib.metadata.version = version\n"
+    )
+    path, origin, available = json.loads(run_python(IMPORT_TRANSFORMERS, cwd=ROOT, PYTHONPATH=str(tmp_path)))
+    assert path == "" and available is False
+    assert origin is None or not origin.startswith(str(ROOT))
+
+
+def test_transformers_imports_from_the_clone_beside_hugging_face_kernels(tmp_path):
+    from transformers.dependency_versions_table import deps
+
+    version = deps["kernels"].split(">=")[1].split(",")[0]  # the lowest that this transformers accepts
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text(FAKE_KERNELS)
+    metadata = tmp_path / f"kernels-{version}.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
+    path, origin, available = json.loads(run_python(IMPORT_TRANSFORMERS, cwd=ROOT, PYTHONPATH=str(tmp_path)))
+    assert path == "" and available is True
+    assert origin == str(tmp_path / "kernels" / "__init__.py")
+
+
+# ---- the wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> zipfile.ZipFile:
+    """The wheel, built from a copy of the clone, without a network."""
+    copy, out = tmp_path_factory.mktemp("clone"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy / name)
+    for name in ("semid", "kernels", "tokenizer_exports", "tests", "docs"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*command, "-w", out, copy], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (built,) = out.glob("*.whl")
+    return zipfile.ZipFile(built)
+
+
+def test_the_wheel_holds_semid_and_nothing_else(wheel):
+    assert {name.split("/")[0] for name in wheel.namelist()} == {"semid", f"semid-{semid.__version__}.dist-info"}
+
+
+def test_the_wheel_holds_every_module(wheel):
+    shipped = {name for name in wheel.namelist() if name.endswith(".py")}
+    homes = {"semid": "semid", "kernels/ops": "semid/kernels", "tokenizer_exports": "semid/tokenizer_exports"}
+    ours = {
+        f"{home}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, home in homes.items()
+        for path in (ROOT / folder).rglob("*.py")
+    }
+    assert shipped == ours
+    assert {"semid/kernels/__init__.py", "semid/tokenizer_exports/__init__.py"} <= shipped
+
+
+def test_the_wheel_holds_the_type_marker_the_templates_and_the_licence(wheel):
+    names = wheel.namelist()
+    assert "semid/py.typed" in names
+    templates = [f"semid/templates/{path.name}" for path in (ROOT / "semid" / "templates").iterdir()]
+    assert templates and set(templates) <= set(names)
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_the_wheel_runs_without_the_clone(wheel, tmp_path):
+    """Unpacked elsewhere, it is imported from there, and the command works."""
+    wheel.extractall(tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.meta_path[:] = "
+        "[finder for finder in sys.meta_path if '__editable__' not in repr(finder)]\n"
+        "import semid, semid.cli, semid.kernels, semid.tokenizer_exports\n"
+        "print(semid.__file__, semid.kernels.__file__)\n"
+        "semid.cli.main(['--version'])"
+    )
+    lines = run_python(code, cwd=tmp_path.parent).split("\n")
+    assert lines[0] == f"{tmp_path / 'semid/__init__.py'} {tmp_path / 'semid/kernels/__init__.py'}"
+    assert semid.__version__ in lines[1]
+
+
+# ---- what an import costs
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules in a fresh interpreter after `code`."""
+    ending = "import json, sys; print('\\n' + json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
+    return set(json.loads(run_python(f"{code}\n{ending}", cwd=ROOT).splitlines()[-1]))
+
+
+def test_importing_semid_imports_nothing_heavy():
+    loaded = modules_after("import semid")
+    assert not loaded & {*HEAVY, "numpy", "click"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["fit", "--help"], ["doctor", "--help"]], ids=" ".join
+)
+def test_help_imports_nothing_heavy(arguments):
+    code = f"import semid.cli\ntry:\n    semid.cli.main({arguments})\nexcept SystemExit:\n    pass"
+    assert not modules_after(code) & {*HEAVY}
+
+
+def test_loading_and_decoding_needs_numpy_alone(tmp_path):
+    """The artefact is data: no torch, no scipy between a saved folder and an item's tokens."""
+    items = [{"id": f"item-{i}", "title": f"nail polish shade {i}"} for i in range(30)]
+    config = semid.SemanticIDConfig(method="rqkmeans", levels=2, codebook_size=16)
+    semid.SemanticIDTokenizer.fit(items, config).save_pretrained(tmp_path / "ids")
+    code = (
+        "import semid\n"
+        f"ids = semid.SemanticIDTokenizer.from_pretrained({str(tmp_path / 'ids')!r})\n"
+        "assert ids.decode(ids.encode(['item-7'])) == ['item-7']\n"
+        "assert ids.tokens(['item-7'])"
+    )
+    assert not modules_after(code) & {*HEAVY}
