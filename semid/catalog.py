@@ -1,7 +1,7 @@
 """Items: the catalogue as ids and cleaned text fields, whatever it was stored in.
 
-Reading ends in plain columns of strings. Which fields are text is decided here, and so is what clean text
-is; turning text into vectors is the business of `semid.embed`.
+Reading ends in plain columns of strings. Which fields are text is decided here; what clean text is, in
+`semid.text`; turning text into vectors is the business of `semid.embed`.
 
 Two runs over the same items in another row order read the same fields in the same order, and
 `Items.sorted()` puts the items themselves into one canonical order.
@@ -9,25 +9,19 @@ Two runs over the same items in another row order read the same fields in the sa
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import html
 import logging
-import math
-import numbers
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError, InputError
-from semid.records import Problems, iter_records, name_list, quote, with_progress
+from semid.problems import Problems, name_list, quote
+from semid.records import iter_records, with_progress
+from semid.text import clean_text, has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
 
 __all__ = ["Items", "clean_text", "id_fault", "id_string", "read_items"]
 
@@ -39,12 +33,6 @@ WELL_KNOWN = (
     "categories", "category", "genres", "genre", "features", "description", "summary", "text",
     "tags", "keywords",
 )  # fmt: skip
-UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogues
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-SURROGATE = re.compile(r"[\ud800-\udfff]")
-LETTER = re.compile(r"[^\W\d_]")
-TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-][\d:]+)?")
-NOT_WORDS = frozenset({"true", "false", "yes", "no", "null", "none"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +199,7 @@ class _Column:
         if value and not self.has_words:
             link = value.startswith(("http://", "https://"))
             self.only_links = self.only_links and link
-            self.has_words = not link and _is_wordy(value)
+            self.has_words = not link and is_wordy(value)
 
     def refuse(self, why: str) -> None:
         self.refused = self.refused or why
@@ -257,10 +245,8 @@ class _Reader:
             if value is not None:
                 self.columns[name].put(row, value)
             else:
-                kind = _kind(record[name])
-                self.problems.add(
-                    line, f"field {quote(name)} holds {kind}; expected text. Leave it out of --text."
-                )
+                kind = kind_of(record[name])
+                self.problems.add(line, f"field {quote(name)} holds {kind}; expected text. Leave it out of --text.")
 
     def _add_any(self, row: int, line: int, record: dict[str, Any]) -> None:
         for name, raw in record.items():
@@ -270,14 +256,14 @@ class _Reader:
             if column is None:
                 column = self.columns[name] = _Column()
             if column.refused:  # only whether there was text, for the warning
-                column.has_words = column.has_words or (isinstance(raw, str) and _is_wordy(raw))
+                column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
                 continue
             if type(raw) is str:  # nearly every value: skip the questions
                 column.put(row, clean_text(raw))
                 continue
-            value = None if _is_vector(raw) else text_of(raw)
+            value = None if is_vector(raw) else text_of(raw)
             if value is None:
-                column.refuse(f"{_kind(raw)} at {self.problems.where(line)}")
+                column.refuse(f"{kind_of(raw)} at {self.problems.where(line)}")
             else:
                 column.put(row, value)
 
@@ -303,7 +289,7 @@ class _Reader:
         chosen = [
             name
             for name, column in self.columns.items()
-            if any(column.values) and not SURROGATE.search(name)  # a refused column holds nothing
+            if any(column.values) and not has_surrogate(name)  # a refused column holds nothing
             if column.has_words or (name.casefold() in rank and not column.only_links)
         ]
         return sorted(chosen, key=lambda name: (rank.get(name.casefold(), len(rank)), name))
@@ -319,130 +305,3 @@ class _Reader:
             warn(f"1 item of {len(items):,} has no text; it still gets an ID.")
         elif empty:
             warn(f"{empty:,} items of {len(items):,} have no text; they still get IDs.")
-
-
-# ---- values ---------------------------------------------------------------------------------------------
-
-
-def clean_text(text: str) -> str:
-    """Undo HTML entities (also doubly escaped), collapse blanks and control characters, compose to NFC.
-
-    A lone surrogate, which no UTF-8 file can hold, becomes U+FFFD.
-
-    >>> clean_text("Fish &amp;amp; chips\\n\\x00 caf\\u0065\\u0301")
-    'Fish & chips café'
-    """
-    plain = text.isascii() and text.isprintable() and "&" not in text
-    if plain and "  " not in text and text[:1] != " " and text[-1:] != " ":
-        return text
-    for _ in range(UNESCAPE_ROUNDS):
-        unescaped = html.unescape(text) if "&" in text else text
-        if unescaped == text:
-            break
-        text = unescaped
-    text = " ".join(CONTROL.sub(" ", text).split())
-    return text if text.isascii() else unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text))
-
-
-def text_of(value: object) -> str | None:
-    """The clean text of a field's value: "" for null, None where it cannot be text.
-
-    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out, but
-    for NaN and infinities, which are no text.
-
-    >>> text_of(["Makeup", ["Makeup", "Nails"]]), text_of(4.5), text_of(None), text_of({"a": 1})
-    ('Makeup, Nails', '4.5', '', None)
-    """
-    if not isinstance(value, list | tuple | np.ndarray):
-        return _scalar_text(value)
-    pieces: dict[str, None] = {}  # an ordered set
-    stack = [_leaves(value)]  # not recursion: nesting may be as deep as the JSON parser allows
-    while stack:
-        for leaf in stack[-1]:
-            if isinstance(leaf, list | tuple | np.ndarray):
-                stack.append(_leaves(leaf))
-                break
-            piece = _scalar_text(leaf)
-            if piece is None:
-                return None
-            pieces[piece] = None
-        else:
-            stack.pop()
-    pieces.pop("", None)
-    return ", ".join(pieces)
-
-
-def _leaves(value: list[Any] | tuple[Any, ...] | np.ndarray) -> Iterator[Any]:
-    return iter(value.ravel().tolist() if isinstance(value, np.ndarray) else value)
-
-
-def _scalar_text(value: object) -> str | None:
-    if isinstance(value, str):
-        return clean_text(value)
-    if value is None:
-        return ""
-    if isinstance(value, bool | np.bool_):
-        return str(value).lower()
-    if isinstance(value, numbers.Real | Decimal):
-        with contextlib.suppress(ValueError, OverflowError):  # an integer too long to write out
-            return str(value) if isinstance(value, numbers.Integral) or math.isfinite(value) else ""
-        return None
-    return str(value) if isinstance(value, date) else None  # datetime is a date
-
-
-def _is_vector(value: object) -> bool:
-    """A list of numbers with fractions: an embedding, never text unless asked for."""
-    if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-        if isinstance(value, float):
-            return True
-    return False
-
-
-def _is_wordy(text: str) -> bool:
-    """Whether a clean text is more than a number, a price, a date or a truth value."""
-    if not LETTER.search(text) or text.casefold() in NOT_WORDS or TIMESTAMP.fullmatch(text):
-        return False
-    try:
-        float(text)  # 1e-5, nan
-    except ValueError:
-        return True
-    return False
-
-
-def _kind(value: object) -> str:
-    """What a value is, in words for a message."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return "a list of numbers" if _is_vector(value) else "a list with something else than strings in it"
-    return "an object" if isinstance(value, dict) else f"a value of type {type(value).__name__}"
-
-
-def id_string(value: object) -> str | None:
-    """The id as a string, or None where `id_fault` says what is wrong.
-
-    >>> id_string(7), id_string("B01"), id_string(True), id_string("")
-    ('7', 'B01', None, None)
-    """
-    if isinstance(value, str):
-        valid = value and (value.isascii() or not SURROGATE.search(value))
-        return str(value) if valid else None
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):  # too long to write out
-            return str(int(value))
-    return None
-
-
-def id_fault(value: object) -> str:
-    """Why `value` cannot be an id, to follow the name of the field."""
-    if value is None:
-        return "is null; expected a string or an integer."
-    if isinstance(value, str) and not value:
-        return "is empty; expected a string or an integer."
-    if isinstance(value, str):
-        return f"{quote(value)} holds a lone surrogate, which is not valid Unicode. Write the id anew."
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "is an integer too long to write out. Write it as a string."
-    kind = str(value).lower() if isinstance(value, bool | float) else _kind(value)
-    return f"is {kind}; expected a string or an integer."

@@ -6,20 +6,19 @@ and any other field are ignored; whether an item is in the catalogue is asked la
 
 from __future__ import annotations
 
-import contextlib
 import json
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.catalog import id_fault, id_string
-from semid.records import Problems, iter_records, name_list, quote, with_progress
+from semid.problems import Problems, name_list, quote
+from semid.records import iter_records, with_progress
+from semid.text import id_fault, id_string
+from semid.times import as_microseconds, as_number
 
 __all__ = ["Histories", "Interactions", "read_interactions"]
 
@@ -27,9 +26,6 @@ __all__ = ["Histories", "Interactions", "read_interactions"]
 USER_FIELDS = ("user", "userid", "uid")
 ITEM_FIELDS = ("items", "item", "itemid", "asin", "iid", "sku", "id")  # id last: it may number the rows
 TIME_FIELDS = ("time", "timestamp", "ts")
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND = timedelta(microseconds=1)
-LARGEST_TIME = 1e300  # float64 holds it; more is no time
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +214,9 @@ class _Reader:
             self._append(self._number(user, line), item_id)
 
     def _add_time(self, line: int, time_field: str, value: object) -> bool:
-        moment, kind = _as_number(value), "a number as time"
+        moment, kind = as_number(value), "a number as time"
         if moment is None:
-            moment, kind = _as_microseconds(value), "a date as time"
+            moment, kind = as_microseconds(value), "a date as time"
         if moment is None:
             shown = quote(value) if isinstance(value, str) else _shown(value)
             self.problems.add(line, f"{time_field} {shown} is no time; expected a number or an ISO date.")
@@ -252,10 +248,8 @@ class _Reader:
         item_ids, item_rank = _ranked(self.items)
         user_of = user_rank[np.array(self.user_of, np.int64)]
         item_of = item_rank[np.array(self.item_of, np.int64)]
-        if self.times:
-            order = np.lexsort((np.array(self.times), user_of))  # by user, then time; both stable
-        else:
-            order = np.argsort(user_of, kind="stable")
+        keys = (np.array(self.times), user_of) if self.times else (user_of,)
+        order = np.lexsort(keys)  # by user, then time; stable, so equal times stay as they stood
         offsets = np.zeros(len(users) + 1, np.int64)
         np.cumsum(np.bincount(user_of, minlength=len(users)), out=offsets[1:])
         return Interactions(users, item_ids, offsets, item_of[order].astype(np.int32), self.problems.name)
@@ -299,33 +293,3 @@ def _ranked(numbers: dict[str, int]) -> tuple[list[str], npt.NDArray[np.int64]]:
     rank = np.empty(len(names), np.int64)
     rank[[numbers[name] for name in names]] = np.arange(len(names))
     return names, rank
-
-
-def _as_number(value: object) -> int | float | None:
-    """A time given as a finite number, or as a string that spells one."""
-    if isinstance(value, str):
-        for parse in (int, float):
-            with contextlib.suppress(ValueError):
-                return _as_number(parse(value))
-        return None
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, Decimal):
-        value = float(value)
-    is_time = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_TIME
-    return value if is_time else None
-
-
-def _as_microseconds(value: object) -> int | None:
-    """A time given as a date, or as a string that spells one in ISO format: microseconds since 1970, UTC."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
-    if not isinstance(value, date):
-        return None
-    if not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
-    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
-    return (moment - EPOCH) // MICROSECOND

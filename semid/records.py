@@ -1,10 +1,8 @@
 """Records: a file, standard input, a data set or any iterable, read as (line number, dict) pairs.
 
-The floor that `catalog` and `interactions` stand on. It opens, unzips, decodes and parses; what a record
-*means* (ids, text, histories) is not its business. Nothing is kept: records stream through.
-
-A problem does not stop the reading while later lines can still be read. It is collected with its place, so
-that one error can list the first ten and count the rest.
+The floor that `catalog` and `interactions` stand on. It opens, unzips, decodes and parses JSONL and CSV, and hands
+tables to `arrow`; what a record *means* (ids, text, histories) is not its business. Nothing is kept: records
+stream through. What is wrong goes into `problems`, and reading goes on while later lines can still be read.
 """
 
 from __future__ import annotations
@@ -18,14 +16,13 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from semid.errors import SHOWN_PROBLEMS, DependencyError, InputError
+from semid.arrow import Record, from_parquet, from_table
+from semid.errors import InputError
+from semid.problems import Problems, is_table, name_list, quote
 
 __all__ = ["Problems", "iter_records", "name_list", "quote", "with_progress"]
-
-Record = tuple[int, dict[str, Any]]
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv",
@@ -33,59 +30,6 @@ SUFFIXES = {
 }  # fmt: skip
 GZIP_MAGIC = b"\x1f\x8b"
 CSV_FIELD_LIMIT = 2**31 - 1  # the csv module's own limit is 128 KiB; C long is 32 bits on Windows
-ARROW_ROWS = 4096  # rows turned into Python objects at once
-
-
-@dataclass
-class Problems:
-    """What is wrong with one source: the first ten messages and the number of all.
-
-    Parameters
-    ----------
-    name : str
-        The source as the user knows it; the first word of every message.
-    style : {"line", "row", "index"}
-        How a place is written: `items.jsonl:7`, `items.parquet, row 7` or `items[6]`.
-
-    >>> problems = Problems("items.jsonl")
-    >>> problems.add(7, "id is null.")
-    >>> problems.raise_if_any()
-    Traceback (most recent call last):
-    semid.errors.InputError: items.jsonl:7: id is null.
-    """
-
-    name: str
-    style: Literal["line", "row", "index"] = "line"
-    total: int = 0
-    shown: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, source: object) -> Problems:
-        """An empty collection under the name that `source` goes by."""
-        if isinstance(source, str | os.PathLike):
-            path = os.fsdecode(source)
-            return cls("<stdin>" if path == "-" else path)
-        return cls("dataset" if _is_arrow(source) or _is_dataset(source) else "items", "index")
-
-    def where(self, line: int) -> str:
-        """The place of record number `line`, counted from 1, as a message begins with it."""
-        places = {"line": f":{line}", "row": f", row {line}", "index": f"[{line - 1}]"}
-        return self.name + places[self.style]
-
-    def first_at(self, line: int) -> str:
-        """The same place inside a message that has named the source already."""
-        return self.where(line) if self.style == "index" else f"{self.style} {line}"
-
-    def add(self, line: int | None, message: str) -> None:
-        """Note one problem, at a place or (`line=None`) with the source as a whole."""
-        self.total += 1
-        if len(self.shown) < SHOWN_PROBLEMS:
-            self.shown.append(f"{self.name if line is None else self.where(line)}: {message}")
-
-    def raise_if_any(self) -> None:
-        """Raise one InputError that lists all of them, or do nothing."""
-        if self.total:
-            raise InputError.listing(self.shown, self.total)
 
 
 def iter_records(
@@ -121,11 +65,8 @@ def iter_records(
     keep = keep or (lambda name: False)
     if isinstance(source, str | os.PathLike):
         yield from _from_path(os.fsdecode(source), collected, keep)
-    elif _is_dataset(source):
-        # Arrow format: index mappings are honoured, and images or sounds are never decoded.
-        yield from _from_tables(source.with_format("arrow").iter(batch_size=ARROW_ROWS), collected, keep)
-    elif _is_arrow(source):
-        yield from _from_arrow(source, collected, keep)
+    elif is_table(source):
+        yield from from_table(source, collected, keep)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes | bytearray):
         yield from _from_iterable(source, collected)
     else:
@@ -136,14 +77,6 @@ def iter_records(
         raise InputError(f"source={kind}: expected a path, a datasets.Dataset or an iterable of dicts.{hint}")
     if problems is None:
         collected.raise_if_any()
-
-
-def _is_dataset(source: object) -> bool:
-    return hasattr(source, "with_format") and hasattr(source, "iter")
-
-
-def _is_arrow(source: object) -> bool:
-    return hasattr(source, "__arrow_c_stream__")
 
 
 def _from_iterable(source: Iterable[object], problems: Problems) -> Iterator[Record]:
@@ -169,7 +102,7 @@ def _from_path(path: str, problems: Problems, keep: Callable[[str], bool]) -> It
             elif kind in ("csv", "tsv"):
                 yield from _from_csv(stream, problems, "," if kind == "csv" else "\t")
             elif kind == "parquet":
-                yield from _from_parquet(path, problems, keep)
+                yield from from_parquet(path, problems, keep)
             else:
                 problems.add(None, "cannot tell the format. Name it .jsonl, .csv, .tsv or .parquet.")
     except FileNotFoundError:
@@ -299,7 +232,7 @@ def _from_csv(stream: Iterable[bytes], problems: Problems, delimiter: str) -> It
             continue
         if header is None:
             header = [name.strip() for name in row]
-            _check_names(header, problems, line)
+            problems.check_columns(line, header)
         elif len(row) != len(header):
             problems.add(
                 line,
@@ -321,124 +254,6 @@ def _decoded(lines: Iterable[tuple[int, bytes]], problems: Problems) -> Iterator
             problems.add(line, _utf8_fault(error))
             text = raw.decode("utf-8", "replace")
         yield text
-
-
-def _check_names(names: Iterable[str], problems: Problems, line: int | None) -> None:
-    seen: set[str] = set()
-    for name in names:
-        if name and name in seen:
-            problems.add(line, f"two columns are named {quote(name)}. Rename one.")
-        seen.add(name)
-
-
-# ---- Arrow ----------------------------------------------------------------------------------------------
-
-
-def _pyarrow(what: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DependencyError.missing(what, "pyarrow", "parquet") from error
-    return pyarrow
-
-
-def _from_parquet(path: str, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    pyarrow = _pyarrow("reading Parquet")
-    problems.style = "row"
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = [column.name for column in _chosen(file.schema_arrow, keep)]
-            yield from _from_tables(file.iter_batches(ARROW_ROWS, columns=names), problems, keep)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
-        problems.add(None, f"not a readable Parquet file: {str(error).rstrip('.')}.")
-
-
-def _from_arrow(source: object, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    pyarrow = _pyarrow("reading Arrow data")
-    try:
-        yield from _from_tables(pyarrow.RecordBatchReader.from_stream(source), problems, keep)
-    except pyarrow.ArrowException as error:
-        problems.add(None, f"not readable as Arrow data: {str(error).rstrip('.')}.")
-
-
-def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Records of Arrow tables or record batches that share one schema."""
-    line = 1
-    for table in tables:
-        if line == 1:
-            _check_names(table.schema.names, problems, None)
-        names = list(dict.fromkeys(column.name for column in _chosen(table.schema, keep)))
-        places = [table.schema.names.index(name) for name in names]
-        for start in range(0, table.num_rows, ARROW_ROWS):
-            part = table.slice(start, ARROW_ROWS)
-            columns = [_values(part.column(place), problems, line) for place in places]
-            for i in range(part.num_rows):
-                yield line + i, {name: column[i] for name, column in zip(names, columns, strict=True)}
-            line += part.num_rows
-
-
-def _chosen(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
-    return [column for column in schema if keep(column.name) or _is_plain(column.type)]
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether an Arrow type can be an id or text: strings, numbers, lists of strings at any depth."""
-    import pyarrow.types as types
-
-    if types.is_dictionary(kind):
-        return _is_plain(kind.value_type)
-    if (types.is_primitive(kind) and not types.is_temporal(kind)) or types.is_decimal(kind):
-        return True
-    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
-        kind = kind.value_type
-    strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
-    return any(is_kind(kind) for is_kind in strings)
-
-
-def _values(column: Any, problems: Problems, line: int) -> list[Any]:
-    """The column as Python values; dates as ISO strings, bad UTF-8 noted and replaced by None."""
-    import pyarrow
-
-    if pyarrow.types.is_timestamp(column.type) and column.type.tz:
-        column = column.cast(pyarrow.timestamp(column.type.unit))  # the same instant, in UTC
-    if pyarrow.types.is_temporal(column.type) and not pyarrow.types.is_interval(column.type):
-        column = column.cast(pyarrow.string())
-    try:
-        return column.to_pylist()
-    except UnicodeDecodeError:  # Arrow does not check strings when it reads them
-        return [_value(cell, problems, line + i) for i, cell in enumerate(column)]
-
-
-def _value(cell: Any, problems: Problems, line: int) -> Any:
-    try:
-        return cell.as_py()
-    except UnicodeDecodeError as error:
-        problems.add(line, f"not UTF-8: byte 0x{error.object[error.start]:02x}. Write the file as UTF-8.")
-        return None
-
-
-# ---- shared by the rooms above --------------------------------------------------------------------------
-
-
-def quote(text: object) -> str:
-    """`text` in double quotes on one printable line, at most about 80 characters.
-
-    >>> quote("B01"), quote("two\\nlines")
-    ('"B01"', '"two\\\\nlines"')
-    """
-    text = str(text)
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return f'"{text}"' if text.isprintable() and '"' not in text else json.dumps(text)
-
-
-def name_list(names: Iterable[object]) -> str:
-    """Field names for a message, the first twenty.
-
-    >>> name_list(["title", "brand"])
-    'title, brand'
-    """
-    shown = [name if name.isprintable() else quote(name) for name in map(str, names)]
-    return ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "") or "none"
 
 
 def with_progress(records: Iterable[Record], name: str, *, shown: bool) -> Iterable[Record]:

@@ -15,46 +15,9 @@ import numpy.typing as npt
 
 from semid.assign.geometry import CHUNK_VALUES, code_scores, residuals
 from semid.assign.keys import pack, run_starts
+from semid.quantize.sinkhorn import lcrec_sinkhorn
 
 __all__ = ["lcrec_repair", "lcrec_sinkhorn"]
-
-Float64s = npt.NDArray[np.float64]
-
-
-def lcrec_sinkhorn(distances: Float64s, epsilon: float = 0.003, iterations: int = 50) -> Float64s:
-    """LC-Rec's transport plan of B items to K codes.
-
-    d' = (d − mid) / (half-range + 1e-5) over the whole matrix; Q = exp(−d'/ε), scaled to sum 1; then
-    `iterations` times each row is scaled to sum 1/B and each column to sum 1/K; the result is B·Q. It ends on
-    the columns, so rows need not sum to 1.
-
-    Parameters
-    ----------
-    distances : float64 [..., B, K]
-        Squared distances; leading axes are separate problems.
-    epsilon : float
-    iterations : int
-
-    Returns
-    -------
-    float64 [..., B, K]
-        Row argmax is the code. May hold NaN for tiny ε, as the original may.
-
-    >>> lcrec_sinkhorn(np.array([[0.0, 1.0], [0.0, 2.0]])).argmax(axis=1).tolist()
-    [1, 0]
-    """
-    n, size = distances.shape[-2:]
-    high = distances.max(axis=(-2, -1), keepdims=True)
-    middle = (high + distances.min(axis=(-2, -1), keepdims=True)) / 2
-    plan = np.exp(-(distances - middle) / (high - middle + 1e-5) / epsilon)
-    plan /= plan.sum(axis=(-2, -1), keepdims=True)
-    for _ in range(iterations):
-        plan /= plan.sum(axis=-1, keepdims=True)
-        plan /= n
-        plan /= plan.sum(axis=-2, keepdims=True)
-        plan /= size
-    plan *= n
-    return plan
 
 
 def lcrec_repair(

@@ -3,7 +3,8 @@
 A text becomes words and subwords (the 3- to 5-grams of each word, so that a word never seen still lands near
 its relatives); scripts without spaces become characters and pairs of characters. Each field is a TF-IDF
 vector of unit length times the weight of its field; their sum is reduced to D dims by an SVD and scaled to
-unit length. No word order, no word pairs, no meaning beyond what the catalogue's own words show together.
+unit length. No word order, no word pairs, no meaning beyond what the catalogue's own words show together. What a
+word is, `words` decides; counting is in `counts`.
 
 Choices, with what decided them. R@50: the next item is among the 50 nearest by cosine to the mean of the
 last five items, history not excluded; the choices were made on these same positions, so the figures flatter a
@@ -40,17 +41,16 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-import unicodedata
-from array import array
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.embed.components import components_of
+from semid.embed.counts import count_words, empty_counts, inverse_norms, log_counts, most_frequent, parts_by_word
+from semid.embed.rows import batch_starts, unit_rows
+from semid.embed.words import is_number, is_year, subwords_of, words_of
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.strings import PackedStrings
 
@@ -63,56 +63,10 @@ __all__ = ["LexicalEncoder", "words_of"]
 
 logger = logging.getLogger("semid")
 
-LONGEST_TEXT = 200_000  # characters of a field that are read: later ones say little more about one item
-LONGEST_WORD = 64  # characters of a word that become subwords
 BATCH = 4096  # items in memory at once while transforming
 MOST_FITTED = 200_000  # items that the SVD looks at, evenly spread over the sorted ids
 SMALL_CATALOGUE = 1000  # below it a word counts from its first item on, above from its second
 LEAST_WEIGHT = 0.15  # of a field that says next to nothing about one item
-
-MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0640\u064b-\u065f'\u2019]")  # accents, points, apostrophes
-UNSPACED = (  # Thai, Lao, Myanmar, Khmer, kana, Han: scripts that do not put spaces between words
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-    "\U00020000-\U0003ffff"
-)
-INDIC = "\u0900-\u0963\u0966-\u0dff"  # with vowel signs, which are not \w but belong to the word
-WORD = re.compile(rf"\d+(?:[.,]\d+)+(?!\w)|[{UNSPACED}]+|(?:[^\W_{UNSPACED}]|[{INDIC}])+")
-UNSPACED_RUN = re.compile(f"[{UNSPACED}]")
-NUMBER = re.compile(r"[\d.,]+")
-YEAR = re.compile(r"1[89]\d\d|20\d\d")
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text, in order: no case, no accents; characters and pairs where a script has no spaces.
-
-    >>> words_of("Crème de l'Été, 0.5-Fluid Ounce (2014)"), words_of("口紅 No.5")
-    (['creme', 'de', 'lete', '0.5', 'fluid', 'ounce', '2014'], ['口', '紅', '口紅', 'no', '5'])
-    """
-    text = text[:LONGEST_TEXT].casefold()
-    if text.isascii():
-        return WORD.findall(text.replace("'", ""))
-    text = unicodedata.normalize("NFC", MARKS.sub("", unicodedata.normalize("NFKD", text)))
-    found: list[str] = []
-    for word in WORD.findall(text):
-        if UNSPACED_RUN.match(word):
-            found.extend(word)
-            found.extend(map("".join, zip(word, word[1:], strict=False)))
-        else:
-            found.append(word)
-    return found
-
-
-def subwords_of(word: str) -> list[str]:
-    """The 3- to 5-grams of `<word>`, itself excluded; none of a number.
-
-    >>> subwords_of("opi"), subwords_of("1972")
-    (['<op', 'opi', 'pi>', '<opi', 'opi>'], [])
-    """
-    if NUMBER.fullmatch(word):
-        return []
-    marked = f"<{word[:LONGEST_WORD]}>"
-    sizes = range(3, min(6, len(marked)))
-    return [marked[i : i + size] for size in sizes for i in range(len(marked) - size + 1)]
 
 
 class LexicalEncoder:
@@ -203,11 +157,12 @@ class LexicalEncoder:
         order = sorted(range(len(items)), key=list(items.ids).__getitem__)
         chosen = order[:: -(-len(order) // MOST_FITTED)]
         columns = {name: [items.fields[name][i] for i in chosen] for name in sorted(items.fields)}
-        words, counts = _count_words(columns)
+        words, counts = count_words(columns)
         kinds = np.array([self._kind_weight(word) for word in words], np.float64)
         self.field_weights_ = self._field_weights(columns, counts, kinds)
         self._choose_features(words, kinds, counts, len(chosen))
-        self._reduce(self._weigh(words, counts, len(chosen)))
+        features = self._weigh(words, counts, len(chosen))
+        self.components_ = components_of(features, self.dim, spectrum=self.spectrum, seed=self.seed)
         return self
 
     def _check(self) -> None:
@@ -221,9 +176,9 @@ class LexicalEncoder:
             _check_weight(f"field_weights[{name!r}]", weight)
 
     def _kind_weight(self, word: str) -> float:
-        if YEAR.fullmatch(word):
+        if is_year(word):
             return self.year_weight
-        return self.number_weight if NUMBER.fullmatch(word) else 1.0
+        return self.number_weight if is_number(word) else 1.0
 
     def _field_weights(
         self, columns: dict[str, list[str]], counts: dict[str, csr_array], kinds: npt.NDArray[np.float64]
@@ -256,48 +211,27 @@ class LexicalEncoder:
         """Sets words_, subwords_ and feature_weights_ from the document frequencies."""
         once = n_items < SMALL_CATALOGUE
         used = [counts[name] for name in counts if self.field_weights_[name] > 0]
-        seen = sum(used[1:], used[0]) if used else _empty(n_items, len(words))
+        seen = sum(used[1:], used[0]) if used else empty_counts(n_items, len(words))
         frequency = np.bincount(seen.indices, minlength=len(words))
-        kept = _most_frequent(words, frequency, 1 if once else 2, self.max_words)
+        kept = most_frequent(words, frequency, 1 if once else 2, self.max_words)
         subwords = {piece: i for i, piece in enumerate(sorted({s for w in words for s in subwords_of(w)}))}
         if self.subword_weight == 0 or self.max_subwords == 0:
             subwords = {}
-        containing = _columns_by_name(words, subwords_of, subwords)
+        containing = parts_by_word(words, subwords_of, subwords)
         pieces, piece_frequency = list(subwords), np.zeros(len(subwords), np.int64)
         for start in range(0, n_items, BATCH):
             found = (seen[start : start + BATCH] @ containing).indices
             piece_frequency += np.bincount(found, minlength=len(pieces))
-        kept_pieces = _most_frequent(pieces, piece_frequency, 1 if once else 5, self.max_subwords)
+        kept_pieces = most_frequent(pieces, piece_frequency, 1 if once else 5, self.max_subwords)
 
         self.words_ = PackedStrings.pack(words[i] for i in kept)
         self.subwords_ = PackedStrings.pack(pieces[i] for i in kept_pieces)
         rarity = [
-            1 + math.log((1 + n_items) / (1 + int(df)))
-            for df in [*frequency[kept], *piece_frequency[kept_pieces]]
+            1 + math.log((1 + n_items) / (1 + int(df))) for df in [*frequency[kept], *piece_frequency[kept_pieces]]
         ]
         kind = np.concatenate([kinds[kept], np.full(len(kept_pieces), self.subword_weight)])
         self.feature_weights_ = (np.array(rarity, np.float64) * kind).astype(np.float32)
         self._index_features()
-
-    def _reduce(self, features: csr_array) -> None:
-        """Sets components_ to V / singular values ** spectrum, rounded to float16."""
-        from sklearn.utils.extmath import randomized_svd
-        from threadpoolctl import threadpool_limits
-
-        n_features = features.shape[1]
-        self.components_ = np.zeros((n_features, 1), np.float16)
-        if not features.nnz:
-            return
-        with threadpool_limits(1):
-            _, sizes, axes = randomized_svd(
-                features, min(self.dim, *features.shape), n_iter=2, random_state=self.seed
-            )
-        rank = int((sizes > 1e-4 * sizes[0]).sum())  # float32: what is smaller is rounding noise
-        components = axes[:rank].T / (sizes[:rank] / sizes[0]) ** self.spectrum
-        # A power of two brings the largest to [512, 1024), where float16 has no subnormal numbers to lose;
-        # vectors are scaled to unit length anyway.
-        exponent = 10 - math.frexp(float(np.abs(components).max()))[1]
-        self.components_ = np.ldexp(components, exponent).astype(np.float16)
 
     # ---- applying ---------------------------------------------------------------------------------------
 
@@ -323,11 +257,11 @@ class LexicalEncoder:
         names = self._known_fields(items)
         vectors = np.zeros((len(items), self.dim_), np.float32)
         components = self.components_.astype(np.float32)
-        for start in _batches(len(items), progress):
+        for start in batch_starts(len(items), BATCH, progress=progress):
             stop = min(start + BATCH, len(items))
-            words, counts = _count_words({name: items.fields[name][start:stop] for name in names})
+            words, counts = count_words({name: items.fields[name][start:stop] for name in names})
             features = self._weigh(words, counts, stop - start)
-            vectors[start:stop] = _unit_rows(features @ components)
+            vectors[start:stop] = unit_rows(features @ components)
         return vectors
 
     def fit_transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
@@ -350,17 +284,17 @@ class LexicalEncoder:
         from scipy.sparse import csr_array
 
         n_features = len(self.feature_weights_)
-        containing = _columns_by_name(words, self._features_of, range(n_features))
-        total = _empty(n_items, n_features).astype(np.float32)
+        containing = parts_by_word(words, self._features_of, range(n_features))
+        total = empty_counts(n_items, n_features).astype(np.float32)
         for name in sorted(counts):
             found = (counts[name] @ containing).tocsr()
             found.sort_indices()
-            values = _log_counts(found.data) * self.feature_weights_[found.indices]
+            values = log_counts(found.data) * self.feature_weights_[found.indices]
             rows = np.repeat(np.arange(n_items), np.diff(found.indptr))
-            values *= (_inverse_norms(rows, values, n_items) * self.field_weights_[name])[rows]
+            values *= (inverse_norms(rows, values, n_items) * self.field_weights_[name])[rows]
             total += csr_array((values, found.indices, found.indptr), shape=found.shape)
         rows = np.repeat(np.arange(n_items), np.diff(total.indptr))
-        total.data *= _inverse_norms(rows, total.data, n_items)[rows]
+        total.data *= inverse_norms(rows, total.data, n_items)[rows]
         total.sort_indices()
         return total
 
@@ -425,88 +359,6 @@ class LexicalEncoder:
         return encoder
 
 
-# ---- counting and weighing --------------------------------------------------------------------------------
-
-
 def _check_weight(name: str, value: float) -> None:
     if not isinstance(value, int | float | np.number) or not math.isfinite(value) or value < 0:
         raise ConfigError(f"{name}={value!r} should be a number, at least 0.")
-
-
-def _batches(n_items: int, progress: bool) -> Iterable[int]:
-    starts = range(0, n_items, BATCH)
-    if not progress:
-        return starts
-    from tqdm import tqdm
-
-    return tqdm(starts, desc="embed", unit="batch")
-
-
-def _empty(n_rows: int, n_columns: int) -> csr_array:
-    from scipy.sparse import csr_array
-
-    return csr_array((n_rows, n_columns), dtype=np.int64)
-
-
-def _count_words(columns: dict[str, Sequence[str]]) -> tuple[list[str], dict[str, csr_array]]:
-    """(words, {field: int64 [n, words]}): the distinct words, in order of appearance, and their counts."""
-    from scipy.sparse import csr_array
-
-    place: defaultdict[str, int] = defaultdict()
-    place.default_factory = place.__len__  # a new word gets the next number
-    rows = {}
-    for name, texts in columns.items():
-        indices, starts = array("q"), [0]
-        for text in texts:
-            indices.extend(map(place.__getitem__, words_of(text)))
-            starts.append(len(indices))
-        rows[name] = np.frombuffer(indices, np.int64), np.array(starts, np.int64)
-    counts = {}
-    for name, (indices, starts) in rows.items():
-        ones = np.ones(len(indices), np.int64)
-        counts[name] = csr_array((ones, indices.copy(), starts), shape=(len(starts) - 1, len(place)))
-        counts[name].sum_duplicates()
-    return list(place), counts
-
-
-def _columns_by_name(words: list[str], parts_of, columns: Mapping[str, int] | range) -> csr_array:
-    """int64 [words, columns]: how often each column (a feature, or a subword by name) occurs in each word."""
-    from scipy.sparse import csr_array
-
-    indices, starts = [], [0]
-    for word in words:
-        parts = parts_of(word)
-        indices.extend(parts if isinstance(columns, range) else (columns[p] for p in parts if p in columns))
-        starts.append(len(indices))
-    shape = (len(words), len(columns))
-    found = csr_array((np.ones(len(indices), np.int64), np.array(indices, np.int64), starts), shape=shape)
-    found.sum_duplicates()
-    return found
-
-
-def _most_frequent(
-    names: list[str], frequency: npt.NDArray[np.int64], least: int, most: int
-) -> npt.NDArray[np.int64]:
-    """Indices of the `most` names of at least frequency `least`, sorted by name; first names win ties."""
-    ranked = sorted(np.flatnonzero(frequency >= least).tolist(), key=lambda i: (-frequency[i], names[i]))
-    return np.array(sorted(islice(ranked, most), key=names.__getitem__), np.int64)
-
-
-def _log_counts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """1 + ln(count), from one scalar logarithm per distinct count, so that no vector unit can matter."""
-    distinct, place = np.unique(counts, return_inverse=True)
-    return np.array([1 + math.log(count) for count in distinct.tolist()], np.float32)[place]
-
-
-def _inverse_norms(
-    rows: npt.NDArray[np.int64], values: npt.NDArray[np.float32], n_rows: int
-) -> npt.NDArray[np.float32]:
-    """1 / the length of each row, 0 for a row of zeros; bincount adds in order, in float64."""
-    squares = np.bincount(rows, np.square(values, dtype=np.float64), n_rows)
-    return np.divide(1, np.sqrt(squares), out=np.zeros(n_rows), where=squares > 0).astype(np.float32)
-
-
-def _unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    squares = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True)
-    scale = np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
-    return (vectors * scale).astype(np.float32)

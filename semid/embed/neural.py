@@ -251,9 +251,7 @@ class NeuralEncoder:
 
 def _lines(items: Items) -> list[str]:
     columns = items.fields.items()
-    return [
-        "\n".join(f"{name}: {column[i]}" for name, column in columns if column[i]) for i in range(len(items))
-    ]
+    return ["\n".join(f"{name}: {column[i]}" for name, column in columns if column[i]) for i in range(len(items))]
 
 
 def _unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -307,14 +305,10 @@ class _PooledModel:
         from transformers import AutoModel, AutoTokenizer
 
         self.folder, self.commit = folder, commit
-        self.tokenizer = _loading(
-            encoder, lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        )
+        self.tokenizer = _loading(encoder, lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True))
         self.model = _loading(
             encoder,
-            lambda: AutoModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, dtype=encoder.dtype
-            ),
+            lambda: AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=encoder.dtype),
         )
         config = self.model.config
         if config.is_encoder_decoder:
@@ -416,9 +410,7 @@ def _model_folder(name_or_path: str | Path, revision: str | None) -> tuple[Path,
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=list(READ), ignore_patterns=list(NOT_READ)
-        )
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(READ), ignore_patterns=list(NOT_READ))
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0][:300]
         raise InputError(

@@ -8,7 +8,7 @@ no N x K matrix. After the row step every p <= 1, so float32 neither overflows n
 epsilon = 0.003; w > 1 over-relaxes (Thibault et al. 2021) and halves the rounds.
 
 As in LC-Rec, distances are centred to [-1, 1] by their mid-range and half-range, which gives epsilon its scale.
-LC-Rec's own scaling form in float64 is `assign.lcrec.lcrec_sinkhorn`.
+LC-Rec's own scaling form in float64 is `lcrec_sinkhorn`, kept for comparison and for its preset.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["balanced_codes", "catalogue_prices"]
+__all__ = ["balanced_codes", "catalogue_prices", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
 
 CHUNK = 4096
 RELAXATION = 1.6
@@ -92,6 +92,58 @@ def catalogue_prices(
         potential += RELAXATION * (log_fair - np.log(np.maximum(columns, SMALLEST_COLUMN)))
     bias = potential * unit / 2  # scores are minus half the squared distance
     return np.rint((bias - bias.mean()) * 2.0**PRICE_BITS) * 2.0**-PRICE_BITS, error
+
+
+def lcrec_sinkhorn(
+    distances: npt.NDArray[np.float64], epsilon: float = 0.003, iterations: int = 50
+) -> npt.NDArray[np.float64]:
+    """LC-Rec's transport plan of B items to K codes.
+
+    d' = (d - mid) / (half-range + 1e-5) over the whole matrix; Q = exp(-d' / epsilon), scaled to sum 1; then
+    `iterations` times each row is scaled to sum 1/B and each column to sum 1/K; the result is B Q. It ends on
+    the columns, so rows need not sum to 1.
+
+    Parameters
+    ----------
+    distances : float64 [..., B, K]
+        Squared distances; leading axes are separate problems.
+    epsilon : float
+    iterations : int
+
+    Returns
+    -------
+    float64 [..., B, K]
+        Row argmax is the code. May hold NaN for tiny epsilon, as the original may.
+
+    >>> lcrec_sinkhorn(np.array([[0.0, 1.0], [0.0, 2.0]])).argmax(axis=1).tolist()
+    [1, 0]
+    """
+    n, size = distances.shape[-2:]
+    high = distances.max(axis=(-2, -1), keepdims=True)
+    middle = (high + distances.min(axis=(-2, -1), keepdims=True)) / 2
+    plan = np.exp(-(distances - middle) / (high - middle + 1e-5) / epsilon)
+    plan /= plan.sum(axis=(-2, -1), keepdims=True)
+    for _ in range(iterations):
+        plan /= plan.sum(axis=-1, keepdims=True)
+        plan /= n
+        plan /= plan.sum(axis=-2, keepdims=True)
+        plan /= size
+    plan *= n
+    return plan
+
+
+def lcrec_sinkhorn_torch(distances: torch.Tensor, epsilon: float = 0.003, iterations: int = 50) -> torch.Tensor:
+    """`lcrec_sinkhorn` of one float64 matrix [B, K], on the matrix's device."""
+    n, size = distances.shape
+    middle = (distances.max() + distances.min()) / 2
+    plan = (-(distances - middle) / (distances.max() - middle + 1e-5) / epsilon).exp()
+    plan /= plan.sum()
+    for _ in range(iterations):
+        plan /= plan.sum(1, keepdim=True)
+        plan /= n
+        plan /= plan.sum(0, keepdim=True)
+        plan /= size
+    return plan * n
 
 
 def _squared_distances(

@@ -40,7 +40,7 @@ def encode(
         None if bias is None else torch.tensor(bias, dtype=torch.float64, device=device)
         for bias in codebooks.biases or [None] * len(levels)
     ]
-    fast = stays_on_float32(codebooks.levels)
+    fast = stays_on_float32(codebooks.levels) and _float32_is_full(codebooks.latent_dim, device)
     codes = np.empty((len(vectors), len(levels)), np.int32)
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         rows = np.array(vectors[start : start + ROWS_AT_ONCE], np.float64)
@@ -53,6 +53,16 @@ def encode(
         if advance is not None:
             advance(len(rows))
     return codes
+
+
+def _float32_is_full(width: int, device: str) -> bool:
+    """False where the caller let torch multiply float32 as TF32 or bfloat16, by a global setting or autocast.
+
+    Asked by trying, because the settings have several names that may disagree.
+    """
+    needs_21_bits = torch.full((1024, width), 1 + 2.0**-20, device=device)
+    product = needs_21_bits @ torch.eye(width, max(width, 256), device=device)
+    return product.dtype == torch.float32 and bool((product[:, :width] == needs_21_bits).all())
 
 
 def _on_device(layer: ExactLayer, device: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,108 @@
+"""Problems: what is wrong with a source, collected with its place, and the words that messages share.
+
+One mistake does not stop the reading while later lines can still be read: one error lists the first ten and
+counts the rest. Nothing is opened or parsed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from semid.errors import SHOWN_PROBLEMS, InputError
+
+__all__ = ["Problems", "is_dataset", "is_table", "name_list", "quote"]
+
+
+@dataclass
+class Problems:
+    """What is wrong with one source: the first ten messages and the number of all.
+
+    Parameters
+    ----------
+    name : str
+        The source as the user knows it; the first word of every message.
+    style : {"line", "row", "index"}
+        How a place is written: `items.jsonl:7`, `items.parquet, row 7` or `items[6]`.
+
+    >>> problems = Problems("items.jsonl")
+    >>> problems.add(7, "id is null.")
+    >>> problems.raise_if_any()
+    Traceback (most recent call last):
+    semid.errors.InputError: items.jsonl:7: id is null.
+    """
+
+    name: str
+    style: Literal["line", "row", "index"] = "line"
+    total: int = 0
+    shown: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, source: object) -> Problems:
+        """An empty collection under the name that `source` goes by."""
+        if isinstance(source, str | os.PathLike):
+            path = os.fsdecode(source)
+            return cls("<stdin>" if path == "-" else path)
+        return cls("dataset" if is_table(source) else "items", "index")
+
+    def where(self, line: int) -> str:
+        """The place of record number `line`, counted from 1, as a message begins with it."""
+        places = {"line": f":{line}", "row": f", row {line}", "index": f"[{line - 1}]"}
+        return self.name + places[self.style]
+
+    def first_at(self, line: int) -> str:
+        """The same place inside a message that has named the source already."""
+        return self.where(line) if self.style == "index" else f"{self.style} {line}"
+
+    def add(self, line: int | None, message: str) -> None:
+        """Note one problem, at a place or (`line=None`) with the source as a whole."""
+        self.total += 1
+        if len(self.shown) < SHOWN_PROBLEMS:
+            self.shown.append(f"{self.name if line is None else self.where(line)}: {message}")
+
+    def check_columns(self, line: int | None, names: Iterable[str]) -> None:
+        """Note every column whose name another one has already; unnamed columns may be many."""
+        seen: set[str] = set()
+        for name in names:
+            if name and name in seen:
+                self.add(line, f"two columns are named {quote(name)}. Rename one.")
+            seen.add(name)
+
+    def raise_if_any(self) -> None:
+        """Raise one InputError that lists all of them, or do nothing."""
+        if self.total:
+            raise InputError.listing(self.shown, self.total)
+
+
+def is_dataset(source: object) -> bool:
+    """Whether `source` is a `datasets.Dataset`, or behaves like one."""
+    return hasattr(source, "with_format") and hasattr(source, "iter")
+
+
+def is_table(source: object) -> bool:
+    """Whether `source` holds Arrow columns: a data set, or anything with `__arrow_c_stream__`."""
+    return is_dataset(source) or hasattr(source, "__arrow_c_stream__")
+
+
+def quote(text: object) -> str:
+    """`text` in double quotes on one printable line, at most about 80 characters.
+
+    >>> quote("B01"), quote("two\\nlines")
+    ('"B01"', '"two\\\\nlines"')
+    """
+    text = str(text)
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return f'"{text}"' if text.isprintable() and '"' not in text else json.dumps(text)
+
+
+def name_list(names: Iterable[object]) -> str:
+    """Field names for a message, the first twenty.
+
+    >>> name_list(["title", "brand"])
+    'title, brand'
+    """
+    shown = [name if name.isprintable() else quote(name) for name in map(str, names)]
+    return ", ".join(shown[:20]) + (f", and {len(shown) - 20} more" if len(shown) > 20 else "") or "none"
