@@ -44,8 +44,6 @@ def main() -> None:
         _fail(error.format_message(), 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written.", 130)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except MemoryError:
         _fail("out of memory; nothing was written. Use a smaller --dim, or a machine with more memory.", 1)
     except OSError as error:
@@ -59,10 +57,17 @@ def _fail(message: str, code: int) -> None:
 
 
 class _Ordered(click.Group):
-    """Commands in the order of the work, not of the alphabet."""
+    """Commands in the order of the work, not of the alphabet; a closed pipe ends them quietly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has seen enough; click would call that a failure
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
 
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -185,9 +190,12 @@ def fit(
         say=lambda line: _say(ctx, line),
     )
     ids = SemanticIDTokenizer(**made)
+    known = histories.map_to(ids.item_ids) if histories else None
+    if known is not None and known.n_unknown == len(known.rows):
+        log.warning("%s: none of its items is in the catalogue. Are the ids the same?", interactions)
+    quality = ids.quality(histories=known)  # before saving: an interrupt until there leaves nothing behind
     fingerprint = ids.save_pretrained(output, force=force)
     _say(ctx, f"saved       {output}")
-    quality = ids.quality(histories=histories.map_to(ids.item_ids) if histories else None)
     _print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
 
 
@@ -200,7 +208,7 @@ def _config(preset: str | None, config_file: Path | None, choices: dict[str, Any
     if config_file is not None:
         try:
             merged = json.loads(config_file.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{config_file}: is not JSON ({error}).") from None
         merged = merged.get("config", merged) if isinstance(merged, dict) else merged  # a whole semid.json will do
         if not isinstance(merged, dict):
@@ -225,10 +233,16 @@ def _words(arguments: tuple[str, ...]) -> list[str]:
     from semid.errors import InputError
 
     try:
-        lines = click.get_binary_stream("stdin").read().decode("utf-8").splitlines()
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"<stdin>: byte {error.start}: not UTF-8. Convert it: iconv -t UTF-8") from None
-    return [line for line in lines if line.strip()]
+    # Not splitlines(), which also cuts at characters that an id may hold, such as U+2028.
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+def _cell(text: str) -> str:
+    """Text as one cell of a tab-separated line, escaped as in ids.tsv."""
+    return text.translate(str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}))
 
 
 @cli.command()
@@ -277,7 +291,7 @@ def encode(folder: Path, items: tuple[str, ...], as_json: bool) -> None:
             ]
         )
     else:
-        click.echo("\n".join(f"{item_id}\t{text}" for item_id, text in zip(wanted, tokens, strict=True)))
+        click.echo("\n".join(f"{_cell(item_id)}\t{text}" for item_id, text in zip(wanted, tokens, strict=True)))
 
 
 @cli.command()
@@ -303,7 +317,7 @@ def decode(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
     else:
         for one in found:
             note = "retired" if one.retired else one.problem
-            click.echo("\t".join(filter(None, [one.text, one.item_id or "-", note])))
+            click.echo("\t".join(map(_cell, filter(None, [one.text, one.item_id or "-", note]))))
     if not found:
         raise click.ClickException("no semantic ID in the text.")
 

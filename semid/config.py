@@ -6,6 +6,7 @@ Options of `semid fit` carry the names of the fields. None means "the learner's 
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
@@ -19,6 +20,15 @@ Uniform = Literal["training", "catalogue", "off"]
 Assign = Literal["local", "global"]
 Pooling = Literal["auto", "mean", "last", "eos"]
 
+WHOLE = {  # name -> lowest, highest
+    "levels": (1, math.inf),
+    "codebook_size": (1, math.inf),
+    "dim": (1, math.inf),
+    "epochs": (0, math.inf),
+    "seed": (0, 2**32 - 1),  # what NumPy, scikit-learn and torch all take
+}
+OPTIONAL = ("levels", "dim", "epochs", "text")
+STRINGS = ("encoder", "prompt", "template", "device")
 CHOICES = {"method": Method, "uniform": Uniform, "assign": Assign, "pooling": Pooling}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -62,15 +72,34 @@ class SemanticIDConfig:
         if isinstance(self.codebook_size, list):
             object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
         if isinstance(self.text, (list, str)):
-            names = self.text.split(",") if isinstance(self.text, str) else self.text
-            object.__setattr__(self, "text", tuple(name.strip() for name in names))
-        for name in ("dim", "epochs"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < (name == "dim")):
-                raise ConfigError(f"{name}={value!r} should be a whole number from {int(name == 'dim')}.")
+            object.__setattr__(self, "text", tuple(self.text.split(",") if isinstance(self.text, str) else self.text))
+        self._check_types()
+        if self.text is not None:
+            object.__setattr__(self, "text", tuple(name.strip() for name in self.text))
         if self.method == "lc-rec" and self.uniform == "catalogue":
             raise ConfigError("uniform='catalogue' is no part of LC-Rec's recipe. Use method='rqvae'.")
         _ = self.sizes
+
+    def _check_types(self) -> None:
+        """ConfigError for a value of a wrong type or range: JSON files hold anything."""
+        for name, (lowest, highest) in WHOLE.items():
+            value = getattr(self, name)
+            if value is None and name in OPTIONAL:
+                continue
+            for number in value if name == "codebook_size" and isinstance(value, tuple) and value else (value,):
+                if type(number) is not int or not lowest <= number <= highest:
+                    bound = f" to {highest}" if math.isfinite(highest) else ""
+                    raise ConfigError(f"{name}={value!r} should be a whole number from {lowest}{bound}.")
+        for name in STRINGS:
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}={getattr(self, name)!r} should be a string.")
+        if not self.encoder:
+            raise ConfigError("encoder='' should be lexical, or a model's folder or hub id.")
+        if not isinstance(self.store_text, bool):
+            raise ConfigError(f"store_text={self.store_text!r} should be true or false.")
+        fields = self.text
+        if fields is not None and not (isinstance(fields, tuple) and all(isinstance(name, str) for name in fields)):
+            raise ConfigError(f"text={fields!r} should be a list of field names.")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -82,7 +111,7 @@ class SemanticIDConfig:
         return check_sizes(self.codebook_size, levels)
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> SemanticIDConfig:
+    def preset(cls, name: str, /, **changes: Any) -> SemanticIDConfig:
         """A named recipe ("default", "lc-rec"), with changes."""
         if name not in PRESETS:
             raise ConfigError(f"preset={name!r} should be one of {', '.join(PRESETS)}.")

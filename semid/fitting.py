@@ -22,7 +22,7 @@ from semid.assign.capacity import check_capacity
 from semid.assign.ledger import Ledger
 from semid.catalog import Items, read_items
 from semid.config import SemanticIDConfig
-from semid.errors import InputError
+from semid.errors import ConfigError, InputError
 from semid.evaluate import evaluate
 from semid.progress import bar
 from semid.quality import Distortion, Quality
@@ -51,12 +51,13 @@ def fit(
     say: Say = log.info,
 ) -> dict[str, Any]:
     """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step."""
+    vocabulary = Vocabulary(config.sizes, config.template)
+    _check_device(config.device)
     items, warnings = _read(source, config, id_field, progress)
     for warning in warnings:
         log.warning("%s", warning)
     say(f"read        {len(items):,} items; text from {', '.join(items.fields) or 'no field'}")
     check_capacity(len(items), config.sizes)
-    vocabulary = Vocabulary(config.sizes, config.template)
 
     vectors, encoder_arrays, encoder_meta = _embed(items, config, embeddings, progress)
     say(f"embedded    {vectors.shape[1]} dims, {_encoder_name(encoder_meta)}")
@@ -110,15 +111,28 @@ def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
     if config.epochs is not None:
         chosen["epochs"] = config.epochs
     chosen |= {"device": config.device, "verbose": verbose}
+    if config.uniform == "off":
+        chosen["epsilon"] = 0.0
     if config.method == "lc-rec":
         from semid.quantize.lcrec import LCRecRQVAE
 
         return LCRecRQVAE(**chosen)
     from semid.quantize.rqvae import RQVAE
 
-    if config.uniform == "off":
-        chosen["epsilon"] = 0.0
     return RQVAE(**chosen)
+
+
+def _check_device(name: str) -> None:
+    """ConfigError if torch cannot use the device; "auto" always can."""
+    if name == "auto":
+        return
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # an unknown name; a torch that was built without it
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
 
 
 def _read(source: Any, config: SemanticIDConfig, id_field: str, progress: bool) -> tuple[Items, list[str]]:

@@ -65,7 +65,7 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
             f"{repo_id}: no such folder here, and no such artefact on the Hub ({reason}). Check the name."
         ) from None

@@ -169,6 +169,8 @@ class SemanticIDTokenizer:
         manifest, arrays = loaded.manifest, loaded.arrays
         if manifest.get("kind") != KIND:
             raise ConfigError(f"kind={manifest.get('kind')!r} should be {KIND!r}")
+        if not isinstance(manifest["encoder"], dict) or "kind" not in manifest["encoder"]:
+            raise ConfigError(f"encoder={manifest['encoder']!r:.200} should be an object with a kind")
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         ledger = Ledger.from_arrays(arrays)
         if ledger.n_levels != vocabulary.n_levels:
@@ -330,8 +332,24 @@ class SemanticIDTokenizer:
             vectors=vectors,
             histories=histories,
         )
-        kept = dict(self.provenance.get("quality") or {})
-        if kept.get("distortion"):
-            kept["distortion"] = Distortion(**kept["distortion"])
+        kept = _kept_figures(self.provenance)
         missing = {f.name: kept[f.name] for f in fields(now) if getattr(now, f.name) is None and f.name in kept}
         return replace(now, **missing)
+
+
+def _kept_figures(provenance: Any) -> dict[str, Any]:
+    """The quality that the fit noted; empty if it is not whole, since no checksum guards provenance."""
+    from semid.quality import Distortion
+
+    noted = provenance.get("quality") if isinstance(provenance, dict) else None
+    if not isinstance(noted, dict):
+        return {}
+    kept = {name: value for name, value in noted.items() if name not in ("levels", "distortion")}
+    values = [one for value in kept.values() for one in (value if isinstance(value, list) else [value])]
+    distortion = noted.get("distortion")
+    if distortion is not None:
+        if not isinstance(distortion, dict) or set(distortion) != {one.name for one in fields(Distortion)}:
+            return {}
+        kept["distortion"] = Distortion(**distortion)
+        values += distortion.values()
+    return kept if all(value is None or isinstance(value, (int, float)) for value in values) else {}

@@ -24,10 +24,12 @@ def under(package: str, *names: str) -> list[str]:
 # Every module, lowest floor first. A new module goes above all that it imports.
 FLOORS = [
     *under("semid", "_version", "errors", "strings", "progress"),
-    *under("semid", "records", "catalog", "interactions"),
-    *under("semid.embed", "lexical", "neural", "vectors", ""),
+    *under("semid", "problems", "arrow", "records", "text", "catalog", "times", "interactions"),
+    *under("semid.embed", "words", "counts", "components", "rows", "lexical"),
+    *under("semid.embed", "model_files", "models", "neural", "vectors", ""),
     *under("semid.quantize", "grid", "sizes", "residual", "network", "torch_backend", "codebooks", "reference"),
-    *under("semid.quantize", "kmeans", "latent", "residual_kmeans", "sinkhorn", "rqvae_training", "rqvae", ""),
+    *under("semid.quantize", "kmeans", "latent", "residual_kmeans", "sinkhorn", "rqvae_training", "rqvae"),
+    *under("semid.quantize", "lcrec_training", "lcrec", ""),
     *under("semid.assign", "keys", "capacity", "geometry", "problem", "occupancy", "matching", "spill", "buckets"),
     *under("semid.assign", "unique", "globally", "lcrec", "lookup", "ledger", ""),
     *under("semid", "grammar", "vocabulary"),
@@ -36,7 +38,7 @@ FLOORS = [
     *under("semid", "config", "fitting", "hub", "tokenizer"),
     *under("semid.kernels", ""),
     *under("semid.tokenizer_exports", "files", ""),
-    *under("semid", ""),
+    *under("semid", "judging", "show", "cli", "__main__", ""),
 ]
 FLOOR = {name: floor for floor, name in enumerate(FLOORS)}
 
@@ -45,7 +47,7 @@ HEAVY = {
     "sklearn", "torch", "tqdm", "transformers", "triton",
 }  # fmt: skip
 # Modules that are torch through and through; everybody else imports them inside a function.
-ALL_TORCH = {"semid.quantize.rqvae_training", "semid.quantize.torch_backend"}
+ALL_TORCH = {"semid.quantize.lcrec_training", "semid.quantize.rqvae_training", "semid.quantize.torch_backend"}
 
 
 def module_files() -> dict[str, Path]:

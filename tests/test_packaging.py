@@ -169,7 +169,7 @@ def test_the_wheel_runs_without_the_clone(wheel, tmp_path):
         "[finder for finder in sys.meta_path if '__editable__' not in repr(finder)]\n"
         "import semid, semid.cli, semid.kernels, semid.tokenizer_exports\n"
         "print(semid.__file__, semid.kernels.__file__)\n"
-        "semid.cli.main(['--version'])"
+        "sys.argv = ['semid', '--version']; semid.cli.main()"
     )
     lines = run_python(code, cwd=tmp_path.parent).split("\n")
     assert lines[0] == f"{tmp_path / 'semid/__init__.py'} {tmp_path / 'semid/kernels/__init__.py'}"
@@ -194,7 +194,7 @@ def test_importing_semid_imports_nothing_heavy():
     "arguments", [["--help"], ["--version"], ["fit", "--help"], ["doctor", "--help"]], ids=" ".join
 )
 def test_help_imports_nothing_heavy(arguments):
-    code = f"import semid.cli\ntry:\n    semid.cli.main({arguments})\nexcept SystemExit:\n    pass"
+    code = f"import semid.cli, sys\nsys.argv = ['semid', *{arguments}]\nsemid.cli.main()"
     assert not modules_after(code) & {*HEAVY}
 
 

@@ -21,32 +21,24 @@ into its cache, and read from there when there is no network.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.errors import ArtifactError, ConfigError, DependencyError, InputError
+from semid.embed.model_files import model_folder, sha256_of_model
+from semid.embed.models import ModelSource, PooledModel, Pooling, Precision, SentenceModel
+from semid.embed.rows import batch_starts, unit_rows
+from semid.errors import ArtifactError, ConfigError, InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from semid.catalog import Items
 
 __all__ = ["NeuralEncoder"]
 
-Loaded = TypeVar("Loaded")
-Pooling = Literal["auto", "mean", "last", "eos"]
 Fields = Literal["joined", "lines", "mean"]
-Precision = Literal["float32", "bfloat16", "float16"]
-
-READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")  # of a model's folder; no pickle, no code
-NOT_READ = ("onnx/*", "openvino/*", "original/*")
 
 
 class NeuralEncoder:
@@ -103,7 +95,8 @@ class NeuralEncoder:
         self.device = device
         self.dtype = dtype
         self.revision = revision
-        self._model: _SentenceModel | _PooledModel | None = None
+        self._model: SentenceModel | PooledModel | None = None
+        self._commit: str | None = None  # on the hub, of the model that is loaded
         self._expected_sha256: str | None = None  # the model that a stored artefact asks for
 
     def fit(self, items: Items) -> NeuralEncoder:
@@ -135,7 +128,7 @@ class NeuralEncoder:
             vectors /= np.maximum(filled, 1)
         else:
             vectors = self._encode(items.texts() if self.fields == "joined" else _lines(items), progress)
-        return _unit_rows(vectors) if self.normalize else vectors
+        return unit_rows(vectors) if self.normalize else vectors
 
     def fit_transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
         """`transform`."""
@@ -163,8 +156,8 @@ class NeuralEncoder:
         return {}, {
             "kind": "neural",
             "name": str(self.name_or_path),
-            "commit": model.commit,
-            "sha256": _sha256_of_model(model.folder),
+            "commit": self._commit,
+            "sha256": sha256_of_model(model.source.folder),
             "pooling": model.pooling,
             "dim": model.dim,
             "max_length": model.max_length,
@@ -209,18 +202,20 @@ class NeuralEncoder:
 
     # ---- encoding ---------------------------------------------------------------------------------------
 
-    def _load(self) -> _SentenceModel | _PooledModel:
+    def _load(self) -> SentenceModel | PooledModel:
         if self._model is None:
             self._check()
-            folder, commit = _model_folder(self.name_or_path, self.revision)
+            folder, commit = model_folder(self.name_or_path, self.revision)
             expected = self._expected_sha256
-            if expected and (found := _sha256_of_model(folder)) != expected:
+            if expected and (found := sha256_of_model(folder)) != expected:
                 raise InputError(
                     f"encoder={str(self.name_or_path)!r}: another model than the one stored "
                     f"(sha256 {found[:12]}, expected {expected[:12]}). Give its folder."
                 )
             own = self.pooling == "auto" and (folder / "modules.json").exists()
-            self._model = (_SentenceModel if own else _PooledModel)(self, folder, commit)
+            source = ModelSource(str(self.name_or_path), folder, self.pooling, self.max_length, self.device, self.dtype)
+            self._model = (SentenceModel if own else PooledModel)(source)
+            self._commit = commit
         return self._model
 
     def _check(self) -> None:
@@ -237,12 +232,7 @@ class NeuralEncoder:
         model = self._load()
         distinct = sorted({text for text in texts if text.strip()}, key=lambda text: (-len(text), text))
         vectors = np.zeros((len(distinct) + 1, model.dim), np.float32)  # the last row is for no text
-        starts = range(0, len(distinct), self.batch_size)
-        if progress:
-            from tqdm import tqdm
-
-            starts = tqdm(starts, desc="embed", unit="batch")
-        for start in starts:
+        for start in batch_starts(len(distinct), self.batch_size, progress=progress):
             batch = [self.prompt + text for text in distinct[start : start + self.batch_size]]
             vectors[start : start + len(batch)] = model.encode(batch)
         place = {text: row for row, text in enumerate(distinct)}
@@ -252,184 +242,3 @@ class NeuralEncoder:
 def _lines(items: Items) -> list[str]:
     columns = items.fields.items()
     return ["\n".join(f"{name}: {column[i]}" for name, column in columns if column[i]) for i in range(len(items))]
-
-
-def _unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
-    return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
-
-
-# ---- models -----------------------------------------------------------------------------------------------
-
-
-class _SentenceModel:
-    """A folder with a modules.json, run by sentence-transformers as it describes itself."""
-
-    pooling = "own"
-
-    def __init__(self, encoder: NeuralEncoder, folder: Path, commit: str | None) -> None:
-        try:
-            from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise DependencyError.missing(
-                f"--encoder {encoder.name_or_path}", "sentence-transformers", "text"
-            ) from None
-        self.folder, self.commit = folder, commit
-        self.model = _loading(
-            encoder,
-            lambda: SentenceTransformer(
-                str(folder),
-                device=_device(encoder.device),
-                local_files_only=True,
-                model_kwargs={"use_safetensors": True, "dtype": encoder.dtype},
-            ),
-        )
-        longest = self.model.max_seq_length
-        self.max_length = min(encoder.max_length, longest) if longest else encoder.max_length
-        self.model.max_seq_length = self.max_length
-        self.model.eval()
-        self.dim = self.encode(["text"]).shape[1]
-
-    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """float32 [n, D]"""
-        vectors = self.model.encode(
-            texts, prompt="", batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
-        )
-        return vectors.float().cpu().numpy()
-
-
-class _PooledModel:
-    """Any transformers model; its last hidden states are pooled here."""
-
-    def __init__(self, encoder: NeuralEncoder, folder: Path, commit: str | None) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
-        self.folder, self.commit = folder, commit
-        self.tokenizer = _loading(encoder, lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True))
-        self.model = _loading(
-            encoder,
-            lambda: AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=encoder.dtype),
-        )
-        config = self.model.config
-        if config.is_encoder_decoder:
-            self.model = self.model.get_encoder()
-        self.model.eval().to(_device(encoder.device))
-        self.pooling = encoder.pooling
-        if self.pooling == "auto":
-            causal = any(name.endswith("ForCausalLM") for name in config.architectures or [])
-            self.pooling = "last" if causal else "mean"
-        if self.pooling == "eos" and self.tokenizer.eos_token_id is None:
-            raise ConfigError(
-                f"pooling='eos': {encoder.name_or_path} has no end-of-sequence token. Use pooling='last'."
-            )
-        text_config = config.get_text_config()
-        room = getattr(text_config, "max_position_embeddings", None) or encoder.max_length
-        self.max_length = min(encoder.max_length, room, self.tokenizer.model_max_length)
-        self.dim = text_config.hidden_size
-
-    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """float32 [n, D]"""
-        import torch
-
-        rows = self._token_ids(texts)
-        lengths = torch.tensor([len(row) for row in rows])
-        width = max(1, int(lengths.max()))
-        # The id under the mask is never looked at, so a tokenizer without a padding token is no obstacle.
-        token_ids = torch.zeros((len(rows), width), dtype=torch.long)
-        for i, row in enumerate(rows):
-            token_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask = (torch.arange(width)[None] < lengths[:, None]).long()
-        device = self.model.device
-        with torch.inference_mode():
-            found = self.model(input_ids=token_ids.to(device), attention_mask=mask.to(device))
-            states = found.last_hidden_state.float().cpu()
-        return self._pool(states, mask, lengths).numpy()
-
-    def _token_ids(self, texts: list[str]) -> list[list[int]]:
-        ends = self.pooling == "eos"
-        rows = self.tokenizer(texts, truncation=True, max_length=max(1, self.max_length - ends))["input_ids"]
-        eos = self.tokenizer.eos_token_id
-        return [row + [eos] if ends and row[-1:] != [eos] else row for row in rows]
-
-    def _pool(self, states: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """[n, D] from states [n, T, D], mask [n, T] and lengths [n]; zeros where a text has no token."""
-        import torch
-
-        if self.pooling == "mean":
-            kept = mask[:, :, None].bool()
-            return states.masked_fill(~kept, 0).sum(1) / lengths.clamp(min=1)[:, None]
-        last = states[torch.arange(len(states)), (lengths - 1).clamp(min=0)]
-        return last.masked_fill(lengths[:, None] == 0, 0)
-
-
-def _loading(encoder: NeuralEncoder, load: Callable[[], Loaded]) -> Loaded:
-    """What `load` returns, without a bar of its own, and its many ways to fail turned into one error."""
-    from safetensors import SafetensorError
-    from transformers.utils import logging as transformers_logging
-
-    shows_bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise InputError(
-            f"encoder={str(encoder.name_or_path)!r} cannot be loaded: {reason}. Expected a folder with "
-            "config.json, tokenizer files and model.safetensors."
-        ) from error
-    finally:
-        if shows_bars:
-            transformers_logging.enable_progress_bar()
-
-
-def _device(device: str) -> str:
-    import torch
-
-    if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]} Use cpu, or auto.") from None
-        return device
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _model_folder(name_or_path: str | Path, revision: str | None) -> tuple[Path, str | None]:
-    """(folder, commit): the model's files on this machine, fetched if need be; no commit for a folder."""
-    path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").exists() and not (path / "modules.json").exists():
-            raise InputError(f"encoder={str(path)!r}: no config.json there; expected a model's folder.")
-        return path, None
-    name = str(name_or_path)
-    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        what = "not a folder" if path.exists() else "no such folder"
-        raise InputError(f"encoder={name!r}: {what}. Give a model's folder, a hub id, or lexical.")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=list(READ), ignore_patterns=list(NOT_READ))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0][:300]
-        raise InputError(
-            f"encoder={name!r}: no such folder here, and the hub did not give it: {reason} "
-            "Check the name and the network, or give the folder of a downloaded model, or use lexical."
-        ) from error
-    return Path(folder), os.path.basename(folder)
-
-
-def _sha256_of_model(folder: Path) -> str:
-    """One checksum over the content of all files that are read, by name; hidden files left out."""
-    digest = hashlib.sha256()
-    for path in sorted(p for pattern in READ for p in folder.rglob(pattern)):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or relative.parts[0] in (
-            pattern.partition("/")[0] for pattern in NOT_READ
-        ):
-            continue
-        with open(path, "rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(json.dumps([relative.as_posix(), content]).encode())
-    return digest.hexdigest()

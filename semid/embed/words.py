@@ -31,7 +31,7 @@ def words_of(text: str) -> list[str]:
     >>> words_of("Crème de l'Été, 0.5-Fluid Ounce (2014)"), words_of("口紅 No.5")
     (['creme', 'de', 'lete', '0.5', 'fluid', 'ounce', '2014'], ['口', '紅', '口紅', 'no', '5'])
     """
-    text = text[:LONGEST_TEXT].casefold()
+    text = unicodedata.normalize("NFKD", text[:LONGEST_TEXT]).casefold()
     if text.isascii():
         return WORD.findall(text.replace("'", ""))
     text = unicodedata.normalize("NFC", MARKS.sub("", unicodedata.normalize("NFKD", text)))

@@ -3,7 +3,7 @@
 Plain Lloyd in full width starts badly on residuals: a few centroids end up as outliers and one as the hub of
 everything else. So the search starts in the few leading principal directions and widens step by step, each step
 starting from the clusters of the step before (the progressive-dimension idea of faiss's ResidualQuantizer); all
-codes stay in use, and the error is lower. An optional price on crowded codes evens out their use a little more.
+codes stay in use, and the error is lower.
 
 Everything is float32 matrix products and sparse sums; the same input, seed and thread count give the same bits.
 """
@@ -15,24 +15,23 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["joint_refinement", "kmeans", "least_squares_tables", "lloyd", "usage_counts"]
+from semid.quantize.grid import snap_centroids
+
+__all__ = ["even_out", "improve_levels", "joint_refinement", "kmeans", "least_squares_tables", "lloyd", "usage_counts"]
 
 WIDTHS = (4, 8, 16, 32, 64)  # leading directions used on the way to full width
 STEP_ROUNDS = 8
 FINAL_ROUNDS = 15
+EVENING_ROUNDS = 20
+EVENING_COST = 0.05  # of a level's error
 ROWS_AT_ONCE = 8192
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.integer]
 
 
-def kmeans(points: Floats, n_codes: int, *, seed: int = 0, balance: float = 0.0, rounds: int = FINAL_ROUNDS) -> Floats:
+def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_ROUNDS) -> Floats:
     """Centroids float32 [K, d] of points float32 [N, d]; works for any N >= 1, also below K.
-
-    Parameters
-    ----------
-    balance : price of crowding, as a share of the points' mean squared norm: a code's score is lowered by
-        `balance * mean|x|^2 * log(its items / (N / K))` while the centroids move. 0 is plain k-means.
 
     >>> points = np.repeat(np.float32([[0, 0], [4, 0], [0, 4]]), 5, axis=0)
     >>> sorted(kmeans(points, 3).round().tolist())
@@ -56,21 +55,16 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, balance: float = 0.0,
             codes = _assign(np.ascontiguousarray(rotated[:, : widths[step - 1]]), centroids)
             centroids = _means(visible, codes, n_codes)
         last = step == len(widths) - 1
-        centroids = lloyd(visible, centroids, rounds if last else STEP_ROUNDS, balance=balance, rng=rng)
+        centroids = lloyd(visible, centroids, rounds if last else STEP_ROUNDS, rng=rng)
     return (centroids @ directions.T + mean).astype(np.float32)
 
 
-def lloyd(
-    points: Floats, centroids: Floats, rounds: int, *, balance: float = 0.0, rng: np.random.Generator | None = None
-) -> Floats:
+def lloyd(points: Floats, centroids: Floats, rounds: int, *, rng: np.random.Generator | None = None) -> Floats:
     """Lloyd's rounds from given centroids. A code that falls empty takes half of a crowded one's points."""
     rng = rng or np.random.default_rng(0)
     n_codes = len(centroids)
-    unit = balance * float(np.einsum("nd,nd->", points, points, dtype=np.float64)) / len(points)
-    fair = len(points) / n_codes
-    price = np.zeros(n_codes, np.float32)
     for _ in range(rounds):
-        codes = _assign(points, centroids, price)
+        codes = _assign(points, centroids)
         counts = np.bincount(codes, minlength=n_codes)
         centroids = _means(points, codes, n_codes)
         empty = np.flatnonzero(counts == 0)
@@ -80,9 +74,42 @@ def lloyd(
             nudge = spread * rng.standard_normal((len(empty), points.shape[1]), np.float32)
             centroids[empty] = centroids[crowded] + nudge
             centroids[crowded] -= nudge
-        if unit:
-            price += (unit * np.log((counts + 1) / (fair + 1))).astype(np.float32)
     return centroids
+
+
+def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
+    """Move centroids so that nearest-centroid codes are used more evenly, for at most a small rise of the error.
+
+    k-means with a price on crowded codes: in round t of T a code's score is lowered by
+    `balance * t / T * mean|x|^2 * log(its items / (N / K))`, damped. Too high a price overshoots, so it rises
+    slowly, every round is judged without prices, and the most even one is kept among those whose error is within
+    EVENING_COST of the start's.
+    """
+    n_codes = len(centroids)
+    highest = balance * float(np.einsum("nd,nd->", points, points, dtype=np.float64)) / len(points)
+    fair = len(points) / n_codes
+    price = np.zeros(n_codes, np.float32)
+    best, (limit, evenness) = centroids, _error_and_entropy(points, centroids)
+    limit *= 1 + EVENING_COST
+    for step in range(1, EVENING_ROUNDS + 1):
+        codes = _assign(points, centroids, price)
+        counts = np.bincount(codes, minlength=n_codes)
+        centroids = np.where((counts > 0)[:, None], _means(points, codes, n_codes), centroids)
+        due = highest * step / EVENING_ROUNDS * np.log((counts + 1) / (fair + 1))
+        price = ((price + due) / 2).astype(np.float32)
+        error, entropy = _error_and_entropy(points, centroids)
+        if error <= limit and entropy > evenness:
+            best, evenness = centroids, entropy
+    return best
+
+
+def _error_and_entropy(points: Floats, centroids: Floats) -> tuple[float, float]:
+    """Mean squared error and entropy (in nats) of plain nearest-centroid codes."""
+    codes = _assign(points, centroids)
+    left = points - centroids[codes]
+    shares = np.bincount(codes, minlength=len(centroids)) / len(points)
+    shares = shares[shares > 0]
+    return float(np.einsum("nd,nd->", left, left, dtype=np.float64)) / len(points), -float(shares @ np.log(shares))
 
 
 def usage_counts(codes: Codes, sizes: Sequence[int]) -> list[npt.NDArray[np.int64]]:
@@ -130,6 +157,34 @@ def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rou
             break
         best, lowest, codes = candidate, error, new_codes
     return best
+
+
+def improve_levels(
+    latents: npt.NDArray[np.float64], levels: Sequence[Floats], *, refine: int, balance: float
+) -> tuple[Floats, ...]:
+    """Refine all levels jointly, then even out their use; centroids on the grid come in and go out.
+
+    Joint refinement lowers the error most, and lets a few codes grow crowded; `even_out` then trades a little of
+    the error for even use, level by level.
+
+    Parameters
+    ----------
+    latents : float64 [N, d] on the grid.
+    refine : most rounds of joint refinement.
+    balance : price of crowding, see `even_out`; 0 leaves the levels as they are.
+    """
+    from semid.quantize.residual import residual_codes
+
+    if refine and len(levels) > 1:
+        levels = [snap_centroids(centroids) for centroids in joint_refinement(latents, list(levels), refine)]
+    if not balance:
+        return tuple(levels)
+    residual, even = latents.astype(np.float32), []
+    for centroids in levels:
+        moved = snap_centroids(even_out(residual, centroids, balance))
+        residual = residual - moved[residual_codes(residual.astype(np.float64), [moved])[:, 0]]
+        even.append(moved)
+    return tuple(even)
 
 
 def _assign(points: Floats, centroids: Floats, price: Floats | None = None) -> npt.NDArray[np.int64]:

@@ -80,46 +80,55 @@ def principal_map(vectors: Floats, dim: int, *, whiten: float = 0.0, seed: int =
     return PrincipalMap(pca.mean_, np.ascontiguousarray(pca.components_[:kept].T), gain)
 
 
-def nearest_neighbours(vectors: Floats, count: int) -> npt.NDArray[np.int64]:
-    """The `count` nearest other rows of each row by squared distance, exact: int64 [N, count].
+def nearest_neighbours(vectors: Floats, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """The `count` nearest other vectors of some rows, by squared distance, exact: int64 [len(rows), count].
 
-    Ties go to the lower row number where faiss reports them in that order; needs N > count.
+    Needs N > count.
     """
     import faiss
 
+    vectors = np.ascontiguousarray(vectors, np.float32)
     index = faiss.IndexFlatL2(vectors.shape[1])
-    index.add(np.ascontiguousarray(vectors, np.float32))
-    _, found = index.search(np.ascontiguousarray(vectors, np.float32), count + 1)
-    own = found == np.arange(len(vectors))[:, None]
+    index.add(vectors)
+    _, found = index.search(vectors[rows], count + 1)
+    own = found == rows[:, None]
     own[~own.any(axis=1), -1] = True  # many duplicates may crowd a row out of its own list
-    return found[~own].reshape(len(vectors), count)
+    return found[~own].reshape(len(rows), count)
 
 
 def neighbour_map(
-    latents: Floats, neighbours: npt.NDArray[np.int64], *, pull: float, units: int, seed: int = 0
+    latents: Floats,
+    rows: npt.NDArray[np.int64],
+    neighbours: npt.NDArray[np.int64],
+    *,
+    pull: float,
+    units: int,
+    seed: int = 0,
 ) -> NeighbourMap:
-    """Learn the step from each latent towards the mean of its neighbours, by ridge regression.
+    """Learn the step from a latent towards the mean of its neighbours, by ridge regression.
 
     Parameters
     ----------
     latents : float32 [N, d].
-    neighbours : int64 [N, k], rows of each item's neighbours.
+    rows : int64 [n], the rows to learn from.
+    neighbours : int64 [n, k], rows of each one's neighbours.
     pull : weight of the neighbours' mean against the item's own 1; the target is
         `(z + pull * mean of neighbours) / (1 + pull) - z`.
-    units : M, landmarks; lowered to N / 4 for small catalogues.
+    units : M, landmarks; lowered to n / 4 for small catalogues.
     """
     from semid.quantize.kmeans import lloyd
 
-    target = (latents[neighbours].mean(axis=1) - latents) * (pull / (1 + pull))
-    units = max(1, min(units, len(latents) // 4))
+    learnt_from = latents[rows]
+    target = (latents[neighbours].mean(axis=1) - learnt_from) * (pull / (1 + pull))
+    units = max(1, min(units, len(rows) // 4))
     rng = np.random.default_rng(seed)
-    landmarks = latents[np.sort(rng.choice(len(latents), units, replace=False))]
-    landmarks = lloyd(latents, landmarks.copy(), LANDMARK_ROUNDS, rng=rng)
+    landmarks = learnt_from[np.sort(rng.choice(len(rows), units, replace=False))]
+    landmarks = lloyd(learnt_from, landmarks, LANDMARK_ROUNDS, rng=rng)
     inner = landmarks / np.maximum(np.linalg.norm(landmarks, axis=1, keepdims=True), 1e-12)
-    shown = latents[:: max(1, len(latents) // 4096)] @ inner.T
+    shown = learnt_from[:: max(1, len(rows) // 4096)] @ inner.T
     threshold = np.quantile(shown, 1 - ACTIVE_SHARE, axis=0).astype(np.float32)
-    hidden = np.maximum(latents @ inner.T - threshold, 0)
-    features = np.concatenate([hidden, latents, np.ones((len(latents), 1), np.float32)], axis=1)
+    hidden = np.maximum(learnt_from @ inner.T - threshold, 0)
+    features = np.concatenate([hidden, learnt_from, np.ones((len(rows), 1), np.float32)], axis=1)
     normal = (features.T @ features).astype(np.float64)
     normal[np.diag_indices_from(normal)] += RIDGE * np.trace(normal) / len(normal)
     weights = np.linalg.solve(normal, (features.T @ target).astype(np.float64)).astype(np.float32)

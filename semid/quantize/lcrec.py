@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.residual_kmeans import Learner, check_sizes, check_vectors
+from semid.quantize.residual_kmeans import Learner
+from semid.quantize.sizes import check_sizes, check_vectors
 
 __all__ = ["LCRecRQVAE", "LCRecTraining"]
 

@@ -235,7 +235,7 @@ def _starting_centroids(points: npt.NDArray[np.float32], size: int, seed: int) -
         return kmeans(points, size)  # every distinct point is its own centroid
     from sklearn.cluster import KMeans
 
-    search = KMeans(size, max_iter=KMEANS_ROUNDS, random_state=seed).fit(points)
+    search = KMeans(size, max_iter=KMEANS_ROUNDS, random_state=seed).fit(points.astype(np.float64))
     return search.cluster_centers_.astype(np.float32)
 
 

@@ -3,7 +3,7 @@
     1. principal directions, their spread partly evened out              (latent.principal_map)
     2. optionally, a closed-form step of every item towards its neighbours (latent.neighbour_map)
     3. k-means on what the levels so far leave, level by level             (kmeans.kmeans)
-    4. joint least squares over all levels, while it lowers the error      (kmeans.joint_refinement)
+    4. joint least squares over all levels, then evening out their use     (kmeans.improve_levels)
     5. a decoder by least squares: linear in the quantized latent, plus a table per level
 
 scikit-learn's estimator conventions: keyword-only constructor that stores its arguments untouched, `fit` returns
@@ -21,7 +21,7 @@ import numpy.typing as npt
 from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.grid import snap_centroids
-from semid.quantize.kmeans import joint_refinement, kmeans, least_squares_tables
+from semid.quantize.kmeans import improve_levels, kmeans, least_squares_tables
 from semid.quantize.latent import nearest_neighbours, neighbour_map, principal_map
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network
 from semid.quantize.residual import residual_codes
@@ -30,6 +30,7 @@ from semid.quantize.sizes import check_sizes, check_vectors
 __all__ = ["Learner", "ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "starting_encoder"]
 
 NEIGHBOURS = 10
+MAX_NEIGHBOUR_ROWS = 16_384  # enough rows to learn the step from; each is compared with the whole catalogue
 TABLE_RIDGE = 10.0  # of 0.001 to 30, the best on held-out items
 
 
@@ -82,7 +83,7 @@ class ResidualKMeans(Learner):
     whiten : share of the principal directions' spread that is evened out, 0 to 1
     pull : weight of an item's neighbours against itself (0 = off), see `latent.neighbour_map`
     landmarks : hidden units of the neighbour map
-    balance : price of crowded codes during learning, see `kmeans.kmeans`
+    balance : price of crowded codes, see `kmeans.even_out`; 0 = off
     refine : most rounds of joint refinement
     seed : int
 
@@ -101,11 +102,11 @@ class ResidualKMeans(Learner):
         *,
         levels: int = 4,
         codebook_size: int | Sequence[int] = 256,
-        dim: int = 128,
+        dim: int = 192,
         whiten: float = 0.5,
         pull: float = 0.0,
         landmarks: int = 2048,
-        balance: float = 0.002,
+        balance: float = 0.1,
         refine: int = 2,
         seed: int = 0,
     ) -> None:
@@ -146,8 +147,11 @@ def starting_encoder(
     shift = -principal.mean @ directions
     if pull <= 0 or len(vectors) <= 4 * NEIGHBOURS:
         return Network(FloatLayer(directions * gain, shift * gain))
-    latents = principal(vectors)
-    step = neighbour_map(latents, nearest_neighbours(vectors, NEIGHBOURS), pull=pull, units=landmarks, seed=seed)
+    rows = np.arange(len(vectors))
+    if len(rows) > MAX_NEIGHBOUR_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_NEIGHBOUR_ROWS, replace=False))
+    neighbours = nearest_neighbours(vectors, rows, NEIGHBOURS)
+    step = neighbour_map(principal(vectors), rows, neighbours, pull=pull, units=landmarks, seed=seed)
     linear = np.eye(len(gain)) + step.linear
     skip = FloatLayer(directions @ linear * gain, (shift @ linear + step.bias) * gain)
     inner = FloatLayer(directions @ step.inner, shift @ step.inner + step.inner_bias)
@@ -161,12 +165,10 @@ def learn_levels(
     """Steps 3 and 4: centroids on the grid for each level, from latents on the grid."""
     residual, levels = latents.astype(np.float32), []
     for level, size in enumerate(sizes):
-        centroids = snap_centroids(kmeans(residual, size, seed=seed + level, balance=balance))
+        centroids = snap_centroids(kmeans(residual, size, seed=seed + level))
         residual = residual - centroids[residual_codes(residual.astype(np.float64), [centroids])[:, 0]]
         levels.append(centroids)
-    if refine and len(sizes) > 1:
-        levels = [snap_centroids(centroids) for centroids in joint_refinement(latents, levels, refine)]
-    return tuple(levels)
+    return improve_levels(latents, levels, refine=refine, balance=balance)
 
 
 def codebooks_from_encoder(

@@ -24,8 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.grid import snap_centroids
-from semid.quantize.kmeans import joint_refinement
+from semid.quantize.kmeans import improve_levels
 from semid.quantize.network import Encoder
 from semid.quantize.residual import residual_codes
 from semid.quantize.residual_kmeans import (
@@ -65,6 +64,7 @@ class RQVAE(Learner):
     levels, codebook_size, dim, whiten, pull, landmarks, balance, refine, seed : see ResidualKMeans
     hidden : width of the decoder's MLP branch
     epochs : passes over the training rows; the best one is kept
+    max_steps : most optimiser steps; large catalogues get fewer epochs for it, but at least 3
     batch_size, lr, weight_decay : of AdamW, with a one-cycle schedule
     beta : weight of the commitment term (LC-Rec uses the same)
     quant_weight : w above
@@ -91,20 +91,21 @@ class RQVAE(Learner):
         *,
         levels: int = 4,
         codebook_size: int | Sequence[int] = 256,
-        dim: int = 128,
+        dim: int = 192,
         whiten: float = 0.5,
         pull: float = 1.0,
         landmarks: int = 2048,
-        balance: float = 0.002,
+        balance: float = 0.1,
         refine: int = 2,
         hidden: int = 512,
         epochs: int = 20,
+        max_steps: int = 600,
         batch_size: int = 1024,
         lr: float = 1e-3,
         weight_decay: float = 0.1,
         beta: float = 0.25,
         quant_weight: float = 1.0,
-        anchor: float = 0.3,
+        anchor: float = 3.0,
         epsilon: float = 0.003,
         sample: int = 200_000,
         device: str = "auto",
@@ -121,6 +122,7 @@ class RQVAE(Learner):
         self.refine = refine
         self.hidden = hidden
         self.epochs = epochs
+        self.max_steps = max_steps
         self.batch_size = batch_size
         self.lr = lr
         self.weight_decay = weight_decay
@@ -162,7 +164,7 @@ class RQVAE(Learner):
         variance = float(vectors.var(axis=0, dtype=np.float64).sum())
         if held.any() and self.epochs > 0 and variance > 0:
             chosen = self._improve(chosen, vectors, held, variance)
-        self.codebooks_ = _fit_to_all(chosen, vectors, self.refine if held.any() else 0)
+        self.codebooks_ = self._fit_to_all(chosen, vectors) if held.any() else chosen
         return self
 
     def _improve(
@@ -174,27 +176,24 @@ class RQVAE(Learner):
         trained = train(self, start, vectors, held)
         seen = vectors[~held]
         on_grid = Codebooks.from_float(trained.encoder, trained.levels, trained.decoder, seen)
-        refined = _fit_to_all(on_grid, seen, self.refine)
+        refined = self._fit_to_all(on_grid, seen)
         errors = [_held_error(books, vectors[held], variance) for books in (start, refined)]
-        better = errors[1] < errors[0]
+        better = trained.kept_epoch > 0 and errors[1] < errors[0]
         log.info("held-out error %.4f at the start, %.4f after training", *errors)
         self.training_ = Training(errors[0], errors[1], trained.epochs, trained.kept_epoch if better else 0)
         return refined if better else start
+
+    def _fit_to_all(self, books: Codebooks, vectors: npt.NDArray[np.float32]) -> Codebooks:
+        """Improve the centroids for the latents as they are, and refit the decoder's tables."""
+        latents = books.latents(vectors)
+        levels = improve_levels(latents, books.levels, refine=self.refine, balance=self.balance)
+        codes = residual_codes(latents, levels)
+        moved = Codebooks(levels, books.encoder, books.decoder)
+        decoder = fit_decoder(books.decoder.network, moved.quantized(codes), codes, vectors, books.sizes)
+        return Codebooks(levels, books.encoder, decoder)
 
 
 def _held_error(books: Codebooks, rows: npt.NDArray[np.float32], variance: float) -> float:
     """Mean squared error of rows that nothing was fitted to, relative to the variance."""
     left = rows - books.reconstruct(books.encode(rows))
     return float(np.einsum("nd,nd->", left, left, dtype=np.float64)) / len(rows) / variance
-
-
-def _fit_to_all(books: Codebooks, vectors: npt.NDArray[np.float32], refine: int) -> Codebooks:
-    """Refine the centroids jointly for the latents as they are, and refit the decoder's tables."""
-    latents = books.latents(vectors)
-    levels = books.levels
-    if refine and len(levels) > 1:
-        levels = tuple(snap_centroids(one) for one in joint_refinement(latents, list(levels), refine))
-    codes = residual_codes(latents, levels)
-    moved = Codebooks(levels, books.encoder, books.decoder)
-    decoder = fit_decoder(books.decoder.network, moved.quantized(codes), codes, vectors, books.sizes)
-    return Codebooks(levels, books.encoder, decoder)

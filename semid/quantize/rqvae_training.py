@@ -28,6 +28,8 @@ __all__ = ["Trained", "pick_device", "quantize", "train"]
 
 log = logging.getLogger("semid")
 
+FEWEST_EPOCHS = 3
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -123,22 +125,22 @@ def train(settings: RQVAE, start: Codebooks, vectors: npt.NDArray[np.float32], h
             _with_branch(_decoder_in_units(start.decoder.network, mean, spread, size), settings.hidden),
         ).to(device)
         rows = torch.from_numpy((vectors - mean) / spread).to(device)
-        best, epoch = _run(settings, module, rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)])
+        best, epoch, epochs = _run(settings, module, rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)])
     module.load_state_dict(best)
     module.to("cpu")
     return Trained(
         _rescaled(module.encoder.network(), -mean / spread, 1 / spread, 1.0),
         _decoder_in_units(module.decoder.network(), -mean / spread, 1 / spread, 1.0),
         [level.detach().numpy() for level in module.levels],
-        settings.epochs,
+        epochs,
         epoch,
     )
 
 
 def _run(
     settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, held: torch.Tensor
-) -> tuple[dict[str, torch.Tensor], int]:
-    """The epochs; returns the best state and its number (0 = the start)."""
+) -> tuple[dict[str, torch.Tensor], int, int]:
+    """The epochs; returns the best state, its number (0 = the start), and how many there were."""
     with torch.no_grad():
         anchors = module.encoder(rows)
     weights = [p for name, p in module.named_parameters() if not name.startswith("levels")]
@@ -150,12 +152,13 @@ def _run(
         lr=settings.lr,
     )
     batches = max(1, len(rows) // settings.batch_size)
+    epochs = min(settings.epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=settings.epochs * batches, pct_start=0.1
+        optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1
     )
     best, kept, lowest = copy.deepcopy(module.state_dict()), 0, _error(module, held)
-    with bar("train", settings.epochs * batches, unit="step", shown=settings.verbose) as advance:
-        for epoch in range(1, settings.epochs + 1):
+    with bar("train", epochs * batches, unit="step", shown=settings.verbose) as advance:
+        for epoch in range(1, epochs + 1):
             order = torch.randperm(len(rows)).to(rows.device)
             for batch in order.tensor_split(batches):
                 loss = _loss(settings, module, rows[batch], anchors[batch])
@@ -168,7 +171,7 @@ def _run(
             log.debug("epoch %d: held-out error %.5f", epoch, error)
             if error < lowest:
                 best, kept, lowest = copy.deepcopy(module.state_dict()), epoch, error
-    return best, kept
+    return best, kept, epochs
 
 
 def _loss(settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:

@@ -27,11 +27,6 @@ class Catalogue:
     vectors: npt.NDArray[np.float32]  # (N, D)
     histories: Histories | None
 
-    @property
-    def variance(self) -> float:
-        """Mean squared distance of a vector to their mean."""
-        return mean_square(self.vectors, self.vectors.mean(axis=0, dtype=np.float64))
-
 
 def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | None = None) -> Catalogue:
     """Read `items.jsonl.gz`, `embeddings.NAME.npy` (row i = line i) and, if present, `sequences.jsonl.gz`.

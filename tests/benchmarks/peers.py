@@ -69,9 +69,7 @@ def run(name: str, task: Task, catalogue: Catalogue, near: Neighbours) -> Result
         final_codes = learnt.unique(task.vectors, codes)
     unique_seconds = time.perf_counter() - before
     final, final_distortion = _judge(final_codes, learnt, task, catalogue, near)
-    return Result(
-        name, fitted - start, encoded - fitted, unique_seconds, raw, final, raw_distortion, final_distortion
-    )
+    return Result(name, fitted - start, encoded - fitted, unique_seconds, raw, final, raw_distortion, final_distortion)
 
 
 def _judge(
@@ -146,9 +144,7 @@ def main() -> None:
         parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}.")
     use_threads(arguments.threads)
     catalogue = read_catalogue(arguments.data, arguments.embeddings, rows=arguments.rows)
-    task = Task(
-        catalogue.vectors, arguments.levels, arguments.codebook_size, arguments.seed, epochs=arguments.epochs
-    )
+    task = Task(catalogue.vectors, arguments.levels, arguments.codebook_size, arguments.seed, epochs=arguments.epochs)
     near = find_neighbours(catalogue.vectors)
     results, rows = [], []
     for name in names:

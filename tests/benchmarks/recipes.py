@@ -218,12 +218,15 @@ def semantic_id_kmeans(task: Task) -> Learnt:
 
 
 def semantic_id_rqvae(task: Task) -> Learnt:
-    return _semantic_id_rqvae(task)
+    learnt = _semantic_id_rqvae(task)
+    return Learnt(learnt.encode, learnt.reconstruct)  # its default answer to collisions is a suffix outside the codes
 
 
 def semantic_id_rqvae_better(task: Task) -> Learnt:
     last_level_uniform = [0.0] * (task.levels - 1) + [0.003]
-    return _semantic_id_rqvae(task, lr=1e-3, kmeans_init=True, sk_epsilons=last_level_uniform, sk_iters=50, verbose=True)
+    return _semantic_id_rqvae(
+        task, lr=1e-3, kmeans_init=True, sk_epsilons=last_level_uniform, sk_iters=50, verbose=True
+    )
 
 
 def _semantic_id_rqvae(task: Task, **choices: object) -> Learnt:
@@ -310,9 +313,7 @@ RECIPES = {
     "faiss-plain": Recipe("faiss RQ", "beam 1, plain training", *_FAISS, faiss_plain),
     "faiss": Recipe("faiss RQ", "beam 1, its default training (progressive widths)", *_FAISS, faiss_progressive),
     "faiss-beam": Recipe("faiss RQ", "all its defaults: beam 5, progressive widths", *_FAISS, faiss_beam),
-    "rectokens-kmeans": Recipe(
-        "rectokens RQ-KMeans", "README: one pass, batches of 256", *_KMEANS, rectokens_kmeans
-    ),
+    "rectokens-kmeans": Recipe("rectokens RQ-KMeans", "README: one pass, batches of 256", *_KMEANS, rectokens_kmeans),
     "rectokens-kmeans-config": Recipe(
         "rectokens RQ-KMeans", "its Beauty configuration: 20 passes, batches of 640", *_KMEANS, rectokens_kmeans_config
     ),

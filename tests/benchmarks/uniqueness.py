@@ -181,7 +181,8 @@ def main() -> None:
                 row = alone(measure, method, Path(name))
                 print(
                     f"| {case.name}, {case.levels}x{SIZE} | {row['raw']:,} | {method} "
-                    f"| {row['seconds']:.2f} | {row['cpu']:.2f} | {row['gigabytes']:.2f} | {row['left']:,} | {row['moved']:.1%} | {row['prefix']:.1%} "
+                    f"| {row['seconds']:.2f} | {row['cpu']:.2f} | {row['gigabytes']:.2f} "
+                    f"| {row['left']:,} | {row['moved']:.1%} | {row['prefix']:.1%} "
                     f"| {row['after'] / row['before'] - 1:+.2%} |",
                     flush=True,
                 )
