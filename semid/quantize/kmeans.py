@@ -23,6 +23,7 @@ WIDTHS = (4, 8, 16, 32, 64)  # leading directions used on the way to full width
 STEP_ROUNDS = 8
 FINAL_ROUNDS = 15
 EVENING_ROUNDS = 20
+MAX_EVENING_ROWS = 65_536
 EVENING_COST = 0.05  # of a level's error
 ROWS_AT_ONCE = 8192
 
@@ -85,31 +86,31 @@ def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
     slowly, every round is judged without prices, and the most even one is kept among those whose error is within
     EVENING_COST of the start's.
     """
-    n_codes = len(centroids)
+    n_codes, points = len(centroids), points[:: 1 + len(points) // MAX_EVENING_ROWS]
     highest = balance * float(np.einsum("nd,nd->", points, points, dtype=np.float64)) / len(points)
     fair = len(points) / n_codes
     price = np.zeros(n_codes, np.float32)
-    best, (limit, evenness) = centroids, _error_and_entropy(points, centroids)
-    limit *= 1 + EVENING_COST
-    for step in range(1, EVENING_ROUNDS + 1):
-        codes = _assign(points, centroids, price)
-        counts = np.bincount(codes, minlength=n_codes)
-        centroids = np.where((counts > 0)[:, None], _means(points, codes, n_codes), centroids)
-        due = highest * step / EVENING_ROUNDS * np.log((counts + 1) / (fair + 1))
-        price = ((price + due) / 2).astype(np.float32)
-        error, entropy = _error_and_entropy(points, centroids)
+    best, limit, evenness = centroids, np.inf, -np.inf
+    for step in range(EVENING_ROUNDS + 1):
+        plain, codes = _assign_priced(points, centroids, price if step else None)
+        left = points - centroids[plain]
+        error = float(np.einsum("nd,nd->", left, left, dtype=np.float64))
+        entropy = _entropy(np.bincount(plain, minlength=n_codes))
+        if step == 0:
+            limit = error * (1 + EVENING_COST)
         if error <= limit and entropy > evenness:
             best, evenness = centroids, entropy
+        counts = np.bincount(codes, minlength=n_codes)
+        centroids = np.where((counts > 0)[:, None], _means(points, codes, n_codes), centroids)
+        due = highest * (step + 1) / EVENING_ROUNDS * np.log((counts + 1) / (fair + 1))
+        price = ((price + due) / 2).astype(np.float32)
     return best
 
 
-def _error_and_entropy(points: Floats, centroids: Floats) -> tuple[float, float]:
-    """Mean squared error and entropy (in nats) of plain nearest-centroid codes."""
-    codes = _assign(points, centroids)
-    left = points - centroids[codes]
-    shares = np.bincount(codes, minlength=len(centroids)) / len(points)
-    shares = shares[shares > 0]
-    return float(np.einsum("nd,nd->", left, left, dtype=np.float64)) / len(points), -float(shares @ np.log(shares))
+def _entropy(counts: npt.NDArray[np.int64]) -> float:
+    """In nats."""
+    shares = counts[counts > 0] / counts.sum()
+    return -float(shares @ np.log(shares))
 
 
 def usage_counts(codes: Codes, sizes: Sequence[int]) -> list[npt.NDArray[np.int64]]:
@@ -187,16 +188,26 @@ def improve_levels(
     return tuple(even)
 
 
-def _assign(points: Floats, centroids: Floats, price: Floats | None = None) -> npt.NDArray[np.int64]:
-    offset = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
-    if price is not None:
-        offset = offset + price
-    codes = np.empty(len(points), np.int64)
+def _assign(points: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
+    return _assign_priced(points, centroids, None)[0]
+
+
+def _assign_priced(
+    points: Floats, centroids: Floats, price: Floats | None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Nearest codes without and with prices, from one product."""
+    half = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
+    plain = np.empty(len(points), np.int64)
+    priced = plain if price is None else np.empty(len(points), np.int64)
     for start in range(0, len(points), ROWS_AT_ONCE):
-        scores = points[start : start + ROWS_AT_ONCE] @ centroids.T
-        scores -= offset
-        codes[start : start + ROWS_AT_ONCE] = scores.argmax(axis=1)
-    return codes
+        block = slice(start, start + ROWS_AT_ONCE)
+        scores = points[block] @ centroids.T
+        scores -= half
+        plain[block] = scores.argmax(axis=1)
+        if price is not None:
+            scores -= price
+            priced[block] = scores.argmax(axis=1)
+    return plain, priced
 
 
 def _means(points: Floats, codes: Codes, n_codes: int) -> Floats:

@@ -103,7 +103,7 @@ class ResidualKMeans(Learner):
         levels: int = 4,
         codebook_size: int | Sequence[int] = 256,
         dim: int = 192,
-        whiten: float = 0.5,
+        whiten: float = 0.6,
         pull: float = 0.0,
         landmarks: int = 2048,
         balance: float = 0.1,

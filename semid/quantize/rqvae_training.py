@@ -153,9 +153,7 @@ def _run(
     )
     batches = max(1, len(rows) // settings.batch_size)
     epochs = min(settings.epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1)
     best, kept, lowest = copy.deepcopy(module.state_dict()), 0, _error(module, held)
     with bar("train", epochs * batches, unit="step", shown=settings.verbose) as advance:
         for epoch in range(1, epochs + 1):
