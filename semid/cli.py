@@ -28,7 +28,8 @@ log = logging.getLogger("semid")
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+# readable=False: what cannot be read is wrong input, not a wrong command, and the readers name it.
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, readable=False))
 
 
 def main() -> None:
@@ -90,6 +91,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     log.handlers[:] = [handler]
     log.setLevel(level)
     ctx.obj = {"quiet": quiet}
+    # Idle OpenMP threads sleep: spinning ones make a shared machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads:
         for name in THREAD_VARIABLES:  # read when NumPy and torch are imported, which is later
             os.environ[name] = str(threads)
@@ -114,14 +117,16 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 
 
 @cli.command()
-@click.argument("items", type=click.Path(allow_dash=True))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.argument("items", type=click.Path(allow_dash=True, readable=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
 @click.option("--text", help="Text fields, in order: title,brand. Default: found.")
 @click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
 @click.option("--encoder", help="lexical (default), or a model's folder or Hub id.")
 @click.option("--pooling", type=click.Choice(["auto", "mean", "last", "eos"]), help="Of a language model's states.")
 @click.option("--prompt", help="Put before every text that goes into a model.")
-@click.option("--embeddings", type=click.Path(path_type=Path), help="Ready vectors: .npy or .safetensors.")
+@click.option(
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Ready vectors: .npy or .safetensors."
+)
 @click.option("--method", type=click.Choice(["rqvae", "rqkmeans", "lc-rec"]), help="Learner. Default: rqvae.")
 @click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="A published recipe as it is.")
 @click.option("--levels", type=int, help="Codes per item. Default: 4.")
@@ -142,8 +147,10 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @click.option("--store-text/--no-store-text", default=None, help="Keep the items' text in the folder (default).")
 @click.option("--seed", type=int, help="Default: 0.")
 @click.option("--device", help="auto (default), cpu, cuda, ...")
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings from a JSON file.")
-@click.option("--interactions", type=click.Path(), help="User histories, to measure the IDs against.")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path, readable=False), help="Settings from a JSON file."
+)
+@click.option("--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against.")
 @click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
 @json_option
 @click.pass_context
@@ -326,10 +333,12 @@ def decode(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path))
-@click.option("--interactions", type=click.Path(), help="User histories: adds sequence_lift.")
-@click.option("--items", type=click.Path(), help="The catalogue, where --embeddings needs its order.")
-@click.option("--embeddings", type=click.Path(path_type=Path), help="Vectors: adds or repeats neighbour_recall.")
+@click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
+@click.option("--interactions", type=click.Path(readable=False), help="User histories: adds sequence_lift.")
+@click.option("--items", type=click.Path(readable=False), help="The catalogue, where --embeddings needs its order.")
+@click.option(
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors: adds or repeats neighbour_recall."
+)
 @json_option
 def doctor(source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool) -> None:
     """Judge an ID set: collisions, use of the codes, what the prefixes mean. With advice.
@@ -388,7 +397,7 @@ def verify(folder: Path, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, readable=False), required=False)
 @json_option
 def info(folder: Path | None, as_json: bool) -> None:
     """What is installed, or with DIR what an artefact is.

@@ -203,8 +203,8 @@ def test_several_faults_are_listed_together(semid):
     ]
 
 
-STRANGE = ["x" * 100_000, "日本", "e\u0301", "<s_a_1>", "<s_a_1><s_b_1><s_c_1>", "a\tb", "two\nlines", " ", "-", "--json",
-           "../../etc", "\u2028", "\U0001f484", "\u202eabc", "007", "7", "NaN", "\\n"]  # fmt: skip
+STRANGE = ["x" * 100_000, "日本", "e\u0301", "<s_a_1>", "<s_a_1><s_b_1><s_c_1>", "a\tb", "two\nlines", " ", "-",
+           "--json", "../../etc", "\u2028", "\U0001f484", "\u202eabc", "007", "7", "NaN", "\\n"]  # fmt: skip
 
 
 def test_strange_ids_are_kept_as_they_are(semid):
@@ -245,10 +245,8 @@ def test_standard_input_gives_what_the_file_gives(semid):
     check_refused(semid("fit", "-", "-o", "sid", stdin=b""), "<stdin>: no items")
 
 
-@pytest.mark.parametrize("name", ["nothing.jsonl", ".", "a\0b", "x" * 5000])
+@pytest.mark.parametrize("name", ["nothing.jsonl", ".", "x" * 5000])
 def test_an_input_that_cannot_be_opened_is_named(semid, name):
-    if "\0" in name:
-        pytest.skip("no shell can pass a null byte")
     check_refused(semid("fit", name, "-o", "sid"), name)
 
 
@@ -306,7 +304,7 @@ def test_a_file_size_limit_leaves_nothing(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.err_line() if hasattr(done, "err_line") else "File too large" in done.stderr
+    assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
 

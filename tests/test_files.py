@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from semid.tokenizer_exports import read_index
 
 from semid.errors import InputError
 from semid.evaluate import number_prefixes
+from semid.tokenizer_exports import read_index
 
 LC_REC = {"0": ["<a_236>", "<b_231>"], "1": ["<a_0>", "<b_231>"], "2": ["<a_236>", "<b_7>"]}
 

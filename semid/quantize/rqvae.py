@@ -177,12 +177,13 @@ class RQVAE(Learner):
         seen = vectors[~held]
         on_grid = Codebooks.from_float(trained.encoder, trained.levels, trained.decoder, seen)
         refined = self._fit_to_all(on_grid, seen)
-        # The start gets the same second helping of improvement, so that training alone makes the difference.
-        start = self._fit_to_all(start, seen)
-        errors = [_held_error(books, vectors[held], variance) for books in (start, refined)]
-        better = trained.kept_epoch > 0 and errors[1] < errors[0]
-        log.info("held-out error %.4f at the start, %.4f after training", *errors)
-        self.training_ = Training(errors[0], errors[1], trained.epochs, trained.kept_epoch if better else 0)
+        # The start may have the same second helping of improvement, so that training alone makes the difference.
+        starts = (start, self._fit_to_all(start, seen))
+        start_error = min(_held_error(books, vectors[held], variance) for books in starts)
+        trained_error = _held_error(refined, vectors[held], variance)
+        better = trained.kept_epoch > 0 and trained_error < start_error
+        log.info("held-out error %.4f at the start, %.4f after training", start_error, trained_error)
+        self.training_ = Training(start_error, trained_error, trained.epochs, trained.kept_epoch if better else 0)
         return refined if better else start
 
     def _fit_to_all(self, books: Codebooks, vectors: npt.NDArray[np.float32]) -> Codebooks:

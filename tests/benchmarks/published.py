@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from semid.tokenizer_exports import read_index
 
 from semid.advice import advice
 from semid.catalog import read_items
@@ -23,6 +22,7 @@ from semid.evaluate import Quality, evaluate
 from semid.interactions import Histories, read_interactions
 from semid.neighbours import Neighbours, find_neighbours
 from semid.quality import percent
+from semid.tokenizer_exports import read_index
 
 SHOWN = 4  # levels; textual IDs and those of product quantizers have up to 17
 COLUMNS = [

@@ -161,11 +161,11 @@ def rectokens_rqvae(task: Task) -> Learnt:
     return _rectokens_rqvae(task, hidden=256, epochs=100, batch_size=256, weight_decay=None, error=mse_loss)
 
 
-def rectokens_rqvae_config(task: Task) -> Learnt:
+def rectokens_rqvae_script(task: Task) -> Learnt:
     def summed(decoded, batch):
         return (decoded - batch).square().sum(dim=1).mean()
 
-    return _rectokens_rqvae(task, hidden=512, epochs=1000, batch_size=640, weight_decay=1e-4, error=summed)
+    return _rectokens_rqvae(task, hidden=512, epochs=100, batch_size=640, weight_decay=1e-4, error=summed)
 
 
 def _rectokens_rqvae(
@@ -323,8 +323,11 @@ RECIPES = {
     "rectokens-rqvae": Recipe(
         "rectokens RQ-VAE", "README: 64-d latent, hidden 256, Adam; 100 epochs", *_RQVAE, rectokens_rqvae
     ),
-    "rectokens-rqvae-config": Recipe(
-        "rectokens RQ-VAE", "its Beauty configuration: hidden 512, 1000 epochs", *_RQVAE, rectokens_rqvae_config
+    "rectokens-rqvae-script": Recipe(
+        "rectokens RQ-VAE",
+        "its example script: hidden 512, AdamW, summed error; 100 epochs",
+        *_RQVAE,
+        rectokens_rqvae_script,
     ),
     "semantic-id-kmeans": Recipe("semantic-id RQKMeans", "default: 10 starts", *_SEMANTIC_ID, semantic_id_kmeans),
     "semantic-id-rqvae": Recipe("semantic-id RQVAE", "README: default", *_SEMANTIC_ID, semantic_id_rqvae),

@@ -137,7 +137,7 @@ ABLATION: dict[str, dict[str, object]] = {
     "no training (0 epochs)": {"epochs": 0},
     "no whitening": {"whiten": 0.0},
     "no pull to neighbours (linear encoder)": {"pull": 0.0},
-    "no price on crowded codes": {"balance": 0.0},
+    "codes not evened out": {"balance": 0.0},
     "no joint refinement": {"refine": 0},
     "k-means not started progressively": {"progressive": False},
     "no MLP branch in the decoder (1 unit)": {"hidden": 1},
