@@ -52,8 +52,7 @@ def _collisions(quality: Quality) -> Iterator[str]:
     cure = "`semid fit` gives every item its own ID"
     if fanout <= last:
         cure = (
-            f"Every prefix has room for distinct last codes ({fanout:,} of {last:,} at most): "
-            "`semid fit` assigns them"
+            f"Every prefix has room for distinct last codes ({fanout:,} of {last:,} at most): `semid fit` assigns them"
         )
     repeat = "repeats" if surplus == 1 else "repeat"
     yield (
@@ -85,8 +84,7 @@ def _levels(quality: Quality) -> Iterator[str]:
         )
     if uneven:
         sizes = ",".join(
-            str(_fitting(level) if number in uneven else level.size)
-            for number, level in enumerate(quality.levels, 1)
+            str(_fitting(level) if number in uneven else level.size) for number, level in enumerate(quality.levels, 1)
         )
         yield (
             f"Uneven codes: {_use(quality, uneven)}. Under a third of the codes do the work of all. Learn "

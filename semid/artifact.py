@@ -153,9 +153,7 @@ def load(folder: str | Path) -> Artifact:
         except FileNotFoundError:
             # A writer replaced the artefact since we read the manifest: the new one names another file.
             if manifest == before:
-                raise ArtifactError(
-                    f"{folder / name}: missing, though {MANIFEST} names it. {AGAIN}"
-                ) from None
+                raise ArtifactError(f"{folder / name}: missing, though {MANIFEST} names it. {AGAIN}") from None
             before = manifest
     size = manifest["files"][name]["bytes"]
     if (have := tensors.n_bytes) != size:

@@ -91,9 +91,7 @@ def check_folder(folder: str | Path) -> None:
     if not nearest.is_dir():
         raise OutputExistsError(f"{nearest}: is a file, expected a folder. Choose another output folder.")
     if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
-        raise ArtifactError(
-            f"{nearest}: cannot be written. Choose another folder, or change its permissions."
-        )
+        raise ArtifactError(f"{nearest}: cannot be written. Choose another folder, or change its permissions.")
 
 
 @contextlib.contextmanager
@@ -159,9 +157,7 @@ def _is_ours(folder: Path, lock: int) -> bool:
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace")
         who = f"process {holder}" if holder.isdigit() else "another process"
-        raise ArtifactError(
-            f"{folder}: {who} is writing here. Wait for it to finish, then try again."
-        ) from None
+        raise ArtifactError(f"{folder}: {who} is writing here. Wait for it to finish, then try again.") from None
 
 
 def _sweep(folder: Path) -> None:

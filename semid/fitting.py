@@ -161,7 +161,6 @@ def _embed(
 
         in_source_order = [items.ids[row] for row in np.argsort(items.rows)]
         vectors = read_vectors(embeddings, ids=in_source_order, source=items.source).rows(items.rows)
-        name = Path(embeddings).name
     else:
         given = np.asarray(embeddings, np.float32)
         if given.ndim != 2 or len(given) != len(items):
@@ -170,8 +169,8 @@ def _embed(
         if not finite.all():
             bad = [items.ids[i] for i in range(len(items)) if not finite[items.rows[i]]]
             raise InputError.listing([f"embeddings: the vector of item {item!r} holds NaN or inf." for item in bad])
-        vectors, name = given[items.rows], "an array"
-    return vectors, {}, {"kind": "vectors", "name": name, "dim": vectors.shape[1]}
+        vectors = given[items.rows]
+    return vectors, {}, {"kind": "vectors", "dim": vectors.shape[1]}
 
 
 def _balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32]) -> Codebooks:

@@ -27,6 +27,8 @@ def judge(
     """The quality of an artefact, or of another system's index file (`{item: [tokens]}`)."""
     if embeddings is not None and items is None:
         raise InputError("--embeddings needs --items: the catalogue says which row belongs to which item.")
+    if not source.exists() and source.suffix in (".json", ".gz"):
+        raise InputError(f"{source}: no such file. Give an artefact's folder or an index file.")
     index = None
     if source.is_dir() or not source.exists():
         ids = SemanticIDTokenizer.from_pretrained(source)

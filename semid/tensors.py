@@ -91,9 +91,7 @@ class TensorFile(Mapping[str, np.ndarray]):
         except (FileNotFoundError, ArtifactError):
             raise
         except OSError as error:
-            raise ArtifactError(
-                f"{self.path}: cannot be read: {error.strerror}. Check its permissions."
-            ) from None
+            raise ArtifactError(f"{self.path}: cannot be read: {error.strerror}. Check its permissions.") from None
         self.n_bytes = size
         self._places = self._header(size)
 
@@ -113,9 +111,7 @@ class TensorFile(Mapping[str, np.ndarray]):
         return dtype.name, list(shape)
 
     def _damaged(self, what: str) -> ArtifactError:
-        return ArtifactError(
-            f"{self.path}: {what}: not a safetensors file, or damaged. Restore it from a copy."
-        )
+        return ArtifactError(f"{self.path}: {what}: not a safetensors file, or damaged. Restore it from a copy.")
 
     def _header(self, size: int) -> dict[str, tuple[np.dtype, tuple[int, ...], int]]:
         length = int.from_bytes(self._bytes[:8], "little")

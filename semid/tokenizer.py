@@ -134,7 +134,7 @@ class SemanticIDTokenizer:
             arrays |= {"text.data": self.texts.data, "text.offsets": self.texts.offsets}
         manifest = {
             "kind": KIND,
-            "config": self.config.to_dict(),
+            "config": self.config.to_dict() | {"device": "auto"},  # where it was learnt is not what was learnt
             "encoder": encoder_meta,
             "vocabulary": self.vocabulary.to_dict(),
             "counts": {"items": len(self), "live": int(self.ledger.live.sum())},

@@ -304,8 +304,7 @@ def test_chosen_fields_keep_their_order_and_turn_numbers_into_text():
 def test_a_misspelt_field_lists_near_matches_and_fields_found(tmp_path):
     path = write_records(tmp_path / "a.jsonl", TOY)
     assert refusal(path, text="titel,brand") == (
-        f'{path}: no item has the text field "titel". Did you mean "title"? '
-        "Fields found: brand, categories, id, title."
+        f'{path}: no item has the text field "titel". Did you mean "title"? Fields found: brand, categories, id, title.'
     )
 
 

@@ -470,3 +470,8 @@ def on_a_terminal(*arguments: str) -> bytes:
         os.close(ours)
     assert process.wait() == 0
     return written.replace(b"\r\n", b"\n")
+
+
+def test_doctor_says_that_a_file_is_missing(semid):
+    done = semid("doctor", "nothing.index.json")
+    assert done.code == 1 and "nothing.index.json: no such file. Give an artefact's folder or an index file" in done.err

@@ -291,9 +291,7 @@ def test_lines_show_what_was_measured_and_nothing_else():
     assert "level 1: 2 of 3 codes used, perplexity 1.9, largest share 66.7 %" in bare
     assert "most items under one prefix of 1, 2 codes: 4, 3" in bare
     assert len(bare.splitlines()) == 5
-    full = evaluate(
-        CODES, vectors=np.eye(6), histories=histories([0, 1, 4]), texts=["same"] * 6, raw_codes=CODES
-    )
+    full = evaluate(CODES, vectors=np.eye(6), histories=histories([0, 1, 4]), texts=["same"] * 6, raw_codes=CODES)
     text = "\n".join(full.lines())
     assert "(6 items asked)" in text
     assert "times chance (2 pairs)" in text
@@ -434,9 +432,7 @@ def test_many_collisions_before_assignment_are_blamed_on_texts_or_on_codes():
         advice(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=different))
     )
     same = ["", *different[400:], *different[400:799]]
-    assert "have the same text as another" in only(
-        advice(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=same))
-    )
+    assert "have the same text as another" in only(advice(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=same)))
 
 
 def test_ids_without_meaning_are_named():

@@ -85,9 +85,7 @@ def test_rows_put_codes_in_the_order_of_a_catalogue(tmp_path):
 
 def test_ids_and_tokens_of_any_script_survive(tmp_path):
     content = {"crème/ßß 日本": ["▁loss", "😀"]}
-    index = read_index(
-        written(tmp_path, "\ufeff".encode() + json.dumps(content, ensure_ascii=False).encode())
-    )
+    index = read_index(written(tmp_path, "\ufeff".encode() + json.dumps(content, ensure_ascii=False).encode()))
     assert index.item_ids == list(content)
     assert index.tokens == list(content.values())
 
@@ -110,9 +108,7 @@ def test_equal_prefixes_of_tokens_are_equal_prefixes_of_codes(tmp_path_factory, 
     numbers = number_prefixes(index.codes)
     for length, row in enumerate(numbers, 1):
         prefixes = [tuple(tokens[:length]) for tokens in index.tokens]
-        assert (
-            len(set(zip(prefixes, row.tolist(), strict=True))) == len(set(prefixes)) == len(set(row.tolist()))
-        )
+        assert len(set(zip(prefixes, row.tolist(), strict=True))) == len(set(prefixes)) == len(set(row.tolist()))
 
 
 @pytest.mark.parametrize(

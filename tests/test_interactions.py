@@ -133,11 +133,7 @@ def test_map_to_gives_catalogue_rows_and_counts_the_unknown():
 
 
 @settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from("uvw"), st.sampled_from("abcdé\U0001f600"), st.integers(-3, 3)), min_size=1
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from("uvw"), st.sampled_from("abcdé\U0001f600"), st.integers(-3, 3)), min_size=1))
 def test_logs_equal_a_plain_sort_per_user(rows):
     read = read_interactions({"user": u, "item": i, "time": t} for u, i, t in rows)
     plain = {

@@ -372,3 +372,16 @@ def test_a_local_path_never_asks_the_hub(monkeypatch, tmp_path):
     for path in (tmp_path / "nothing", "./nothing", "nothing", "a/b/c"):
         with pytest.raises(ArtifactError, match="no such folder"):
             SemanticIDTokenizer.from_pretrained(path)
+
+
+def test_neither_the_vectors_file_name_nor_the_device_is_part_of_the_fingerprint(tmp_path):
+    rows = [{"id": str(n), "title": f"thing {n}"} for n in range(40)]
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    marks = set()
+    for name, device in (("a.npy", "auto"), ("b.npy", "cpu")):
+        np.save(tmp_path / name, vectors)
+        ids = SemanticIDTokenizer.fit(
+            rows, embeddings=tmp_path / name, method="rqkmeans", levels=2, codebook_size=8, device=device
+        )
+        marks.add(ids.save_pretrained(tmp_path / name[0]))
+    assert len(marks) == 1

@@ -94,16 +94,12 @@ def _text(path: Path) -> str:
         try:
             data = gzip.decompress(data)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(
-                f"{path}: truncated or damaged gzip ({error}). Download or write it again."
-            ) from error
+            raise InputError(f"{path}: truncated or damaged gzip ({error}). Download or write it again.") from error
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise InputError(
-            f"{path}:{line}: not UTF-8 ({error.reason}). Convert it with: iconv -t utf-8"
-        ) from error
+        raise InputError(f"{path}:{line}: not UTF-8 ({error.reason}). Convert it with: iconv -t utf-8") from error
 
 
 def _parse(path: Path, text: str) -> dict[str, object]:
@@ -139,15 +135,11 @@ def _check(path: Path, entries: dict[str, object]) -> None:
     problems = []
     for item_id, tokens in entries.items():
         if not isinstance(tokens, list):
-            problems.append(
-                f"{path}: item {item_id!r} has {_named(tokens)}; expected a list of token strings"
-            )
+            problems.append(f"{path}: item {item_id!r} has {_named(tokens)}; expected a list of token strings")
         elif wrong := [token for token in tokens if not isinstance(token, str)]:
             problems.append(f'{path}: item {item_id!r} has the token {_named(wrong[0])}; expected "<a_12>"')
         elif not _encodable("".join([item_id, *tokens])):
-            problems.append(
-                f"{path}: item {item_id!r} holds half of a surrogate pair; expected valid Unicode"
-            )
+            problems.append(f"{path}: item {item_id!r} holds half of a surrogate pair; expected valid Unicode")
     if problems:
         raise InputError.listing(problems)
 

@@ -162,9 +162,7 @@ class Ledger:
         if codes.shape == (0,):
             return np.zeros(0, np.int64)
         if codes.ndim != 2 or codes.shape[1] != self.n_levels or codes.dtype.kind not in "iu":
-            raise InputError(
-                f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [M, {self.n_levels}]."
-            )
+            raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [M, {self.n_levels}].")
         if not len(self):
             return np.full(len(codes), -1, np.int64)
         fits = ((codes >= 0) & (codes <= MAX_CODE)).all(axis=1)

@@ -81,9 +81,7 @@ def make_encoder(encoder: str | Path = "lexical", **options) -> LexicalEncoder |
     return NeuralEncoder(encoder, **options)
 
 
-def encoder_from_state(
-    arrays: Mapping[str, np.ndarray], meta: dict, **options
-) -> LexicalEncoder | NeuralEncoder:
+def encoder_from_state(arrays: Mapping[str, np.ndarray], meta: dict, **options) -> LexicalEncoder | NeuralEncoder:
     """The encoder that `encoder.state()` described, of either kind; ArtifactError for another kind."""
     kind = meta.get("kind")
     if kind not in ("lexical", "neural"):

@@ -21,7 +21,7 @@ def batch_starts(n_rows: int, size: int, *, progress: bool) -> Iterable[int]:
         return starts
     from tqdm import tqdm
 
-    return tqdm(starts, desc="embed", unit="batch")
+    return tqdm(starts, desc="embed", unit="batch", leave=False)
 
 
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

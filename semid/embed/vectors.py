@@ -56,9 +56,7 @@ class VectorFile:
     def __len__(self) -> int:
         return len(self._array) if self._places is None else len(self._places)
 
-    def rows(
-        self, order: Sequence[int] | npt.NDArray[np.integer] | slice | None = None
-    ) -> npt.NDArray[np.float32]:
+    def rows(self, order: Sequence[int] | npt.NDArray[np.integer] | slice | None = None) -> npt.NDArray[np.float32]:
         """The rows of `order` (all of them by default) in that order, float32 [len(order), D], as a copy."""
         if order is None:
             order = slice(None)
@@ -68,9 +66,7 @@ class VectorFile:
             order = self._places[order]
         return _as_float32(self._array[order])
 
-    def chunks(
-        self, order: Sequence[int] | npt.NDArray[np.integer] | None = None
-    ) -> Iterator[npt.NDArray[np.float32]]:
+    def chunks(self, order: Sequence[int] | npt.NDArray[np.integer] | None = None) -> Iterator[npt.NDArray[np.float32]]:
         """`rows(order)` in pieces of at most 32 MB (at least one row each)."""
         n_rows = len(self) if order is None else len(order)
         step = max(1, BLOCK_BYTES // (4 * self._array.shape[1]))
@@ -118,8 +114,7 @@ def read_vectors(
     array = _open(path, name)
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(
-            f"{path}: shape={array.shape} should be (items, dims), both at least 1. "
-            "Save one row of numbers per item."
+            f"{path}: shape={array.shape} should be (items, dims), both at least 1. Save one row of numbers per item."
         )
     places = None if ids is None else _places(path, ids, array.shape[0], source)
     vectors = VectorFile(path, array, places)
@@ -216,9 +211,7 @@ def _check_dtype(where: Path | str, dtype: str, is_float: bool) -> None:
 
 def _check_size(path: Path, have: int, expected: int) -> None:
     if have < expected:
-        raise InputError(
-            f"{path}: cut short: {have} bytes of numbers, the header says {expected}. Copy it again."
-        )
+        raise InputError(f"{path}: cut short: {have} bytes of numbers, the header says {expected}. Copy it again.")
 
 
 # ---- checking ---------------------------------------------------------------------------------------------

@@ -124,9 +124,7 @@ def _about(texts: Sequence[str], near: dict[str, Neighbours], histories: Histori
 def _neighbours(folder: Path) -> dict[str, Neighbours]:
     paths = sorted(folder.glob("embeddings.*.npy"))
     names = [path.name.removeprefix("embeddings.").removesuffix(".npy") for path in paths]
-    return {
-        name: find_neighbours(np.load(path, mmap_mode="r")) for name, path in zip(names, paths, strict=True)
-    }
+    return {name: find_neighbours(np.load(path, mmap_mode="r")) for name, path in zip(names, paths, strict=True)}
 
 
 def _histories(folder: Path, item_ids: Sequence[str]) -> Histories | None:
