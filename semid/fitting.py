@@ -119,6 +119,8 @@ def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
         return LCRecRQVAE(**chosen)
     from semid.quantize.rqvae import RQVAE
 
+    if config.epochs is not None:
+        chosen["max_steps"] = None  # who names a number of epochs gets that number
     return RQVAE(**chosen)
 
 

@@ -98,7 +98,9 @@ def histories(items):
 def program(*arguments: object, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "semid", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT}
-    return subprocess.Popen(command, **(pipes | options))
+    # Started in the background of a script, the tests would hand on a SIGINT that is ignored.
+    heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    return subprocess.Popen(command, **(pipes | heard | options))
 
 
 # ---- fit

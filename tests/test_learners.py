@@ -492,3 +492,9 @@ def test_the_loss_is_the_formula(quant_weight, anchor, beta):
     quantization = (1 + beta) * 3 * reference.quantization_losses(latents, levels, codes).mean()
     near = ((latents - anchors) ** 2).sum(1).mean()
     np.testing.assert_allclose(got.item(), reconstruction + quant_weight * quantization + anchor * near, rtol=1e-5)
+
+
+def test_large_catalogues_get_fewer_epochs_unless_told_otherwise():
+    vectors = curved(3, 400)
+    assert tiny(RQVAE).set_params(epochs=20, max_steps=5, batch_size=100).fit(vectors).training_.epochs == 3
+    assert tiny(RQVAE).set_params(epochs=6, max_steps=None, batch_size=100).fit(vectors).training_.epochs == 6

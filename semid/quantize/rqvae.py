@@ -64,7 +64,7 @@ class RQVAE(Learner):
     levels, codebook_size, dim, whiten, pull, landmarks, balance, refine, seed : see ResidualKMeans
     hidden : width of the decoder's MLP branch
     epochs : passes over the training rows; the best one is kept
-    max_steps : most optimiser steps; large catalogues get fewer epochs for it, but at least 3
+    max_steps : most optimiser steps: large catalogues get fewer epochs, but at least 3; None = no limit
     batch_size, lr, weight_decay : of AdamW, with a one-cycle schedule
     beta : weight of the commitment term (LC-Rec uses the same)
     quant_weight : w above
@@ -99,7 +99,7 @@ class RQVAE(Learner):
         refine: int = 2,
         hidden: int = 512,
         epochs: int = 20,
-        max_steps: int = 600,
+        max_steps: int | None = 600,
         batch_size: int = 1024,
         lr: float = 1e-3,
         weight_decay: float = 0.1,

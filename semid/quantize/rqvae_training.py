@@ -152,7 +152,9 @@ def _run(
         lr=settings.lr,
     )
     batches = max(1, len(rows) // settings.batch_size)
-    epochs = min(settings.epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
+    epochs = settings.epochs
+    if settings.max_steps is not None:
+        epochs = min(epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1)
     best, kept, lowest = copy.deepcopy(module.state_dict()), 0, _error(module, held)
     with bar("train", epochs * batches, unit="step", shown=settings.verbose) as advance:
