@@ -58,10 +58,23 @@ def _fail(message: str, code: int) -> None:
 
 
 class _Ordered(click.Group):
-    """Commands in the order of the work, not of the alphabet; a closed pipe ends them quietly."""
+    """Commands in the order of the work; options of `semid` anywhere; a closed pipe ends it quietly."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options of `semid` itself from behind the command too, where people write them."""
+        end = args.index("--") if "--" in args else len(args)
+        own, rest, words = [], [], iter(args[:end])
+        for word in words:
+            if word == "--threads":
+                own += [word, *[value for value in [next(words, None)] if value is not None]]
+            elif word in ("--quiet", "--verbose", "-v", "-vv") or word.startswith("--threads="):
+                own.append(word)
+            else:
+                rest.append(word)
+        return super().parse_args(ctx, own + rest + args[end:])
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -84,6 +97,8 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     semid fit items.jsonl -o my-sid      learn IDs
     semid show my-sid B004756YJA         look at one
     semid doctor my-sid                  how good are they?
+
+    The options below may also stand behind the command.
     """
     level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     handler = logging.StreamHandler()

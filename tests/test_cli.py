@@ -242,6 +242,9 @@ def test_quiet_silences_all_but_errors_and_v_adds_the_settings(semid, items):
     assert semid("--quiet", "fit", items, "-o", "one", *SMALL).err == ""
     assert 'settings: {"encoder": "lexical"' in semid("-v", "fit", items, "-o", "two", *SMALL).err
     assert semid("--quiet", "encode", "one", "nobody").err != ""
+    assert semid("fit", items, "-o", "three", *SMALL, "--quiet", "--threads", "1").err == ""
+    assert semid("encode", "one", "--threads=1", "i001").code == 0
+    assert semid("encode", "one", "--threads").code == semid("encode", "one", "i001", "--threads", "x").code == 2
 
 
 # ---- looking up
