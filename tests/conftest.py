@@ -1,13 +1,47 @@
-"""For all tests: one BLAS thread each, since the machine's cores are shared, and no deadline for examples."""
+"""For all tests: one BLAS thread each, since the machine's cores are shared, no deadline for examples, and `semid`."""
 
 from __future__ import annotations
 
+import io
 import os
+import sys
+from typing import NamedTuple
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # read when NumPy and torch are first imported, which is after this file
 
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from semid import cli  # noqa: E402
 
 settings.register_profile("semid", deadline=None)
 settings.load_profile("semid")
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def semid(monkeypatch, capsys, tmp_path):
+    """`semid("fit", ...)` as a shell would run it, in an own folder, but in this process."""
+    monkeypatch.chdir(tmp_path)
+    handlers, level = cli.log.handlers[:], cli.log.level
+
+    def run(*arguments: object, stdin: bytes = b"") -> Done:
+        monkeypatch.setattr(sys, "argv", ["semid", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return Done(code, *capsys.readouterr())
+
+    yield run
+    cli.log.handlers[:] = handlers
+    cli.log.setLevel(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import io
 import json
 import os
 import random
@@ -12,12 +11,11 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from semid import artifact, atomic, cli, fitting
+from semid import artifact, atomic, fitting
 from semid.assign.ledger import Ledger
 from semid.embed.lexical import LexicalEncoder
 from semid.quantize.codebooks import Codebooks
@@ -29,34 +27,6 @@ KMEANS = ("--method", "rqkmeans", "--levels", "3", "--codebook-size", "8")
 RQVAE = ("--epochs", "1", "--levels", "3", "--codebook-size", "8")
 BOTH = pytest.mark.parametrize("learner", [KMEANS, RQVAE], ids=["rqkmeans", "rqvae"])
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def semid(monkeypatch, capsys, tmp_path):
-    """`semid("fit", ...)` as a shell would run it, in an own folder, but in this process."""
-    monkeypatch.chdir(tmp_path)
-    handlers, level = cli.log.handlers[:], cli.log.level
-
-    def run(*arguments: object, stdin: bytes = b"") -> Done:
-        monkeypatch.setattr(sys, "argv", ["semid", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Done(code, *capsys.readouterr())
-
-    yield run
-    cli.log.handlers[:] = handlers
-    cli.log.setLevel(level)
 
 
 def catalogue(n_items: int) -> list[dict[str, str]]:
@@ -84,7 +54,7 @@ def check_sound(semid, folder: str, n_items: int) -> SemanticIDTokenizer:
     return ids
 
 
-def check_refused(done: Done, *words: str) -> None:
+def check_refused(done, *words: str) -> None:
     """Exit code 1, one message with these words, and nothing written."""
     assert (done.code, done.out) == (1, ""), done
     assert "Traceback" not in done.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import pty
@@ -16,7 +15,6 @@ import sys
 import termios
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 import numpy as np
@@ -30,34 +28,6 @@ TRAINED = ("--epochs", "1", "--levels", "3", "--codebook-size", "8")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 REPORTS = """n_items n_unique_ids collision_rate raw_collision_rate identical_text_floor moved_items distortion levels
 max_prefix_fanout neighbour_recall sequence_lift"""
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def semid(monkeypatch, capsys, tmp_path):
-    """`semid("fit", ...)` as a shell would run it, in an own folder, but in this process."""
-    monkeypatch.chdir(tmp_path)
-    handlers, level = cli.log.handlers[:], cli.log.level
-
-    def run(*arguments: object, stdin: bytes = b"") -> Done:
-        monkeypatch.setattr(sys, "argv", ["semid", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return Done(code, *capsys.readouterr())
-
-    yield run
-    cli.log.handlers[:] = handlers
-    cli.log.setLevel(level)
 
 
 def catalogue(n_items: int) -> list[dict[str, str]]:

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from semid.assign.lcrec import lcrec_repair, lcrec_sinkhorn
-
-
-def literal_sinkhorn(distances, epsilon, iterations):
-    """The published formulas, a number at a time."""
-    n, size = len(distances), len(distances[0])
-    flat = [value for row in distances for value in row]
-    middle = (max(flat) + min(flat)) / 2
-    half_range = max(flat) - middle + 1e-5
-    plan = [[math.exp(-((value - middle) / half_range) / epsilon) for value in row] for row in distances]
-    total = sum(map(sum, plan))
-    plan = [[value / total for value in row] for row in plan]
-    for _ in range(iterations):
-        plan = [[value / sum(row) / n for value in row] for row in plan]
-        columns = [sum(row[k] for row in plan) for k in range(size)]
-        plan = [[row[k] / columns[k] / size for k in range(size)] for row in plan]
-    return np.array([[value * n for value in row] for row in plan])
+from semid.quantize import reference
 
 
 def literal_repair(latents, codes, codebooks, rounds):
@@ -40,7 +23,7 @@ def literal_repair(latents, codes, codebooks, rounds):
             prefix = sum(codebooks[level][codes[rows, level]] for level in range(len(codebooks) - 1))
             left = latents[rows] - prefix
             distances = ((left[:, None] - codebooks[-1]) ** 2).sum(axis=2)
-            codes[rows, -1] = literal_sinkhorn(distances.tolist(), 0.003, 50).argmax(axis=1)
+            codes[rows, -1] = reference.lcrec_sinkhorn(distances.tolist(), 0.003, 50).argmax(axis=1)
     return codes
 
 
@@ -58,7 +41,7 @@ def crowded_catalogue(seed):
 @pytest.mark.parametrize("shape", [(2, 5), (7, 4), (5, 5), (1, 3)])
 def test_the_plan_equals_the_literal_formula(shape, epsilon):
     distances = np.random.default_rng(0).random(shape) * 3
-    expected = literal_sinkhorn(distances.tolist(), epsilon, 50)
+    expected = reference.lcrec_sinkhorn(distances.tolist(), epsilon, 50)
     np.testing.assert_allclose(lcrec_sinkhorn(distances, epsilon, 50), expected, rtol=1e-9, atol=1e-9)
 
 

@@ -5,12 +5,13 @@ Slow on purpose. It is the oracle of the tests and the place to read first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
+__all__ = ["lcrec_sinkhorn", "lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
 
 
 def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.floating]) -> int:
@@ -61,6 +62,25 @@ def sinkhorn(distances: npt.NDArray[np.floating], epsilon: float, rounds: int) -
         rows = -np.logaddexp.reduce(scaled + columns, axis=1) - np.log(batch)
         columns = -np.logaddexp.reduce(scaled + rows[:, None], axis=0) - np.log(codes)
     return np.exp(scaled + rows[:, None] + columns)
+
+
+def lcrec_sinkhorn(distances: Sequence[Sequence[float]], epsilon: float, rounds: int) -> npt.NDArray[np.float64]:
+    """LC-Rec's own form, a number at a time: centred distances, then rows and columns scaled in turn. [B, K]
+
+    d' = (d - mid) / (half-range + 1e-5) over the whole matrix; ends on the columns; the result is B times the plan.
+    """
+    n, size = len(distances), len(distances[0])
+    flat = [value for row in distances for value in row]
+    middle = (max(flat) + min(flat)) / 2
+    half_range = max(flat) - middle + 1e-5
+    plan = [[math.exp(-((value - middle) / half_range) / epsilon) for value in row] for row in distances]
+    total = sum(map(sum, plan))
+    plan = [[value / total for value in row] for row in plan]
+    for _ in range(rounds):
+        plan = [[value / sum(row) / n for value in row] for row in plan]
+        columns = [sum(row[k] for row in plan) for k in range(size)]
+        plan = [[row[k] / columns[k] / size for k in range(size)] for row in plan]
+    return np.array([[value * n for value in row] for row in plan])
 
 
 def quantization_losses(
