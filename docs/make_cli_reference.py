@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name("cli.md")
 WIDTH = 100
 HEAD = """# Command line
 
-<!-- made by docs/make_cli_reference.py: change the help texts in semid/cli.py, then run it again -->
+<!-- made by docs/make_cli_reference.py: change the help texts in semid/cli, then run it again -->
 
 Results go to standard output, everything else to standard error; a progress bar is shown only on a terminal.
 Commands that read print JSON with `--json`; `-` means standard input. Exit codes:

@@ -220,6 +220,12 @@ class SemanticIDTokenizer:
         """K of each level."""
         return tuple(self.vocabulary.sizes)
 
+    @property
+    def base(self) -> int | None:
+        """Token id of the first code in the language model that the artefact lies beside; None if in none."""
+        base = self.provenance.get("base")
+        return base if type(base) is int and base >= 0 else None
+
     def encode(self, item_ids: str | Iterable[str]) -> npt.NDArray[np.uint16]:
         """Codes of items: uint16 [M, L], or [L] for a single id.
 

@@ -35,10 +35,13 @@ FLOORS = [
     *under("semid", "grammar", "vocabulary"),
     *under("semid", "atomic", "tensors", "manifest", "artifact"),
     *under("semid", "neighbours", "quality", "evaluate", "advice"),
+    *under("semid", "token_block", "filters", "trie"),
     *under("semid", "config", "fitting", "hub", "tokenizer"),
     *under("semid.kernels", ""),
-    *under("semid.tokenizer_exports", "files", ""),
-    *under("semid", "judging", "show", "cli", "__main__", ""),
+    *under("semid.tokenizer_exports", "files", "trie_tensors", ""),
+    *under("semid", "judging", "show"),
+    *under("semid.cli", "group", "learn", "look", "judge", ""),
+    *under("semid", "__main__", ""),
 ]
 FLOOR = {name: floor for floor, name in enumerate(FLOORS)}
 
@@ -47,7 +50,10 @@ HEAVY = {
     "sklearn", "torch", "tqdm", "transformers", "triton",
 }  # fmt: skip
 # Modules that are torch through and through; everybody else imports them inside a function.
-ALL_TORCH = {"semid.quantize.lcrec_training", "semid.quantize.rqvae_training", "semid.quantize.torch_backend"}
+ALL_TORCH = {
+    "semid.quantize.lcrec_training", "semid.quantize.rqvae_training", "semid.quantize.torch_backend",
+    "semid.tokenizer_exports.trie_tensors",
+}  # fmt: skip
 
 
 def module_files() -> dict[str, Path]:

@@ -1,0 +1,17 @@
+"""The command line. Each command reads its input, calls one thing, prints; the work is elsewhere.
+
+`group.py` holds what all commands share, the other files hold the commands. Heavy imports happen inside the
+commands, so `semid --help` is quick.
+"""
+
+from __future__ import annotations
+
+from semid.cli.group import cli, log, main
+from semid.cli.judge import doctor, info, verify
+from semid.cli.learn import fit
+from semid.cli.look import decode, encode, show
+
+__all__ = ["cli", "log", "main"]
+
+for command in (fit, show, encode, decode, doctor, verify, info):
+    cli.add_command(command)

@@ -1,0 +1,86 @@
+"""semid show, encode, decode: looking at IDs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semid.cli.group import cell, folder_argument, json_option, open_ids, print_json, words
+
+
+@click.command()
+@folder_argument
+@click.argument("items", metavar="ITEM...", nargs=-1, required=True)
+@click.option("--neighbours", default=5, show_default=True, type=click.IntRange(0), help="How many to list.")
+@json_option
+def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -> None:
+    """Show items: their ID, text, and the items nearest by ID.
+
+    \b
+    Examples:
+      semid show my-sid B004756YJA
+      semid show my-sid B004756YJA B004ZT0SSG --json
+    """
+    from semid.show import describe, describe_lines
+
+    ids = open_ids(folder)
+    described = [describe(ids, item_id, neighbours) for item_id in words(items)]
+    if as_json:
+        print_json(described)
+    else:
+        click.echo("\n\n".join("\n".join(describe_lines(one)) for one in described))
+
+
+@click.command()
+@folder_argument
+@click.argument("items", metavar="ITEM...|-", nargs=-1, required=True)
+@json_option
+def encode(folder: Path, items: tuple[str, ...], as_json: bool) -> None:
+    """Item ids to semantic IDs; - reads ids from standard input, one a line.
+
+    \b
+    Examples:
+      semid encode my-sid B004756YJA
+      cut -f1 purchases.tsv | semid encode my-sid -
+    """
+    ids, wanted = open_ids(folder), words(items)
+    codes = ids.encode(wanted)
+    tokens = ids.vocabulary.texts(codes)
+    if as_json:
+        print_json(
+            [
+                {"item_id": item_id, "tokens": text, "codes": row}
+                for item_id, text, row in zip(wanted, tokens, codes.tolist(), strict=True)
+            ]
+        )
+    else:
+        click.echo("\n".join(f"{cell(item_id)}\t{text}" for item_id, text in zip(wanted, tokens, strict=True)))
+
+
+@click.command()
+@folder_argument
+@click.argument("texts", metavar="'TOKENS'...|-", nargs=-1, required=True)
+@json_option
+def decode(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
+    """Semantic IDs to item ids. Finds IDs inside any text; reports unknown and partial ones, never guesses.
+
+    Prints one line per ID: the ID, the item, and what is wrong with it, if anything.
+
+    \b
+    Examples:
+      semid decode my-sid '<s_a_183><s_b_70><s_c_232><s_d_6>'
+      semid decode my-sid - < model_output.txt
+    """
+    from dataclasses import asdict
+
+    ids = open_ids(folder)
+    found = [one for text in words(texts) for one in ids.parse(text)]
+    if as_json:
+        print_json([asdict(one) for one in found])
+    else:
+        for one in found:
+            note = "retired" if one.retired else one.problem
+            click.echo("\t".join(map(cell, filter(None, [one.text, one.item_id or "-", note]))))
+    if not found:
+        raise click.ClickException("no semantic ID in the text.")

@@ -1,0 +1,89 @@
+"""Filters of generation: which items are admitted, told from an interval of ranks.
+
+The rank of an item is its place in the catalogue sorted by codes (`trie.py`); below every node of the trie
+lies an interval of ranks. `counts[r]` admitted items stand before rank r, so an interval holds an admitted one
+exactly if the counts at its ends differ. A request's own few bans are a sorted list beside that sum, so they
+cost nothing that grows with the catalogue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError
+
+__all__ = ["Chosen", "Filter"]
+
+Chosen = Iterable[str] | Iterable[int] | npt.NDArray[np.bool_]  # item ids, rows, or one bool a row
+FEW = 4096  # bans kept as a list; more of them go into the counts
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """Admits some of N ranks; made by `Trie.filter`.
+
+    >>> Filter(5).narrowed(None, np.array([0, 1])).admits(np.array([0, 0]), np.array([2, 3])).tolist()
+    [False, True]
+    """
+
+    n_items: int
+    counts: npt.NDArray[np.int32] | None = None  # (N + 1,) - admitted ranks before each; None: all are admitted
+    banned: npt.NDArray[np.int64] | None = None  # distinct, ascending, admitted by `counts`; None: no more bans
+
+    @cached_property
+    def n_admitted(self) -> int:
+        """How many items can be generated."""
+        by_counts = self.n_items if self.counts is None else int(self.counts[-1])
+        return by_counts - (0 if self.banned is None else len(self.banned))
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """bool [N]: which ranks are admitted."""
+        mask = np.ones(self.n_items, np.bool_) if self.counts is None else np.diff(self.counts) > 0
+        if self.banned is not None:
+            mask[self.banned] = False
+        return mask
+
+    def narrowed(self, only: npt.NDArray[np.int64] | None, without: npt.NDArray[np.int64] | None) -> Filter:
+        """This filter with all but the ranks `only` and with the ranks `without` banned; both distinct, ascending.
+
+        ConfigError if that leaves nothing.
+        """
+        if only is None and (without is None or len(without) <= FEW):
+            narrower = Filter(self.n_items, self.counts, self._more_banned(without))
+        else:
+            mask = self.mask()
+            if only is not None:
+                kept = np.zeros_like(mask)
+                kept[only] = True
+                mask &= kept
+            if without is not None:
+                mask[without] = False
+            counts = np.zeros(self.n_items + 1, np.int32)
+            np.cumsum(mask, out=counts[1:])
+            narrower = Filter(self.n_items, counts)
+        if not narrower.n_admitted:
+            raise ConfigError(
+                f"the filter bans all {self.n_items} items, so nothing could be generated. Admit at least one."
+            )
+        return narrower
+
+    def _more_banned(self, ranks: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64] | None:
+        if ranks is None or not len(ranks):
+            return self.banned
+        if self.counts is not None:  # a rank is subtracted once: not if the counts leave it out already
+            ranks = ranks[self.counts[ranks + 1] > self.counts[ranks]]
+        return ranks if self.banned is None else np.union1d(self.banned, ranks)
+
+    def admits(
+        self, start: npt.NDArray[np.integer], stop: npt.NDArray[np.integer]
+    ) -> npt.NDArray[np.bool_]:
+        """bool, of the arguments' shape: does start:stop hold an admitted rank?"""
+        admitted = stop - start if self.counts is None else self.counts[stop] - self.counts[start]
+        if self.banned is not None:
+            admitted = admitted - (np.searchsorted(self.banned, stop) - np.searchsorted(self.banned, start))
+        return admitted > 0
