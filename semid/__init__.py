@@ -21,12 +21,18 @@ if TYPE_CHECKING:
     from semid.evaluate import evaluate
     from semid.interactions import read_interactions
     from semid.tokenizer import SemanticIDTokenizer
+    from semid.tokenizer_exports.beam import generate_items
+    from semid.tokenizer_exports.huggingface import extend
+    from semid.trie import Trie
 
 _HOME = {
     "SemanticIDConfig": "semid.config",
     "SemanticIDTokenizer": "semid.tokenizer",
+    "Trie": "semid.trie",
     "embed": "semid.embed",
     "evaluate": "semid.evaluate",
+    "extend": "semid.tokenizer_exports.huggingface",
+    "generate_items": "semid.tokenizer_exports.beam",
     "read_interactions": "semid.interactions",
     "read_items": "semid.catalog",
 }
@@ -34,9 +40,12 @@ _HOME = {
 __all__ = [
     "SemanticIDConfig",
     "SemanticIDTokenizer",
+    "Trie",
     "__version__",
     "embed",
     "evaluate",
+    "extend",
+    "generate_items",
     "read_interactions",
     "read_items",
 ]

@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.errors import ConfigError
+from semid.errors import ConfigError, InputError
 
-__all__ = ["Chosen", "Filter"]
+if TYPE_CHECKING:
+    from semid.assign.ledger import Ledger
+
+__all__ = ["Chosen", "Filter", "chosen_rows"]
 
 Chosen = Iterable[str] | Iterable[int] | npt.NDArray[np.bool_]  # item ids, rows, or one bool a row
 FEW = 4096  # bans kept as a list; more of them go into the counts
@@ -53,8 +57,9 @@ class Filter:
 
         ConfigError if that leaves nothing.
         """
-        if only is None and (without is None or len(without) <= FEW):
-            narrower = Filter(self.n_items, self.counts, self._more_banned(without))
+        banned = self._more_banned(without) if only is None else None
+        if only is None and (banned is None or len(banned) <= FEW):
+            narrower = Filter(self.n_items, self.counts, banned)
         else:
             mask = self.mask()
             if only is not None:
@@ -79,11 +84,45 @@ class Filter:
             ranks = ranks[self.counts[ranks + 1] > self.counts[ranks]]
         return ranks if self.banned is None else np.union1d(self.banned, ranks)
 
-    def admits(
-        self, start: npt.NDArray[np.integer], stop: npt.NDArray[np.integer]
-    ) -> npt.NDArray[np.bool_]:
+    def admits(self, start: npt.NDArray[np.integer], stop: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """bool, of the arguments' shape: does start:stop hold an admitted rank?"""
         admitted = stop - start if self.counts is None else self.counts[stop] - self.counts[start]
         if self.banned is not None:
             admitted = admitted - (np.searchsorted(self.banned, stop) - np.searchsorted(self.banned, start))
         return admitted > 0
+
+
+def chosen_rows(items: Chosen, n_rows: int, ledger: Ledger | None, name: str) -> npt.NDArray[np.int64]:
+    """Rows of a table of items, chosen by ids, by rows, or by bool [n_rows]; `name` is the argument, for errors.
+
+    Raises
+    ------
+    InputError
+        None of the three, or rows that the table has not.
+    UnknownIDError
+        An id that the table has not.
+    ConfigError
+        Ids, and no ledger that knows them.
+
+    >>> chosen_rows(np.array([True, False, True]), 3, None, "only").tolist()
+    [0, 2]
+    """
+    if isinstance(items, str):
+        items = [items]
+    if not isinstance(items, Iterable) or (isinstance(items, np.ndarray) and items.ndim != 1):
+        raise InputError(f"{name}={items!r:.80} should be item ids, rows, or bool [{n_rows}].")
+    items = items if isinstance(items, np.ndarray) else list(items)
+    if len(items) and all(isinstance(item, str) for item in items):
+        if ledger is None:
+            raise ConfigError(f"{name}: this trie was made from codes and knows no item ids. Give rows.")
+        return ledger.rows_of(items)
+    rows = np.asarray(items) if len(items) else np.zeros(0, np.int64)
+    if rows.dtype == np.bool_:
+        if rows.shape != (n_rows,):
+            raise InputError(f"{name}: shape={rows.shape} should be [{n_rows}], one bool an item.")
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise InputError(f"{name}: should be item ids, rows, or bool [{n_rows}].")
+    if len(rows) and (rows.min() < 0 or rows.max() >= n_rows):
+        raise InputError(f"{name}: rows {rows.min()}..{rows.max()} should be inside 0..{n_rows - 1}.")
+    return rows.astype(np.int64)

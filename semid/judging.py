@@ -51,17 +51,22 @@ def verify(folder: Path) -> tuple[list[str], str]:
     try:
         ids = SemanticIDTokenizer.from_pretrained(folder)
         problems += [f"{folder}: {problem}" for problem in ids.ledger.check(ids.sizes)]
-        books = ids.codebooks
-        if books.sizes != ids.sizes:
-            problems.append(f"{folder}: codebooks of {books.sizes} codes, a vocabulary of {ids.sizes}. Run semid fit.")
-        for level, centroids in enumerate(books.levels):
-            if not np.array_equal(centroids, centroids.astype(np.float16)):
-                problems.append(f"{folder}: codebook {level} is not on the float16 grid. Run semid fit again.")
+        problems += [f"{folder}: {problem}" for problem in _wrong_codebooks(ids)] if ids.is_learnt else []
     except (ArtifactError, KeyError) as error:
         if str(error) not in problems:
             problems.append(str(error))
         return problems, ""
     return problems, artifact.load(folder).fingerprint
+
+
+def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:
+    books, problems = ids.codebooks, []
+    if books.sizes != ids.sizes:
+        problems.append(f"codebooks of {books.sizes} codes, a vocabulary of {ids.sizes}. Run semid fit.")
+    for level, centroids in enumerate(books.levels):
+        if not np.array_equal(centroids, centroids.astype(np.float16)):
+            problems.append(f"codebook {level} is not on the float16 grid. Run semid fit again.")
+    return problems
 
 
 def _histories(interactions: str | Path | None, item_ids) -> Histories | None:

@@ -65,8 +65,9 @@ def describe_lines(item: dict[str, Any]) -> list[str]:
 
 def artefact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
     """What an artefact is."""
-    config = ids.config.to_dict()
-    settings = ", ".join(f"{name}={value}" for name, value in config.items() if value is not None)
+    settings = f"none: imported from {ids.imported_from}"
+    if ids.config is not None:
+        settings = ", ".join(f"{name}={value}" for name, value in ids.config.to_dict().items() if value is not None)
     _, encoder = ids._encoder_state
     return {
         "items": f"{len(ids):,} ({int(ids.ledger.live.sum()):,} live)",

@@ -54,7 +54,7 @@ def find_base(vocabulary: Vocabulary, tokenizer: TokenTable) -> int:
     # A tokenizer with an unknown token gives its id for a token that it lacks: ask for the name back.
     missing = [token for token, i in zip(tokens, ids, strict=True) if i is None or next(named) != token]
     if missing:
-        shown = ", ".join(map(repr, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        shown = ", ".join(map(repr, missing[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise ConfigError(f"the tokenizer lacks {len(missing)} of the {len(tokens)} tokens of the IDs: {shown}. {ADD}")
     base = ids[0]
     for place, (token, token_id) in enumerate(zip(tokens, ids, strict=True)):

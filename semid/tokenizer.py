@@ -25,7 +25,8 @@ from semid.assign.ledger import Ledger
 from semid.config import SemanticIDConfig
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.strings import PackedStrings
-from semid.vocabulary import Vocabulary
+from semid.token_block import TokenTable, find_base
+from semid.vocabulary import Found, Vocabulary
 
 if TYPE_CHECKING:
     from semid.catalog import Items
@@ -37,12 +38,15 @@ __all__ = ["Parsed", "SemanticIDTokenizer"]
 
 KIND = "semantic-id tokenizer"
 ENCODER = "item_encoder."
+LEARN = "Learn IDs with: semid fit items.jsonl -o DIR"
+UNLEARNT = "none"  # the encoder's kind, where IDs come from elsewhere: no config, encoder or codebooks then
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """One ID, or one attempt at an ID, found in a text: `text == whole[start:end]`.
 
+    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
     `item_id` is None where no item has the ID or it is malformed, and then `problem` says so.
     """
 
@@ -68,10 +72,10 @@ class SemanticIDTokenizer:
     def __init__(
         self,
         *,
-        config: SemanticIDConfig,
+        config: SemanticIDConfig | None,
         vocabulary: Vocabulary,
         ledger: Ledger,
-        codebooks: Codebooks | Callable[[], Codebooks],
+        codebooks: Codebooks | Callable[[], Codebooks] | None,
         encoder_state: tuple[dict[str, np.ndarray], dict[str, Any]],
         texts: PackedStrings | None,
         provenance: dict[str, Any],
@@ -126,7 +130,7 @@ class SemanticIDTokenizer:
 
         Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artefact.
         """
-        arrays = dict(self.codebooks.arrays())
+        arrays = dict(self.codebooks.arrays()) if self.is_learnt else {}
         arrays |= self.ledger.arrays()
         encoder_arrays, encoder_meta = self._encoder_state
         arrays |= {ENCODER + name: array for name, array in encoder_arrays.items()}
@@ -134,7 +138,8 @@ class SemanticIDTokenizer:
             arrays |= {"text.data": self.texts.data, "text.offsets": self.texts.offsets}
         manifest = {
             "kind": KIND,
-            "config": self.config.to_dict() | {"device": "auto"},  # where it was learnt is not what was learnt
+            # Where it was learnt is not what was learnt.
+            "config": None if self.config is None else self.config.to_dict() | {"device": "auto"},
             "encoder": encoder_meta,
             "vocabulary": self.vocabulary.to_dict(),
             "counts": {"items": len(self), "live": int(self.ledger.live.sum())},
@@ -181,16 +186,18 @@ class SemanticIDTokenizer:
 
             return Codebooks.from_arrays(arrays)
 
+        learnt = manifest["encoder"]["kind"] != UNLEARNT
         encoder_arrays = {name[len(ENCODER) :]: arrays[name] for name in arrays if name.startswith(ENCODER)}
         texts = PackedStrings(arrays["text.data"], arrays["text.offsets"]) if "text.data" in arrays else None
+        provenance = manifest.get("provenance")  # no checksum guards it
         return cls(
-            config=SemanticIDConfig.from_dict(manifest["config"]),
+            config=SemanticIDConfig.from_dict(manifest["config"]) if learnt else None,
             vocabulary=vocabulary,
             ledger=ledger,
-            codebooks=codebooks,
+            codebooks=codebooks if learnt else None,
             encoder_state=(encoder_arrays, manifest["encoder"]),
             texts=texts,
-            provenance=manifest.get("provenance", {}),
+            provenance=provenance if isinstance(provenance, dict) else {},
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
@@ -255,9 +262,37 @@ class SemanticIDTokenizer:
         rows = self.ledger.rows_of_codes(codes)
         return [None if row < 0 else self.ledger.item_ids[row] for row in rows.tolist()]
 
-    def parse(self, text: str) -> list[Parsed]:
-        """Every ID in a text, in order, with its item; malformed and unknown IDs are reported, never guessed."""
-        found = self.vocabulary.find(text)
+    def parse(
+        self,
+        text_or_token_ids: str | Sequence[int] | npt.NDArray[np.integer],
+        *,
+        base: int | None = None,
+        tokenizer: TokenTable | None = None,
+    ) -> list[Parsed]:
+        """Every ID in a text or in token ids, in order, with its item.
+
+        Malformed and unknown IDs are reported, never guessed. Prefer the ids that a model generated to their
+        text: some tokenizers write blanks between tokens, or drop some, when they decode.
+
+        Parameters
+        ----------
+        text_or_token_ids
+            Token ids are one sequence: a list, an array or a tensor [T]. `start` and `end` are then places in it.
+        base, tokenizer
+            For token ids: the id of the first code, or the language model's tokenizer, which is searched for
+            all tokens at every call. With neither, the one that `semid extend` noted in the artefact.
+
+        Raises
+        ------
+        ConfigError
+            Token ids, and it is not known where the tokens of the IDs begin; or `tokenizer` lacks them.
+        InputError
+            Neither a text nor one sequence of integers.
+        """
+        if isinstance(text_or_token_ids, str):
+            found = self.vocabulary.find(text_or_token_ids)
+        else:
+            found = self._find_token_ids(text_or_token_ids, base, tokenizer)
         whole = [attempt.codes for attempt in found if attempt.codes is not None]
         rows = iter(self.ledger.rows_of_codes(np.array(whole, np.int64)).tolist() if whole else [])
         parsed = []
@@ -271,11 +306,25 @@ class SemanticIDTokenizer:
                     attempt.text,
                     attempt.codes,
                     self.ledger.item_ids[row] if known else None,
-                    known and not bool(self.ledger.live[row]),
+                    known and bool(self.ledger.retired_in[row]),
                     attempt.problem or (None if known else "no item has this ID"),
                 )
             )
         return parsed
+
+    def _find_token_ids(
+        self, token_ids: Sequence[int] | npt.NDArray[np.integer], base: int | None, tokenizer: TokenTable | None
+    ) -> list[Found]:
+        if base is None:
+            base = self.base if tokenizer is None else find_base(self.vocabulary, tokenizer)
+        if base is None:
+            raise ConfigError(
+                "token ids can be read only if it is known where the tokens of the IDs begin. "
+                "Give tokenizer= (extended with semid extend) or base=."
+            )
+        if not isinstance(token_ids, np.ndarray) and hasattr(token_ids, "tolist"):  # a tensor, without importing torch
+            token_ids = token_ids.tolist()
+        return self.vocabulary.find_token_ids(token_ids, base)
 
     def _codes_of(self, text: str) -> Sequence[int]:
         """Codes of a text that is one ID; otherwise codes that no item has."""
@@ -286,16 +335,42 @@ class SemanticIDTokenizer:
 
     # ---- computing
 
+    @property
+    def is_learnt(self) -> bool:
+        """Whether these IDs were learnt here; imported ones have neither codebooks nor an encoder nor a config."""
+        return self._codebooks is not None
+
     @cached_property
     def codebooks(self) -> Codebooks:
-        """The codebooks, read from the artefact when first asked for."""
+        """The codebooks, read from the artefact when first asked for; ConfigError if the IDs were imported."""
+        if self._codebooks is None:
+            raise ConfigError(
+                f"These IDs were imported from {self.imported_from}, which says what codes each item has and no more: "
+                f"there are no codebooks. {LEARN}"
+            )
         return self._codebooks() if callable(self._codebooks) else self._codebooks
 
+    @property
+    def imported_from(self) -> str | None:
+        """The name of the file that IDs which were not learnt here come from; None for learnt ones."""
+        if self.is_learnt:
+            return None
+        name = self.provenance.get("imported_from")
+        return name if isinstance(name, str) else "elsewhere"
+
     def embed(self, items: Items, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Vectors of items, float32 [N, D], by the encoder that the IDs were learnt with."""
+        """Vectors of items, float32 [N, D], by the encoder that the IDs were learnt with.
+
+        Raises ConfigError if that was not an encoder of semid, or if the IDs were imported.
+        """
         from semid.embed import encoder_from_state
 
         arrays, meta = self._encoder_state
+        if not self.is_learnt:
+            raise ConfigError(
+                f"These IDs were imported from {self.imported_from}, which does not say how items become vectors: "
+                f"there is no encoder. {LEARN}"
+            )
         if meta["kind"] == "vectors":
             raise ConfigError(
                 "These IDs were learnt from ready vectors, so semid cannot embed new items. "
@@ -304,7 +379,10 @@ class SemanticIDTokenizer:
         return encoder_from_state(arrays, meta).transform(items, progress=progress)
 
     def encode_vectors(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
-        """Nearest codes of vectors [N, D]: int32 [N, L]. Not IDs: they may belong to other items."""
+        """Nearest codes of vectors [N, D]: int32 [N, L]. Not IDs: they may belong to other items.
+
+        Raises ConfigError if the IDs were imported.
+        """
         return self.codebooks.encode(np.asarray(vectors))
 
     def quality(
@@ -324,7 +402,7 @@ class SemanticIDTokenizer:
         from semid.quality import Distortion
 
         distortion = raw_codes = None
-        if vectors is not None:
+        if vectors is not None and self.is_learnt:
             raw_codes = self.encode_vectors(vectors)
             distortion = Distortion.of(
                 vectors, final=self.codebooks.reconstruct(self.codes), raw=self.codebooks.reconstruct(raw_codes)

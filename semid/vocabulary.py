@@ -11,8 +11,9 @@ tokenizers (`tokenizer_exports`). N items, L levels, K codes in a level.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -34,6 +35,7 @@ UNKNOWN, BEGIN, END = -1, -2, -3  # "levels" of pieces that are no code of this 
 class Found:
     """One ID, or one attempt at an ID, in a text: `text == whole[start:end]`.
 
+    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
     Exactly one of `codes` (the ID is well formed) and `problem` (why it is not) is there.
     """
 
@@ -224,17 +226,44 @@ class Vocabulary:
         or repeated level, a code out of range or one written otherwise (`<s_a_012>`) is reported whole with
         the problem. Takes time linear in the text, whatever it is.
         """
-        found: list[Found] = []
-        attempt: list[_Piece] = []
-        for match in self._scanner.finditer(text):
-            piece = self._piece(match)
-            if attempt and _starts_anew(attempt[-1], piece, text):
-                found.append(self._judge(attempt, text))
-                attempt = []
-            attempt.append(piece)
-        if attempt:
-            found.append(self._judge(attempt, text))
-        return found
+        pieces = map(self._piece, self._scanner.finditer(text))
+        attempts = _attempts(pieces, lambda start, end: not text[start:end].strip(" \t"))
+        return [self._judge(attempt, text[attempt[0].start : attempt[-1].end]) for attempt in attempts]
+
+    def find_token_ids(self, token_ids: Sequence[int] | npt.NDArray[np.integer], base: int) -> list[Found]:
+        """Every ID in token ids int [T], and every attempt at one: `find` without the detour over text.
+
+        All ids outside the block are text; nothing at all may stand between the tokens of an ID. InputError if
+        it is not one row of integers.
+
+        >>> [found.codes for found in Vocabulary([4, 2]).find_token_ids([7, 103, 105, 7, 100], base=100)]
+        [(3, 1), None]
+        """
+        try:
+            places = np.asarray(token_ids)
+        except ValueError:  # rows of unequal length
+            raise InputError("token_ids: should be integers [T], one sequence. Take each row by itself.") from None
+        if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+            raise InputError(
+                f"token_ids: shape={places.shape} dtype={places.dtype} should be integers [T], one sequence. "
+                "Take each row by itself."
+            )
+        places = places.astype(np.int64) - base
+        words = self.tokens
+        return [
+            self._judge(attempt, "".join(words[place] for place in places[attempt[0].start : attempt[-1].end].tolist()))
+            for attempt in _attempts(self._block_pieces(places), operator.eq)
+        ]
+
+    def _block_pieces(self, places: npt.NDArray[np.int64]) -> Iterator[_Piece]:
+        """The tokens of the block among places int64 [T], which count from the first code; the rest is text."""
+        starts = np.flatnonzero((places >= 0) & (places < len(self)))
+        levels = np.searchsorted(self.offsets, places[starts], side="right") - 1
+        codes = places[starts] - self.offsets[levels]
+        markers = [level for level, marker in ((BEGIN, self.begin), (END, self.end)) if marker]
+        for start, level, code in zip(starts.tolist(), levels.tolist(), codes.tolist(), strict=True):
+            place = (level, code) if level < self.n_levels else (markers[code], 0)
+            yield _Piece(start, start + 1, *place, None)
 
     @cached_property
     def _scanner(self) -> re.Pattern[str]:
@@ -271,12 +300,11 @@ class Vocabulary:
         return _Piece(match.start(), match.end(), level, -1, problem)
 
     def _judge(self, attempt: list[_Piece], text: str) -> Found:
-        start, end = attempt[0].start, attempt[-1].end
         codes = [piece for piece in attempt if piece.level > BEGIN]
         problem = next((piece.problem for piece in codes if piece.problem), None)
         problem = problem or self._disorder([piece.level for piece in codes])
         good = None if problem else tuple(piece.code for piece in codes)
-        return Found(start, end, good, text[start:end], problem)
+        return Found(attempt[0].start, attempt[-1].end, good, text, problem)
 
     def _disorder(self, levels: list[int]) -> str | None:
         for due, level in enumerate(levels[: self.n_levels]):
@@ -295,10 +323,19 @@ class Vocabulary:
                 raise ConfigError(f"{name}={marker!r} should not start like another token. Choose another.")
 
 
-def _starts_anew(last: _Piece, piece: _Piece, text: str) -> bool:
-    if last.level == END or piece.level == BEGIN or (piece.level == 0 and last.level != BEGIN):
-        return True
-    return last.end != piece.start and bool(text[last.end : piece.start].strip(" \t"))
+def _attempts(pieces: Iterable[_Piece], adjoin: Callable[[int, int], bool]) -> Iterator[list[_Piece]]:
+    """Pieces in order, grouped into attempts at an ID; `adjoin` tells whether what lies between two may lie there."""
+    attempt: list[_Piece] = []
+    for piece in pieces:
+        if attempt:
+            last = attempt[-1]
+            anew = last.level == END or piece.level == BEGIN or (piece.level == 0 and last.level != BEGIN)
+            if anew or not adjoin(last.end, piece.start):
+                yield attempt
+                attempt = []
+        attempt.append(piece)
+    if attempt:
+        yield attempt
 
 
 def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:

@@ -35,12 +35,18 @@ FLOORS = [
     *under("semid", "grammar", "vocabulary"),
     *under("semid", "atomic", "tensors", "manifest", "artifact"),
     *under("semid", "neighbours", "quality", "evaluate", "advice"),
-    *under("semid", "token_block", "filters", "trie"),
+    *under("semid", "token_block", "filters", "trie_file", "trie"),
     *under("semid", "config", "fitting", "hub", "tokenizer"),
     *under("semid.kernels", ""),
-    *under("semid.tokenizer_exports", "files", "trie_tensors", ""),
+    *under("semid.tokenizer_exports", "files", "importing", "live_items", "json_catalogues", "parquet_table"),
+    *under("semid.tokenizer_exports", "grammar_export", "static_layout", "exporting"),
+    *under("semid.tokenizer_exports", "tokens", "rows", "row_report", "huggingface", "freeze"),
+    *under("semid.tokenizer_exports", "shards", "model_layout", "folder_files", "staging", "checkpoint"),
+    *under("semid.tokenizer_exports", "trie_tensors", "constraint", "logits"),
+    *under("semid.tokenizer_exports", "head", "prompts", "tree_attention", "repeated_cache", "beam_methods", "beam"),
+    *under("semid.tokenizer_exports", "serving", "batch_masks", "vllm", "sglang", ""),
     *under("semid", "judging", "show"),
-    *under("semid.cli", "group", "learn", "look", "judge", ""),
+    *under("semid.cli", "group", "learn", "look", "llm", "judge", ""),
     *under("semid", "__main__", ""),
 ]
 FLOOR = {name: floor for floor, name in enumerate(FLOORS)}
@@ -51,9 +57,12 @@ HEAVY = {
 }  # fmt: skip
 # Modules that are torch through and through; everybody else imports them inside a function.
 ALL_TORCH = {
-    "semid.quantize.lcrec_training", "semid.quantize.rqvae_training", "semid.quantize.torch_backend",
-    "semid.tokenizer_exports.trie_tensors",
-}  # fmt: skip
+    "semid.quantize.lcrec_training",
+    "semid.quantize.rqvae_training",
+    "semid.quantize.torch_backend",
+    *under("semid.tokenizer_exports", "batch_masks", "beam", "beam_methods", "constraint", "head", "logits", "prompts"),
+    *under("semid.tokenizer_exports", "repeated_cache", "sglang", "tree_attention", "trie_tensors", "vllm"),
+}
 
 
 def module_files() -> dict[str, Path]:

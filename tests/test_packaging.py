@@ -47,9 +47,12 @@ def test_public_names_are_pinned():
     assert semid.__all__ == [
         "SemanticIDConfig",
         "SemanticIDTokenizer",
+        "Trie",
         "__version__",
         "embed",
         "evaluate",
+        "extend",
+        "generate_items",
         "read_interactions",
         "read_items",
     ]

@@ -26,7 +26,7 @@ blocks = tool("run_blocks")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["README.md", "docs/quickstart.md"])
+@pytest.mark.parametrize("path", ["README.md", "docs/quickstart.md", "docs/language-models.md"])
 def test_a_page_shows_what_its_blocks_print(path):
     page = blocks.run_page(ROOT / path)
     assert blocks.BLOCK.search(page.text)

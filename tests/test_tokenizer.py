@@ -133,16 +133,20 @@ def test_an_unknown_item_names_near_ones(ids):
 # ---- parse
 
 
-def test_parse_reports_whole_partial_unknown_and_retired_ids(ids):
-    retired = SemanticIDTokenizer(
+def with_ledger(ids, ledger, provenance=None):
+    return SemanticIDTokenizer(
         config=ids.config,
         vocabulary=ids.vocabulary,
-        ledger=ids.ledger.retire(["i002"]),
+        ledger=ledger,
         codebooks=ids.codebooks,
         encoder_state=ids._encoder_state,
         texts=ids.texts,
-        provenance=ids.provenance,
+        provenance=ids.provenance if provenance is None else provenance,
     )
+
+
+def test_parse_reports_whole_partial_unknown_and_retired_ids(ids):
+    retired = with_ledger(ids, ids.ledger.retire(["i002"]))
     free = next(c for c in np.ndindex(8, 8, 8) if list(c) not in ids.codes.tolist())
     unknown = ids.vocabulary.text(free)
     text = f"Take {ids.tokens('i001')}, {ids.tokens('i002')}; <s_a_1><s_b_2> or {unknown} or <s_a_9><s_b_0><s_c_0>."
@@ -161,6 +165,52 @@ def test_parse_takes_any_text(ids, text):
     for found in ids.parse(text):
         assert text[found.start : found.end] == found.text
         assert (found.item_id is None) == (found.problem is not None)
+
+
+def test_parse_reads_token_ids_as_it_reads_their_text(ids):
+    retired = with_ledger(ids, ids.ledger.retire(["i002"]))
+    free = next(c for c in np.ndindex(8, 8, 8) if list(c) not in ids.codes.tolist())
+    codes = np.array([*ids.encode(["i001", "i002"]).tolist(), free])
+    whole, gone, unheard = ids.vocabulary.token_ids(codes, base=100).tolist()
+    token_ids = [5, *whole, 6, *gone, 7, *unheard, 8, *whole[:2]]
+    one, two, three, cut = retired.parse(token_ids, base=100)
+    assert (one.start, one.end, one.text, one.item_id, one.retired) == (1, 4, ids.tokens("i001"), "i001", False)
+    assert (two.start, two.end, two.item_id, two.retired, two.problem) == (5, 8, "i002", True, None)
+    assert (three.codes, three.item_id, three.problem) == (free, None, "no item has this ID")
+    assert (cut.start, cut.end, cut.codes, cut.problem) == (13, 15, None, "has 2 of 3 codes")
+    text = "x".join(["", *(ids.vocabulary.text(row) for row in codes), ids.tokens("i001")[:-1]])
+    assert [found.item_id for found in retired.parse(text)] == ["i001", "i002", None, None]
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "int32", "tensor", "int32 tensor"])
+def test_parse_takes_token_ids_of_any_kind(ids, kind):
+    import torch
+
+    token_ids = [3, *ids.vocabulary.token_ids([ids.encode("i001")], base=100)[0].tolist()]
+    kinds = {
+        "list": token_ids,
+        "tuple": tuple(token_ids),
+        "int32": np.array(token_ids, np.int32),
+        "tensor": torch.tensor(token_ids),
+        "int32 tensor": torch.tensor(token_ids, dtype=torch.int32),
+    }
+    assert [found.item_id for found in ids.parse(kinds[kind], base=100)] == ["i001"]
+
+
+def test_parse_takes_the_base_from_the_argument_the_tokenizer_or_the_artefact(ids):
+    table = SimpleNamespace(
+        convert_tokens_to_ids=lambda tokens: [100 + ids.vocabulary.tokens.index(token) for token in tokens],
+        convert_ids_to_tokens=lambda places: [ids.vocabulary.tokens[place - 100] for place in places],
+    )
+    noted = with_ledger(ids, ids.ledger, provenance=ids.provenance | {"base": 50})
+    token_ids = ids.vocabulary.token_ids([ids.encode("i001")], base=100)[0]
+    assert ids.parse(token_ids, tokenizer=table)[0].item_id == "i001"
+    assert noted.parse(token_ids, tokenizer=table)[0].item_id == "i001"
+    assert noted.parse(token_ids - 50)[0].item_id == "i001"
+    with pytest.raises(ConfigError, match=r"where the tokens of the IDs begin\. Give tokenizer= .* or base="):
+        ids.parse(token_ids)
+    with pytest.raises(InputError, match=r"should be integers \[T\], one sequence"):
+        ids.parse([token_ids, token_ids], base=100)
 
 
 # ---- the same everywhere

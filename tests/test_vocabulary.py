@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
 from semid.grammar import TEMPLATES, letters_of, level_of
-from semid.vocabulary import Vocabulary
+from semid.vocabulary import Found, Vocabulary
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here
 ALL_TEMPLATES = [*TEMPLATES, "<|sid_{offset}|>", "[L{level}:{code}]", "<x{letter}{code}>"]
@@ -167,6 +167,62 @@ def test_an_id_after_a_broken_one_is_still_found():
 def test_hostile_text_of_two_megabytes_holds_no_id(text):
     """Also of linear time: about 0.05 s, where a quadratic scan would not end in hours."""
     assert Vocabulary([256] * 4).find(text) == []
+
+
+# ---- token ids
+
+
+@untimed
+@given(vocabularies(), st.integers(1, 5), st.data())
+def test_token_ids_hold_the_ids_that_their_text_holds(vocabulary, base, data):
+    """Text tokens are the letter x, whatever their id, so places in the text lead to places in the sequence."""
+    size = len(vocabulary)
+    codes = st.tuples(*(st.integers(0, size - 1) for size in vocabulary.sizes))
+    whole = codes.map(lambda codes: (vocabulary.offsets[:-1] + codes).tolist())
+    single = st.integers(-base, size + 3).map(lambda place: [place])
+    places = sum(data.draw(st.lists(whole | single, max_size=20)), [])
+    words = [vocabulary.tokens[place] if 0 <= place < size else "x" for place in places]
+    starts = np.cumsum([0, *map(len, words)]).tolist()
+    expected = [
+        Found(starts.index(found.start), starts.index(found.end), found.codes, found.text, found.problem)
+        for found in vocabulary.find("".join(words))
+    ]
+    token_ids = [base + place for place in places]
+    assert vocabulary.find_token_ids(token_ids, base) == expected
+    assert vocabulary.find_token_ids(np.array(token_ids, np.int32), base) == expected
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "found"),
+    [
+        ([7, 100, 104, 7], [(1, 3, (0, 0), None)]),
+        ([105, 103, 105], [(0, 1, None, "has a code of level 1 where level 0 is due"), (1, 3, (3, 1), None)]),
+        ([106, 103, 105, 107, 103], [(0, 4, (3, 1), None), (4, 5, None, "has 1 of 2 codes")]),
+        ([106, 107], [(0, 2, None, "has 0 of 2 codes")]),
+        ([100, 104, 107, 105], [(0, 3, (0, 0), None), (3, 4, None, "has a code of level 1 where level 0 is due")]),
+        ([100, 7, 104], [(0, 1, None, "has 1 of 2 codes"), (2, 3, None, "has a code of level 1 where level 0 is due")]),
+        ([100, 104, 105], [(0, 3, None, "has 3 codes, more than 2")]),
+        ([99, 108, -100], []),
+        ([], []),
+    ],
+)
+def test_ids_and_attempts_at_one_are_found_in_token_ids(token_ids, found):
+    attempts = Vocabulary([4, 2]).find_token_ids(token_ids, base=100)  # 100..103, 104..105, begin 106, end 107
+    assert [(one.start, one.end, one.codes, one.problem) for one in attempts] == found
+
+
+def test_many_token_ids_are_read_in_linear_time():
+    vocabulary = Vocabulary([256] * 4)
+    token_ids = np.tile(vocabulary.token_ids([[1, 2, 3, 4]], base=10)[0], 50_000)
+    assert len(vocabulary.find_token_ids(token_ids, 10)) == 50_000
+    (one,) = vocabulary.find_token_ids(np.full(200_000, 10 + 256), 10)  # one attempt, level 1 all along
+    assert one.problem == "has a code of level 1 where level 0 is due"
+
+
+@pytest.mark.parametrize("token_ids", [[[1, 2]], [[1, 2], [3]], [0.5], ["<s_a_1>"], 3, [[]]])
+def test_what_is_no_single_sequence_of_token_ids_is_refused(token_ids):
+    with pytest.raises(InputError, match=r"token_ids: .*should be integers \[T\], one sequence"):
+        Vocabulary([4, 2]).find_token_ids(token_ids, 0)
 
 
 def test_token_ids_of_no_code_become_minus_one():

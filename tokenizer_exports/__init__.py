@@ -1,4 +1,4 @@
-"""semid's IDs in other systems' formats, and theirs in ours.
+"""semid's IDs in language models, serving engines and other systems' formats, and theirs in ours.
 
 Every name loads on first use: reading a published index file needs NumPy alone, not transformers.
 """
@@ -8,8 +8,21 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOME = {  # public name -> the file that holds it
+    "Exported": "exporting",
+    "Extended": "huggingface",
+    "Generated": "beam",
     "IndexFile": "files",
+    "Rules": "constraint",
+    "TrieLogitsProcessor": "logits",
+    "export": "exporting",
+    "extend": "huggingface",
+    "extend_folder": "checkpoint",
+    "generate_items": "beam",
+    "import_index": "importing",
+    "items_custom_generate": "beam",
+    "prefix_allowed_tokens_fn": "logits",
     "read_index": "files",
+    "train_only_new_rows": "freeze",
 }
 
 __all__ = sorted(_HOME)

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from semid.errors import InputError
 
-__all__ = ["IndexFile", "read_index"]
+__all__ = ["IndexFile", "read_index", "read_json_object"]
 
 logger = logging.getLogger("semid")
 
@@ -74,7 +74,7 @@ def read_index(path: str | os.PathLike[str]) -> IndexFile:
     ([[5, 0], [5, 12]], [6, 13], ['<a_{}>', '<b_{}>'])
     """
     path = Path(path)
-    entries = _parse(path, _text(path))
+    entries = read_json_object(path, SHAPE)
     _check(path, entries)
     item_ids, tokens = list(entries), list(entries.values())
     n_levels = max(map(len, tokens))
@@ -86,6 +86,11 @@ def read_index(path: str | os.PathLike[str]) -> IndexFile:
     if without:
         logger.warning("%s: %d of %d items have no tokens at all", path, without, len(tokens))
     return IndexFile(path, item_ids, tokens, codes, [int(size) + 1 for size in codes.max(axis=0)], templates)
+
+
+def read_json_object(path: Path, shape: str) -> dict[str, object]:
+    """A JSON object by item id, plain or gzipped; InputError, which expects `shape`, for anything else."""
+    return _parse(path, _text(path), shape)
 
 
 def _text(path: Path) -> str:
@@ -102,7 +107,7 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}:{line}: not UTF-8 ({error.reason}). Convert it with: iconv -t utf-8") from error
 
 
-def _parse(path: Path, text: str) -> dict[str, object]:
+def _parse(path: Path, text: str, shape: str) -> dict[str, object]:
     def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
@@ -113,20 +118,20 @@ def _parse(path: Path, text: str) -> dict[str, object]:
         return entries
 
     if not text.strip():
-        raise InputError(f"{path}: the file is empty; expected {SHAPE}.")
+        raise InputError(f"{path}: the file is empty; expected {shape}.")
     try:
         entries = json.loads(text, object_pairs_hook=without_repeats)
     except InputError:
         raise
     except json.JSONDecodeError as error:
         raise InputError(
-            f"{path}:{error.lineno}: broken JSON, column {error.colno}: {error.msg}. Expected {SHAPE}."
+            f"{path}:{error.lineno}: broken JSON, column {error.colno}: {error.msg}. Expected {shape}."
         ) from error
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
-        raise InputError(f"{path}: cannot be read as JSON ({error}). Expected {SHAPE}.") from error
+        raise InputError(f"{path}: cannot be read as JSON ({error}). Expected {shape}.") from error
     if not isinstance(entries, dict) or not entries:
         found = "no items" if entries in ({}, []) else f"a JSON {type(entries).__name__}"
-        raise InputError(f"{path}: {found}; expected {SHAPE}.")
+        raise InputError(f"{path}: {found}; expected {shape}.")
     return entries
 
 

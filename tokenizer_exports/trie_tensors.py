@@ -86,6 +86,14 @@ class TrieTensors:
         first = self.trie.level_starts[-2]
         return low - first, high - first
 
+    def first_ranks(self, nodes: torch.Tensor) -> torch.Tensor:
+        """First rank below each of nodes [R, W]; a row's are of one level, and all but its first may be one past it."""
+        real = nodes[:, :1]
+        for _ in range(self.trie.n_levels):
+            inner = real < self.n_inner  # tells one past the last inner node from the first item
+            real, nodes = (torch.where(inner, self.ptr[torch.where(inner, at, 0)].long(), at) for at in (real, nodes))
+        return nodes - self.trie.level_starts[-2]
+
     def rows_of(self, nodes: torch.Tensor) -> torch.Tensor:
         """int64: the rows in the table of items; -1 for a node that is no whole ID."""
         rows = self.trie.rows_of(nodes.cpu().numpy().reshape(-1)).reshape(tuple(nodes.shape))
@@ -93,7 +101,7 @@ class TrieTensors:
 
     def levels(self, token_ids: torch.Tensor) -> torch.Tensor:
         """int64, the level that each token id belongs to; -1 for a token of the text."""
-        places = token_ids - self.base
+        places = token_ids.long() - self.base
         ours = (places >= 0) & (places < self.trie.offsets[-1])
         level = torch.bucketize(places, self.offsets, right=True) - 1
         return torch.where(ours, level, -1)
@@ -105,7 +113,8 @@ class TrieTensors:
         which the last k tokens are of the levels 0 ... k - 1. A whole ID, text, malformed tokens and the
         beginning of no item all give 0.
         """
-        token_ids = token_ids[:, -max(self.trie.n_levels - 1, 0) :] if self.trie.n_levels > 1 else token_ids[:, :0]
+        length = token_ids.shape[1]
+        token_ids = token_ids[:, max(length - self.trie.n_levels + 1, 0) :].long()
         levels, width = self.levels(token_ids), token_ids.shape[1]
         depth = torch.zeros(len(token_ids), dtype=torch.long, device=self.device)
         for k in range(1, width + 1):
@@ -155,11 +164,13 @@ class FilterTensors:
 
     def admits(self, start: torch.Tensor, stop: torch.Tensor, requests: torch.Tensor) -> torch.Tensor:
         """bool [R, ...]: does start:stop hold a rank that the row's request [R] admits?"""
-        first = self.first[requests].view(-1, *[1] * (start.dim() - 1))
-        admitted = (self.counts[first + stop] - self.counts[first + start]).long()
+        return self.before(stop, requests) > self.before(start, requests)
+
+    def before(self, ranks: torch.Tensor, requests: torch.Tensor) -> torch.Tensor:
+        """int64 [R, ...]: how many ranks smaller than these, 0 ... N, the row's request [R] admits."""
+        first = self.first[requests].view(-1, *[1] * (ranks.dim() - 1))
+        admitted = self.counts[first + ranks].long()
         if self.banned is not None:
-            banned = self.banned[requests]
-            flat = start.reshape(len(start), -1), stop.reshape(len(stop), -1)
-            before, within = (torch.searchsorted(banned, ends.contiguous()) for ends in flat)
-            admitted = admitted - (within - before).view_as(admitted)
-        return admitted > 0
+            flat = ranks.unsqueeze(-1).flatten(1).contiguous()  # [R, ...] -> [R, K]
+            admitted = admitted - torch.searchsorted(self.banned[requests], flat).view_as(admitted)
+        return admitted

@@ -11,7 +11,7 @@ import click
 from semid.cli.group import json_option, log, print_quality, say
 
 
-def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
+def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
     if value is None:
         return None
     try:
@@ -35,7 +35,7 @@ def _sizes(ctx: click.Context, param: click.Parameter, value: str | None) -> int
 @click.option("--method", type=click.Choice(["rqvae", "rqkmeans", "lc-rec"]), help="Learner. Default: rqvae.")
 @click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="A published recipe as it is.")
 @click.option("--levels", type=int, help="Codes per item. Default: 4.")
-@click.option("--codebook-size", callback=_sizes, help="Codes per level: 256 (default), or 64,256,256,256.")
+@click.option("--codebook-size", callback=sizes_option, help="Codes per level: 256 (default), or 64,256,256,256.")
 @click.option("--dim", type=int, help="Width of the latents. Default: the learner's.")
 @click.option("--epochs", type=int, help="Of training. Default: the learner's.")
 @click.option(
