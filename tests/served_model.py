@@ -1,21 +1,51 @@
-"""What the tests of serving serve: 42 items, their artefact, and where needed a small random model with its tokens."""
+"""What the tests of serving serve, what their requests ask for, and what each row may then take."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from semid.assign.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
+from semid.tokenizer_exports.batch_masks import BatchMasks
+from semid.tokenizer_exports.constraint import Constraint
+from semid.tokenizer_exports.serving import Catalogue, RequestOptions
+from semid.tokenizer_exports.trie_tensors import FilterTensors
 from semid.vocabulary import Vocabulary
 from tests.tiny_models import ITEMS, ids_of, new_tokenizer
 
-__all__ = ["BASE", "EOS", "ITEM_IDS", "SALE", "VOCABULARY", "save_artifact", "save_model"]
+__all__ = [
+    "BASE",
+    "EOS",
+    "ITEM_IDS",
+    "OPTIONS",
+    "SALE",
+    "VOCABULARY",
+    "Reference",
+    "a_prompt",
+    "finite",
+    "open_artifact",
+    "save_artifact",
+    "save_model",
+]
 
 BASE, VOCABULARY, EOS = 20, 64, [1, 2]  # text below the block of 24 codes and two markers, and columns to spare
 ITEM_IDS = [item["id"] for item in ITEMS]
 SALE = ITEM_IDS[::3]
+OPTIONS = [
+    {},
+    {"semid_mode": "off"},
+    {"semid_mode": "items"},
+    {"semid_mode": "items", "semid_max_items": 3, "semid_repeats": 0},
+    {"semid_mode": "items", "semid_filter": "sale", "semid_min_items": 2},
+    {"semid_filter": ["sale"], "semid_without": SALE[:2]},
+    {"semid_without": ITEM_IDS[1:2], "semid_max_items": 2},
+    {"semid_only": SALE, "semid_markers": 1},
+    {"semid_mode": "items", "semid_only": ITEM_IDS[7:8], "semid_repeats": False, "semid_max_items": 2},
+    {"semid_filter": "no-such-filter"},
+]
 
 
 def save_artifact(folder: Path) -> None:
@@ -36,17 +66,17 @@ def save_artifact(folder: Path) -> None:
         provenance={"base": BASE},
     )
     ids.save_pretrained(folder / "model")
-    save_filter(folder / "filters", [*SALE, "sold-out"])  # an id that the catalogue does not hold
+    _save_filter(folder / "filters", [*SALE, "sold-out"])  # an id that the catalogue does not hold
 
 
-def save_filter(folder: Path, item_ids: list[str]) -> None:
-    folder.mkdir()
-    (folder / "sale.txt").write_text("\n".join([*item_ids, ""]))
+def open_artifact(folder: Path) -> Catalogue:
+    """The catalogue of what `save_artifact` wrote."""
+    ids = SemanticIDTokenizer.from_pretrained(folder / "model")
+    return Catalogue(ids, base=BASE, filters=folder / "filters")
 
 
 def save_model(folder: Path) -> None:
     """A random Qwen3 extended with the IDs, `shop-llm`, and `filters`; heads as wide as vLLM takes them on a CPU."""
-    import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from semid.tokenizer_exports.checkpoint import extend_folder
@@ -61,32 +91,30 @@ def save_model(folder: Path) -> None:
     Qwen3ForCausalLM(config).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
     extend_folder(folder / "base", ids_of(), folder / "shop-llm")
-    save_filter(folder / "filters", SALE)
+    _save_filter(folder / "filters", SALE)
 
 
-OPTIONS = [
-    None,
-    {},
-    {"semid_mode": "off"},
-    {"semid_mode": "items"},
-    {"semid_mode": "items", "semid_max_items": 3, "semid_repeats": 0},
-    {"semid_mode": "items", "semid_filter": "sale", "semid_min_items": 2},
-    {"semid_filter": ["sale"], "semid_without": SALE[:2]},
-    {"semid_without": ITEM_IDS[1:2], "semid_max_items": 2},
-    {"semid_only": SALE, "semid_markers": 1},
-    {"semid_mode": "items", "semid_only": ITEM_IDS[7:8], "semid_repeats": False, "semid_max_items": 2},
-    {"semid_filter": "no-such-filter"},
-]
+def _save_filter(folder: Path, item_ids: list[str]) -> None:
+    folder.mkdir()
+    (folder / "sale.txt").write_text("\n".join([*item_ids, ""]))
+
+
+def a_prompt(rng: np.random.Generator, catalogue: Catalogue) -> list[int]:
+    """Text, items, and perhaps an item that is cut off."""
+    ids, prompt = catalogue.ids, []
+    for _ in range(rng.integers(0, 4)):
+        tokens = ids.vocabulary.token_ids(ids.codes[rng.integers(len(ids))][None], BASE)[0]
+        prompt += [*rng.integers(3, BASE, rng.integers(0, 3)), *tokens[: rng.choice([1, 2, 3, 3])]]
+    return [int(token) for token in prompt]
 
 
 class Reference:
-    """One row alone, its whole history given."""
+    """What a request may take next: one row alone, its whole history given."""
 
-    def __init__(self, catalogue):
-        self.catalogue = catalogue
+    def __init__(self, catalogue: Catalogue) -> None:
         self.masks = BatchMasks(catalogue, eos_ids=EOS)
 
-    def allowed(self, options, prompt, output) -> list[int]:
+    def allowed(self, options: dict | None, prompt: list[int], output: list[int]) -> list[int]:
         demand = self.masks.demand(RequestOptions.of(options))
         if demand is None:
             return list(range(VOCABULARY))
@@ -100,14 +128,5 @@ class Reference:
         )[0]
 
 
-def finite(row) -> list[int]:
+def finite(row: torch.Tensor) -> list[int]:
     return row.isfinite().nonzero().flatten().tolist()
-
-
-def a_prompt(rng, catalogue) -> list[int]:
-    """Text, items, and perhaps an item that is cut off."""
-    prompt = []
-    for _ in range(rng.integers(0, 4)):
-        tokens = catalogue.ids.vocabulary.token_ids(catalogue.ids.codes[rng.integers(42)][None], BASE)[0]
-        prompt += [*rng.integers(3, BASE, rng.integers(0, 3)), *tokens[: rng.choice([1, 2, 3, 3])]]
-    return [int(token) for token in prompt]

@@ -22,13 +22,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import semid
 from semid.errors import ConfigError, DependencyError
-from semid.tokenizer_exports.batch_masks import BatchMasks, rules_of
-from semid.tokenizer_exports.constraint import Constraint
-from semid.tokenizer_exports.serving import Catalogue, RequestOptions
-from semid.tokenizer_exports.trie_tensors import FilterTensors
-from tests.served_model import BASE, EOS, ITEM_IDS, OPTIONS, SALE, VOCABULARY, Reference, a_prompt, finite, save_artifact
+from semid.tokenizer_exports.batch_masks import rules_of
+from semid.tokenizer_exports.serving import RequestOptions
+from tests.served_model import (
+    BASE,
+    EOS,
+    ITEM_IDS,
+    OPTIONS,
+    SALE,
+    VOCABULARY,
+    Reference,
+    a_prompt,
+    finite,
+    open_artifact,
+    save_artifact,
+)
 
 REAL = importlib.util.find_spec("vllm") is not None
 
@@ -167,7 +176,7 @@ def environment(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def catalogue(folder):
-    return Catalogue(semid.SemanticIDTokenizer.from_pretrained(folder / "model"), base=BASE, filters=folder / "filters")
+    return open_artifact(folder)
 
 
 def config(folder, vocab_size=VOCABULARY, generation=EOS):

@@ -50,7 +50,10 @@ Init = Literal["codebook", "text", "mix", "default"]
 Floats = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterable[tuple[int, npt.NDArray[np.float32]]]]  # (first row, float32 [m, H]), all V in order
 
-LEVEL_SHARE = 0.5  # of a row's squared distance from the mean: along its level's own axis
+# Of a row's squared distance from the mean, how much is along its level's own axis. What a level has in common is
+# learnt first: after 50 steps of SmolLM2-135M (3,459 office items, new rows and LoRA) the loss of the next item was
+# 6.8 with 0.5 and 8.6 with 0.1 for the codebook start, 6.6, 6.8 and 7.9 with 0.5, 0.3 and 0.1 for the text start.
+LEVEL_SHARE = 0.5
 MARKER_NOISE = 0.1  # of the old rows' deviation
 BLOCK_NUMBERS = 1 << 21  # of a matrix, handled at once
 TEXT_TOKENS = 64  # of an item's text that are read
