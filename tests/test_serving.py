@@ -134,6 +134,25 @@ def test_a_server_without_filters_says_how_to_give_it_some(artifact):
         catalogue.check(RequestOptions(filter=("sale",)))
 
 
+def test_filters_stay_on_the_device_while_rows_move_and_leave(catalogue):
+    masks = BatchMasks(catalogue, eos_ids=EOS)
+    one, other, third = (masks.demand(RequestOptions(only=(item,))) for item in ITEM_IDS[:3])
+    everything = masks.demand(RequestOptions())
+
+    def groups(*demands):
+        (group,) = masks.groups(demands)
+        return group
+
+    first = groups(one, everything, other)
+    for demands in ([other, one, everything], [other], [None, everything, other, other]):
+        group = groups(*demands)
+        assert group.filters is first.filters
+        admitted = [first.filters.n_admitted[place] for place in group.places]
+        assert admitted == [len(catalogue.trie) if each is everything else 1 for each in demands if each]
+    assert groups(one, third).filters is not first.filters
+    assert groups(everything).filters is None
+
+
 # ---- where the artefact is
 
 

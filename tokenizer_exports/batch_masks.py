@@ -77,17 +77,17 @@ class Group:
 class BatchMasks:
     """Masks the logits of batches for the catalogue of one server.
 
-    Raises
-    ------
-    ConfigError
-        No end-of-sequence token, or a vocabulary without room for the tokens of the IDs.
-
     Parameters
     ----------
     eos_ids
         The tokens at which the engine ends a sequence.
     vocab_size
         Columns of the logits, if known: told at the start rather than at the first request.
+
+    Raises
+    ------
+    ConfigError
+        No end-of-sequence token, no token ids of the codes, or a vocabulary without room for them.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BatchMasks:
                 f"the model has {vocab_size} tokens, the artefact's end at {needed}: they do not belong together. "
                 "Serve the folder that semid extend wrote."
             )
-        self._last_filters: dict[Rules, tuple[list[Filter], FilterTensors]] = {}
+        self._last_filters: dict[Rules, tuple[dict[int, Filter | None], FilterTensors]] = {}  # id -> filter
 
     def demand(self, options: RequestOptions) -> Demand | None:
         """What a request asks for, made once when it enters; None if it is not constrained.
@@ -140,18 +140,18 @@ class BatchMasks:
             yield Group(self._constraint(rules), rows, filters, places)
 
     def _filters(self, rules: Rules, filters: Sequence[Filter | None]) -> tuple[FilterTensors | None, list[int]]:
-        """The distinct filters on the device, kept from step to step while they stay the same."""
+        """Filters on the device, and which of them each row has; kept from step to step while no new one comes."""
         if all(each is None for each in filters):
             self._last_filters.pop(rules, None)
             return None, []
         distinct = {id(each): each for each in filters}
-        places = {key: place for place, key in enumerate(distinct)}
-        whole = Filter(len(self.catalogue.trie))
-        wanted = [each or whole for each in distinct.values()]
-        last, tensors = self._last_filters.get(rules, ([], None))
-        if list(distinct.values()) != last:
-            tensors = FilterTensors(wanted, self.trie, len(wanted))
-            self._last_filters[rules] = list(distinct.values()), tensors
+        last, tensors = self._last_filters.get(rules, ({}, None))
+        if not distinct.keys() <= last.keys():  # rows change places and leave all the time: no reason to begin anew
+            whole = Filter(len(self.catalogue.trie))
+            tensors = FilterTensors([each or whole for each in distinct.values()], self.trie, len(distinct))
+            last = distinct
+            self._last_filters[rules] = last, tensors
+        places = {key: place for place, key in enumerate(last)}
         return tensors, [places[id(each)] for each in filters]
 
     def mask_(

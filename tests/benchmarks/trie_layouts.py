@@ -29,6 +29,7 @@ class Semid:
 
     name = "**semid**"
     most = 10**8  # items beyond which building it takes too long or too much memory
+    map_bytes = 4  # an item, for the map from its rank to its row; an artefact's own array where no item is retired
 
     def __init__(self, codes: Codes) -> None:
         self.trie = Trie.from_codes(codes, [SIZE] * codes.shape[1])
@@ -92,6 +93,7 @@ class Static:
 
     name = "STATIC layout"
     most = 10**8
+    map_bytes = 0
 
     def __init__(self, codes: Codes) -> None:
         keys = np.zeros(len(codes), np.uint64)
@@ -154,6 +156,7 @@ class NestedDict:
 
     name = "nested dict (GENRE)"
     most = 10**6
+    map_bytes = 0
 
     def __init__(self, codes: Codes) -> None:
         self.root: dict = {}
@@ -188,6 +191,7 @@ class Marisa:
 
     name = "marisa-trie (GENRE)"
     most = 10**6
+    map_bytes = 0
 
     def __init__(self, codes: Codes) -> None:
         import marisa_trie
@@ -219,6 +223,7 @@ class Rectokens:
 
     name = "rectokens"
     most = 10**7
+    map_bytes = 0
 
     def __init__(self, codes: Codes) -> None:
         import torch

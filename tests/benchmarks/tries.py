@@ -32,8 +32,8 @@ ROWS = 400  # a batch of 8 requests with 50 beams
 SEEN = 100  # items that one user has seen
 ITEMS = "10000,100000,1000000,10000000"
 COLUMNS = [
-    "items", "index", "build, s", "bytes an item", "open, ms", "walk 3 codes, µs", "children at depth 1, µs",
-    "at depth 2, µs", "at depth 3, µs",
+    "items", "index", "build, s", "bytes an item + map to items", "open, ms", "walk 3 codes, µs",
+    "children at depth 1, µs", "at depth 2, µs", "at depth 3, µs",
 ]  # fmt: skip
 FILTER_COLUMNS = [
     "items", "half in stock, from bools, ms", "from rows, ms", "bytes an item", f"{SEEN} seen items more, µs",
@@ -49,6 +49,7 @@ class Index:
     n_items: int
     build: float | None = None  # seconds
     bytes_per_item: float | None = None
+    map_bytes: int = 0  # more for each item, if the index also knows which item an ID is
     open: float | None = None
     walk: float | None = None
     children: tuple[float | None, ...] = (None, None, None)  # seconds, at depths 1, 2, 3
@@ -104,6 +105,7 @@ def measure(layout: str, folder: Path) -> Index:
         n_items,
         seconds,
         n_bytes / n_items,
+        kind.map_bytes,
         best(index.save_and_load(folder / layout)) if index.save_and_load else None,
         best(lambda: index.walk(rows[:, :3])),
         tuple(steps),
@@ -150,7 +152,7 @@ def cells(index: Index) -> list[str]:
         f"{index.n_items:,}",
         index.name,
         cell(index.build, 1, ".3f"),
-        cell(index.bytes_per_item, 1, ".1f"),
+        cell(index.bytes_per_item, 1, ".1f") + (f" + {index.map_bytes}" if index.map_bytes else ""),
         cell(index.open, 1e3, ".2f"),
         cell(index.walk, 1e6, ",.0f"),
         *(cell(seconds, 1e6, ",.0f") for seconds in index.children),
