@@ -137,4 +137,3 @@ def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
                     assert len(set(items)) == len(items) == min(beams, len(rows))
                     made["trees"] += len(items)
     assert made.total() >= 100_000
-    print({way: f"{count:,}" for way, count in made.items()})

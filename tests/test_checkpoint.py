@@ -338,6 +338,16 @@ def test_transformers_4_finds_the_keys_it_knows_and_5_still_reads_them(tmp_path,
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("legacy", [True, False, None])
+def test_llamas_legacy_is_kept_as_it_was(tmp_path, base, legacy):
+    path = base / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings.pop("legacy", None)
+    path.write_text(json.dumps(settings | ({} if legacy is None else {"legacy": legacy})))
+    extend_folder(base, ids_of(), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "tokenizer_config.json").read_text()).get("legacy") == legacy
+
+
 def test_the_output_is_replaced_only_if_asked_and_only_if_it_is_ours(tmp_path, base):
     out = tmp_path / "out"
     out.mkdir()

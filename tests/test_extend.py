@@ -242,7 +242,7 @@ def test_the_report_is_plain_data_with_a_line_for_each_level():
     lines = extended.lines()
     assert lines[0] == "26 tokens, ids 300 to 325; 384 rows; init text"
     assert [line.split(":")[0] for line in lines[1:]] == [
-        "input rows", "  level 0", "  level 1", "  level 2", "head rows", "  level 0", "  level 1", "  level 2"
+        "input rows", "  level 1", "  level 2", "  level 3", "head rows", "  level 1", "  level 2", "  level 3"
     ]  # fmt: skip
     as_dict = extended.to_dict()
     assert as_dict["base"] == 300 and as_dict["matrices"][1]["matrix"] == "head"

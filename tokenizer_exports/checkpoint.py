@@ -99,6 +99,7 @@ def extend_folder(
         write_weights(weights, edits, draft, link=link, progress=progress)
         _write_config(folder, layout, plan, draft)
         tokenizer.save_pretrained(draft)
+        _keep_legacy(folder / "tokenizer_config.json", draft / "tokenizer_config.json")
         if transformers_4:
             _as_transformers_4(draft / "tokenizer_config.json")
         own = copy.copy(ids)
@@ -245,6 +246,14 @@ def _write_config(folder: Path, layout: Layout, plan: Plan, draft: Path) -> None
     if config.get("vocab_size") == layout.n_rows:
         config["vocab_size"] = plan.n_rows
     write_json(draft / "config.json", config)
+
+
+def _keep_legacy(base: Path, saved: Path) -> None:
+    """Llama 2's `legacy`: transformers 5 loads by it (spaces around added tokens hang on it), and does not save it."""
+    legacy = read_json(base).get("legacy") if base.is_file() else None
+    settings = read_json(saved)
+    if legacy is not None and "legacy" not in settings:
+        write_json(saved, settings | {"legacy": legacy})
 
 
 def _as_transformers_4(path: Path) -> None:

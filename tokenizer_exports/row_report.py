@@ -49,7 +49,7 @@ class MatrixRows:
         for one in self.levels:
             shown = ", ".join(f"{token} near {old!r} {cosine:.2f}" for token, old, cosine in one.examples)
             lines.append(
-                f"  level {one.level}: norm {one.norm:.3g}, cosine to nearest token {one.nearest_cosine:.2f}, "
+                f"  level {one.level + 1}: norm {one.norm:.3g}, cosine to nearest token {one.nearest_cosine:.2f}, "
                 f"to each other {one.likeness:.2f}  ({shown})"
             )
         return lines
