@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,13 @@ from hypothesis.extra.numpy import arrays
 from threadpoolctl import threadpool_limits
 
 from semid.errors import ConfigError
-from semid.quantize import reference
+from semid.quantize import blocks, reference
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.grid import ExactLayer, snap, snap_centroids
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network
 from semid.quantize.residual import CHUNK, residual_codes, stays_on_float32
 
+BACKENDS = ["numpy", "torch"]
 THREADS = [1, pytest.param(2, marks=pytest.mark.slow)]  # two threads crawl where the cores are shared
 
 
@@ -121,13 +124,34 @@ def test_torch_agrees_with_the_definition_on_100_000_vectors(hard, threads):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("product", get_args(blocks.Product))
+def test_every_product_gives_the_codes_of_the_definition(hard, product, threads):
+    latents, levels, expected = hard
+    codes = np.full(expected.shape, -1, np.int32)
+    laid_out = [blocks.make_level(centroids, None, product) for centroids in levels]
+    unsure, left = blocks.assign_rows(latents, laid_out, product, codes, threads=threads)
+    np.testing.assert_array_equal(codes, expected)
+    assert unsure > 10_000  # the near-ties were seen
+    quantized = sum(centroids[expected[:, level]].astype(float) for level, centroids in enumerate(levels))
+    np.testing.assert_allclose(left[-1], np.square(latents - quantized).sum(axis=1).mean(), rtol=1e-5)
+
+
+def test_without_numba_the_codes_are_the_same(hard, monkeypatch):
+    latents, levels, expected = (hard[0][:20_000], hard[1], hard[2][:20_000])
+    monkeypatch.setattr(blocks, "available", lambda: False)
+    np.testing.assert_array_equal(residual_codes(latents, levels), expected)
+
+
 def test_settings_that_coarsen_torch_products_change_no_code(hard):
     latents, levels, expected = (hard[0][:20_000], hard[1], hard[2][:20_000])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        np.testing.assert_array_equal(plain_codebooks(levels).encode(latents, backend="torch"), expected)
+        for backend in BACKENDS:
+            np.testing.assert_array_equal(plain_codebooks(levels).encode(latents, backend=backend), expected)
     torch.set_float32_matmul_precision("medium")
     try:
-        np.testing.assert_array_equal(plain_codebooks(levels).encode(latents, backend="torch"), expected)
+        for backend in BACKENDS:
+            np.testing.assert_array_equal(plain_codebooks(levels).encode(latents, backend=backend), expected)
     finally:
         torch.set_float32_matmul_precision("highest")
 

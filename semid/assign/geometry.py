@@ -9,17 +9,16 @@ Off the grids the results are right to rounding.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.threads import in_threads
+
 __all__ = [
     "beam_search",
     "code_scores",
-    "in_threads",
     "nearest_prefixes",
     "residuals",
     "scores_of",
@@ -33,25 +32,12 @@ Float64s = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.integer]
 
 CHUNK_VALUES = 1 << 21  # float64 values in one temporary: 16 MB
-MAX_THREADS = 8
 
 
 def spans(n: int, width: int) -> Iterator[slice]:
     """Slices that cover `n` rows of `width` values each, one temporary's worth at a time."""
     step = max(1, CHUNK_VALUES // max(1, width))
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
-
-
-def in_threads(work: Callable[[slice], None], parts: Sequence[slice]) -> None:
-    """Run `work` on every part. Parts write to disjoint rows, so the number of threads changes nothing."""
-    workers = min(len(parts), os.cpu_count() or 1, MAX_THREADS)
-    if workers <= 1:
-        for part in parts:
-            work(part)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(work, parts):  # a worker's exception is raised here
-            pass
 
 
 def residuals(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Float64s:

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.assign.buckets import resolve
-from semid.assign.geometry import beam_search, code_scores, in_threads, scores_of, smallest, spans
+from semid.assign.geometry import beam_search, code_scores, scores_of, smallest, spans
 from semid.assign.keys import pack
 from semid.assign.problem import Problem
 from semid.assign.unique import Assignment, certify
+from semid.threads import in_threads
 
 __all__ = ["assign_global"]
 

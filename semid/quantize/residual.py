@@ -6,10 +6,11 @@ For level l = 0 .. L-1, with r_0 = z:
     r_{l+1} = r_l - C_l[c_l]
 
 Latents and centroids lie on the grids of `grid.py`, so float64 scores are exact and the codes are *defined*:
-no thread count, batch size or library can change them. The fast path scores in float32; a row whose two best
-scores lie within twice the rounding bound is scored again in float64. The bound is the standard one for a dot
-product of d terms, |error| <= gamma_{d+2} |r| |c| with gamma_n = n u / (1 - n u) and u = 2^-24 (Higham,
-Accuracy and Stability of Numerical Algorithms, 3.1), which holds for any order of the additions.
+no thread count, batch size or library can change them. The fast paths (`blocks.py`, compiled and in
+threads; here the same in NumPy alone) score in fewer bits; a row whose two best scores lie within twice the rounding
+bound is scored again in float64. The bound is the standard one for a dot product of d terms, |error| <= gamma_{d+2}
+|r| |c| with gamma_n = n u / (1 - n u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1),
+which holds for any order of the additions.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from semid.quantize import blocks
 from semid.quantize.grid import LATENT_LIMIT
 
 __all__ = ["CHUNK", "nearest", "residual_codes", "score_error", "stays_on_float32"]
@@ -88,6 +90,11 @@ def residual_codes(
     codes = np.empty((len(latents), len(levels)), np.int32)
     biases = biases or [None] * len(levels)
     fast = stays_on_float32(levels)
+    if fast and blocks.available() and all(1 < len(centroids) <= blocks.MOST_CODES for centroids in levels):
+        product = blocks.fastest_product(len(latents), levels[0].shape[1], max(map(len, levels)))
+        laid_out = [blocks.make_level(*level, product) for level in zip(levels, biases, strict=True)]
+        blocks.assign_rows(latents, laid_out, product, codes, advance=advance)
+        return codes
     for start in range(0, len(latents), CHUNK):
         residual = np.array(latents[start : start + CHUNK], np.float32 if fast else np.float64, order="C")
         for level, (centroids, bias) in enumerate(zip(levels, biases, strict=True)):
