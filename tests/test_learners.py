@@ -294,7 +294,7 @@ def test_the_neighbour_map_makes_near_duplicates_share_codes():
     rng = np.random.default_rng(0)
     products = rng.normal(size=(60, 12))
     which = np.repeat(np.arange(60), 20)
-    vectors = (products[which] + 0.4 * rng.normal(size=(1200, 12))).astype(np.float32)
+    vectors = (products[which] + 0.6 * rng.normal(size=(1200, 12))).astype(np.float32)
 
     def agreement(pull):
         codes = (

@@ -179,6 +179,18 @@ class _Scores:
         return tile
 
 
+def float32_product() -> Callable[[Floats, Floats, Floats], object]:
+    """A function (a [n, d], b [d, K], out [n, K]) that multiplies float32: torch's, unless it was told to round.
+
+    For learning, whose last bits depend on it: so it does not depend on what was imported before.
+    """
+    if find_spec("torch") is None or not _is_full_float32(64, 64):
+        return lambda a, b, out: np.dot(a, b, out=out)
+    import torch
+
+    return lambda a, b, out: torch.mm(torch.from_numpy(a), torch.from_numpy(b), out=torch.from_numpy(out))
+
+
 def fastest_product(n_rows: int, dims: int, n_codes: int) -> Product:
     """What to multiply with: NumPy for little work, else torch in the type that this processor is faster with.
 
@@ -196,7 +208,7 @@ def _fastest_type(dims: int, n_codes: int) -> Product:
     import torch
 
     with single_threaded_products():
-        level, rows = torch.rand(n_codes, dims).t(), torch.rand(ROWS, dims)
+        level, rows = torch.ones(n_codes, dims).t(), torch.ones(ROWS, dims)  # no random numbers: they are the user's
         out, half = torch.empty(ROWS, n_codes), level.bfloat16()
         single = _best_time(partial(torch.mm, rows, level, out=out))
         halved = _best_time(lambda: out.copy_(torch.mm(rows.bfloat16(), half)))

@@ -5,7 +5,7 @@ everything else. So the search starts in the few leading principal directions an
 starting from the clusters of the step before (the progressive-dimension idea of faiss's ResidualQuantizer); all
 codes stay in use, and the error is lower.
 
-Everything is float32 matrix products and sparse sums; the same input, seed and thread count give the same bits.
+Everything is float32 matrix products and sums in a fixed order.
 """
 
 from __future__ import annotations
@@ -16,16 +16,20 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.quantize.grid import snap_centroids
+from semid.quantize.lloyd_pass import assign_and_sum
 
 __all__ = ["even_out", "improve_levels", "joint_refinement", "kmeans", "least_squares_tables", "lloyd", "usage_counts"]
 
-WIDTHS = (4, 8, 16, 32, 64)  # leading directions used on the way to full width
+WIDTHS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # leading directions used on the way to full width
 STEP_ROUNDS = 8
-FINAL_ROUNDS = 15
+MANY_POINTS, MANY_STEP_ROUNDS = 50_000, 5  # of which each round sees enough
+FINAL_ROUNDS = 30
+LEAST_GAIN = 2e-4  # of the error, for another round
+ROWS_AT_ONCE = 8192
 EVENING_ROUNDS = 20
+SHORTEST_STEP = 0.125
 MAX_EVENING_ROWS = 65_536
 EVENING_COST = 0.05  # of a level's error
-ROWS_AT_ONCE = 8192
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.integer]
@@ -39,7 +43,7 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_R
     [[0.0, 0.0], [0.0, 4.0], [4.0, 0.0]]
     """
     rng = np.random.default_rng(seed)
-    distinct = np.unique(points, axis=0)
+    distinct = points[_distinct_rows(points)]
     if len(distinct) <= n_codes:
         # Every distinct point is its own centroid; codes left over repeat the mean and lose every tie.
         spare = np.repeat(points.mean(axis=0, keepdims=True), n_codes - len(distinct), axis=0)
@@ -48,31 +52,53 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_R
     rotated = (points - mean) @ directions
     width = rotated.shape[1]
     widths = [step for step in WIDTHS if step < width] + [width]
+    step_rounds = STEP_ROUNDS if len(points) < MANY_POINTS else MANY_STEP_ROUNDS
     start = rng.choice(len(distinct), n_codes, replace=False)
     centroids = ((distinct[np.sort(start)] - mean) @ directions)[:, : widths[0]]
     for step, here in enumerate(widths):
         visible = np.ascontiguousarray(rotated[:, :here])
-        if step:
-            codes = _assign(np.ascontiguousarray(rotated[:, : widths[step - 1]]), centroids)
+        if step:  # the clusters of the narrower step, with means in all directions that are visible now
+            codes = assign_and_sum(np.ascontiguousarray(rotated[:, : widths[step - 1]]), centroids).codes
             centroids = _means(visible, codes, n_codes)
         last = step == len(widths) - 1
-        centroids = lloyd(visible, centroids, rounds if last else STEP_ROUNDS, rng=rng)
+        centroids = lloyd(visible, centroids, rounds if last else step_rounds, rng=rng)
     return (centroids @ directions.T + mean).astype(np.float32)
 
 
+def _distinct_rows(points: Floats) -> npt.NDArray[np.int64]:
+    """A row of each distinct point, in an order that does not depend on that of the rows.
+
+    By a 64-bit hash of their bits: sorting the rows themselves takes longer than a round of k-means on all levels.
+    """
+    bits = np.ascontiguousarray(points + np.float32(0)).view(np.uint32)  # + 0 makes of -0.0 the same zero
+    factors = np.random.default_rng(0).integers(2**63, size=bits.shape[1], dtype=np.uint64) * 2 + 1
+    hashes = np.empty(len(bits), np.uint64)
+    for start in range(0, len(bits), ROWS_AT_ONCE):
+        block = bits[start : start + ROWS_AT_ONCE].astype(np.uint64)
+        hashes[start : start + ROWS_AT_ONCE] = (block * factors).sum(axis=1, dtype=np.uint64)
+    return np.unique(hashes, return_index=True)[1]
+
+
 def lloyd(points: Floats, centroids: Floats, rounds: int, *, rng: np.random.Generator | None = None) -> Floats:
-    """Lloyd's rounds from given centroids. A code that falls empty takes half of a crowded one's points."""
+    """Lloyd's rounds from given centroids, fewer if they stop gaining.
+
+    A code that falls empty takes half of a crowded one's points.
+    """
     rng = rng or np.random.default_rng(0)
-    n_codes = len(centroids)
+    squares = float(np.einsum("nd,nd->", points, points, dtype=np.float64))
+    error = np.inf
     for _ in range(rounds):
-        codes = _assign(points, centroids)
-        counts = np.bincount(codes, minlength=n_codes)
-        centroids = _means(points, codes, n_codes)
-        empty = np.flatnonzero(counts == 0)
+        found = assign_and_sum(points, centroids)
+        before, error = error, squares - 2 * found.scores
+        if error >= before * (1 - LEAST_GAIN):
+            break
+        centroids = found.means()
+        empty = np.flatnonzero(found.counts == 0)
         if len(empty):
-            crowded = np.argsort(-counts, kind="stable")[: len(empty)]
+            crowded = np.argsort(-found.counts, kind="stable")[: len(empty)]
             spread = np.abs(centroids[crowded]).mean() * 1e-3
             nudge = spread * rng.standard_normal((len(empty), points.shape[1]), np.float32)
+            error = np.inf
             centroids[empty] = centroids[crowded] + nudge
             centroids[crowded] -= nudge
     return centroids
@@ -87,22 +113,22 @@ def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
     EVENING_COST of the start's.
     """
     n_codes, points = len(centroids), points[:: 1 + len(points) // MAX_EVENING_ROWS]
-    highest = balance * float(np.einsum("nd,nd->", points, points, dtype=np.float64)) / len(points)
+    squares = float(np.einsum("nd,nd->", points, points, dtype=np.float64))
+    highest = balance * squares / len(points)
     fair = len(points) / n_codes
     price = np.zeros(n_codes, np.float32)
     best, limit, evenness = centroids, np.inf, -np.inf
     for step in range(EVENING_ROUNDS + 1):
-        plain, codes = _assign_priced(points, centroids, price if step else None)
-        left = points - centroids[plain]
-        error = float(np.einsum("nd,nd->", left, left, dtype=np.float64))
-        entropy = _entropy(np.bincount(plain, minlength=n_codes))
+        plain = assign_and_sum(points, centroids)
+        error = squares - 2 * plain.scores
+        entropy = _entropy(plain.counts)
         if step == 0:
             limit = error * (1 + EVENING_COST)
         if error <= limit and entropy > evenness:
             best, evenness = centroids, entropy
-        counts = np.bincount(codes, minlength=n_codes)
-        centroids = np.where((counts > 0)[:, None], _means(points, codes, n_codes), centroids)
-        due = highest * (step + 1) / EVENING_ROUNDS * np.log((counts + 1) / (fair + 1))
+        priced = assign_and_sum(points, centroids, price) if step else plain
+        centroids = np.where((priced.counts > 0)[:, None], priced.means(), centroids)
+        due = highest * (step + 1) / EVENING_ROUNDS * np.log((priced.counts + 1) / (fair + 1))
         price = ((price + due) / 2).astype(np.float32)
     return best
 
@@ -137,6 +163,9 @@ def least_squares_tables(
 def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rounds: int) -> list[Floats]:
     """Refit all levels at once to the codes they give, encode again, keep what lowers the error.
 
+    The refitted tables are nearer to the items with the codes as they were, but greedy codes change with the tables;
+    where the whole step makes things worse, half of it may not.
+
     Levels learnt one after the other never revise an earlier level; solving for all centroids together does.
     Returns centroids in plain floats; the caller puts them on the grid.
     """
@@ -148,13 +177,19 @@ def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rou
         return float(((latents - total) ** 2).mean()), codes
 
     best, (lowest, codes) = levels, error_of(levels)
+    step = 1.0
     for _ in range(rounds):
         sizes = [len(centroids) for centroids in best]
-        candidate = least_squares_tables(codes, latents, sizes)
+        solved = least_squares_tables(codes, latents, sizes)
         for level, counts in enumerate(usage_counts(codes, sizes)):
-            candidate[level][counts == 0] = best[level][counts == 0]
-        error, new_codes = error_of(candidate)
-        if error >= lowest:
+            solved[level][counts == 0] = best[level][counts == 0]
+        while step >= SHORTEST_STEP:
+            candidate = [old + np.float32(step) * (new - old) for old, new in zip(best, solved, strict=True)]
+            error, new_codes = error_of(candidate)
+            if error < lowest:
+                break
+            step /= 2
+        else:
             break
         best, lowest, codes = candidate, error, new_codes
     return best
@@ -186,28 +221,6 @@ def improve_levels(
         residual = residual - moved[residual_codes(residual.astype(np.float64), [moved])[:, 0]]
         even.append(moved)
     return tuple(even)
-
-
-def _assign(points: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
-    return _assign_priced(points, centroids, None)[0]
-
-
-def _assign_priced(
-    points: Floats, centroids: Floats, price: Floats | None
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Nearest codes without and with prices, from one product."""
-    half = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
-    plain = np.empty(len(points), np.int64)
-    priced = plain if price is None else np.empty(len(points), np.int64)
-    for start in range(0, len(points), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        scores = points[block] @ centroids.T
-        scores -= half
-        plain[block] = scores.argmax(axis=1)
-        if price is not None:
-            scores -= price
-            priced[block] = scores.argmax(axis=1)
-    return plain, priced
 
 
 def _means(points: Floats, codes: Codes, n_codes: int) -> Floats:

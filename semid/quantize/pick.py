@@ -111,3 +111,40 @@ def pick_(scores, offsets, exact_offsets, centroids, residual, slope, floor, num
             square += residual[i, dim] * residual[i, dim]
         left += np.float64(square)
     return unsure, left
+
+
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def pick_and_sum(scores, offsets, points, numbers, codes, sums, counts):
+    """Choose each row's code, and add the row to that code's sum: the two halves of a round of k-means.
+
+    Not exact: of codes whose float32 scores are equal the lowest wins, and nothing is decided again.
+
+    Parameters
+    ----------
+    scores, offsets, numbers, codes : as for `pick_`
+    points : float32 [n, d]
+    sums : float32 [K, d], added to
+    counts : int64 [K], added to
+
+    Returns
+    -------
+    The best scores, summed: float64.
+    """
+    n, dims = points.shape
+    total = 0.0
+    for i in range(n):
+        best = _highest(scores[i], offsets)
+        total += np.float64(best)
+        codes[i] = _candidates(scores[i], offsets, best, numbers)
+    for i in range(n):
+        code = codes[i] - ONE
+        if code < 0 or code >= ONE:
+            code = 0
+            for k in range(1, numbers.shape[0]):
+                if scores[i, k] + offsets[k] > scores[i, code] + offsets[code]:
+                    code = k
+        codes[i] = code
+        counts[code] += 1
+        for dim in range(dims):
+            sums[code, dim] += points[i, dim]
+    return total
