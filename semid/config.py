@@ -25,6 +25,7 @@ WHOLE = {  # name -> lowest, highest
     "codebook_size": (1, math.inf),
     "dim": (1, math.inf),
     "epochs": (0, math.inf),
+    "encode_beam": (1, 256),
     "seed": (0, 2**32 - 1),  # what NumPy, scikit-learn and torch all take
 }
 OPTIONAL = ("levels", "dim", "epochs", "text")
@@ -58,6 +59,7 @@ class SemanticIDConfig:
     dim: int | None = None  # d, width of the latents
     epochs: int | None = None  # of training
     uniform: Uniform = "training"  # where the last level's codes are balanced (uniform semantic mapping)
+    encode_beam: int = 1  # prefixes kept at each level when an item gets its codes; 1: the nearest code each time
     assign: Assign = "local"  # collisions: keep prefixes, or let them move for less distortion
     template: str = "onerec"  # how a token is written: a name, or a pattern such as "<{letter}_{code}>"
     store_text: bool = True  # keep the items' text in the artefact, for `semid show` and token initialisation

@@ -69,7 +69,7 @@ def fit(
 
     with bar("encode", len(vectors), shown=progress) as advance:
         latents = codebooks.latents(vectors, advance=advance)
-    raw_codes = codebooks.encode_latents(latents)
+    raw_codes = codebooks.encode_latents(latents, beam=config.encode_beam, device=_encode_device(config))
     assignment = _assign(latents, raw_codes, codebooks, config.assign)
     certificate = assignment.certificate
     say(
@@ -122,6 +122,11 @@ def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
     if config.epochs is not None:
         chosen["max_steps"] = None  # who names a number of epochs gets that number
     return RQVAE(**chosen)
+
+
+def _encode_device(config: SemanticIDConfig) -> str:
+    """A GPU if one was named: for what is small already, on the CPU, copying it there gains nothing."""
+    return "cpu" if config.device == "auto" else config.device
 
 
 def _check_device(name: str) -> None:

@@ -12,6 +12,11 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 __all__ = ["in_threads", "single_threaded_products", "thread_count"]
 
@@ -54,11 +59,9 @@ def in_threads(work: Callable[[slice], object], parts: Sequence[slice], *, most:
 @contextmanager
 def single_threaded_products() -> Iterator[None]:
     """BLAS of NumPy and torch's own pool on one thread each, for threads that are started inside."""
-    from threadpoolctl import threadpool_limits
-
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
-    with threadpool_limits(1):
+    with _libraries(len(sys.modules)).limit(limits=1):
         if torch:
             torch.set_num_threads(1)
         try:
@@ -66,3 +69,14 @@ def single_threaded_products() -> Iterator[None]:
         finally:
             if torch:
                 torch.set_num_threads(before)
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> ThreadpoolController:
+    """The libraries with threads of their own that are loaded now.
+
+    To look for them takes milliseconds, as long as a round of k-means; so again only when more has been imported.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -383,7 +383,8 @@ class SemanticIDTokenizer:
 
         Raises ConfigError if the IDs were imported.
         """
-        return self.codebooks.encode(np.asarray(vectors))
+        beam = 1 if self.config is None else self.config.encode_beam
+        return self.codebooks.encode(np.asarray(vectors), beam=beam)
 
     def quality(
         self,

@@ -44,6 +44,9 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
     help="Where the last level's codes are balanced. Default: training.",
 )
 @click.option(
+    "--encode-beam", type=int, help="Prefixes kept at each level when items get their codes. Default: 1, greedy."
+)
+@click.option(
     "--assign",
     type=click.Choice(["local", "global"]),
     help="Resolve collisions under the item's own prefix (default), or under any.",

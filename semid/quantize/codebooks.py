@@ -3,19 +3,20 @@
     vector [D] --encoder--> latent [d] --greedy residual assignment--> codes [L]
     codes [L] --sum of centroids--> quantized latent [d] --decoder--> reconstruction [D]
 
-Arrays only; NumPy suffices. `backend="torch"` runs the same arithmetic on a torch device, with equal codes.
+Arrays only; NumPy suffices. Other backends run the same arithmetic on a torch device, with equal codes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError
+from semid.kernels.dispatch import choose
+from semid.quantize.beam import beam_codes
 from semid.quantize.grid import snap_centroids
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
 from semid.quantize.residual import residual_codes
@@ -92,23 +93,47 @@ class Codebooks:
         self,
         vectors: npt.NDArray[np.floating],
         *,
-        backend: Literal["numpy", "torch"] = "numpy",
+        backend: str = "auto",
         device: str = "cpu",
+        beam: int = 1,
         advance: Advance | None = None,
     ) -> npt.NDArray[np.int32]:
-        """vectors [N, D] -> codes int32 [N, L]; may collide. Both backends give equal codes on every row."""
-        if backend == "torch":
-            from semid.quantize.torch_backend import encode
+        """vectors [N, D] -> codes int32 [N, L]; may collide. Every backend gives equal codes on every row.
 
-            self.latents(vectors[:0])  # the same complaint about a wrong width
-            return encode(self, vectors, device=device, advance=advance)
-        return self.encode_latents(self.latents(vectors), advance=advance)
+        Parameters
+        ----------
+        backend : "numpy" (a CPU), "torch", "triton" (a GPU), or "auto", see `semid.kernels.dispatch`.
+        device : torch's name of where to work.
+        beam : prefixes kept at each level, see `beam.beam_codes`; 1 is the greedy code.
+        advance : called with the number of rows done.
+        """
+        chosen = _chosen(backend, device)
+        if chosen == "numpy" or beam > 1:
+            latents = self.latents(vectors)
+            return self.encode_latents(latents, backend=backend, device=device, beam=beam, advance=advance)
+        from semid.quantize.torch_backend import encode
+
+        self.latents(vectors[:0])  # the same complaint about a wrong width
+        return encode(self, vectors, device=device, fused=chosen == "triton", advance=advance)
 
     def encode_latents(
-        self, latents: npt.NDArray[np.float64], *, advance: Advance | None = None
+        self,
+        latents: npt.NDArray[np.float64],
+        *,
+        backend: str = "auto",
+        device: str = "cpu",
+        beam: int = 1,
+        advance: Advance | None = None,
     ) -> npt.NDArray[np.int32]:
-        """latents float64 [N, d] on the grid -> codes int32 [N, L]."""
-        return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
+        """latents float64 [N, d] on the grid -> codes int32 [N, L]; otherwise as `encode`. Beams run on the CPU."""
+        if beam > 1:
+            return beam_codes(latents, self.levels, beam, biases=self.biases or None, advance=advance)
+        chosen = _chosen(backend, device)
+        if chosen == "numpy":
+            return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
+        from semid.quantize.torch_backend import encode_latents
+
+        return encode_latents(self, latents, device=device, fused=chosen == "triton", advance=advance)
 
     def quantized(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
         """codes [N, L] -> sum of the chosen centroids, float64 [N, d]."""
@@ -147,6 +172,13 @@ class Codebooks:
             Decoder.from_arrays(arrays),
             biases if any(bias is not None for bias in biases) else (),
         )
+
+
+def _chosen(backend: str, device: str) -> str:
+    try:
+        return choose(backend, device).backend
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def _fed(network: Network, factor: float) -> Network:

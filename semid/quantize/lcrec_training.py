@@ -21,10 +21,11 @@ from torch import nn
 from torch.nn import functional
 
 from semid.errors import ConfigError
+from semid.kernels.residual_train import residual_quantize
 from semid.progress import bar
 from semid.quantize.kmeans import kmeans
 from semid.quantize.network import FloatLayer, Network
-from semid.quantize.rqvae_training import pick_device
+from semid.quantize.rqvae_training import has_fused_optimizer, last_residual, pick_device
 from semid.quantize.sinkhorn import lcrec_sinkhorn_torch
 
 if TYPE_CHECKING:
@@ -73,27 +74,17 @@ class LCRecModule(nn.Module):
         self, latents: torch.Tensor, *, beta: float, epsilon: float = 0.0, iterations: int = 50
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Latents [B, d] -> quantized latents [B, d] that pass gradients on, the loss (a scalar), codes [B, L]."""
-        residual, total = latents, torch.zeros_like(latents)
-        losses, codes = [], []
-        for number, centroids in enumerate(self.levels):
-            balanced = epsilon > 0 and number == len(self.levels) - 1
+        levels, balanced = list(self.levels), None
+        if epsilon > 0:
             with torch.no_grad():
-                distances = _squared_distances(residual, centroids)
-                if balanced:
-                    nearest = lcrec_sinkhorn_torch(distances.double(), epsilon, iterations).argmax(1)
-                else:
-                    nearest = distances.argmin(1)
-            chosen = functional.embedding(nearest, centroids)
-            codebook = functional.mse_loss(chosen, residual.detach())
-            commitment = functional.mse_loss(chosen.detach(), residual)
-            losses.append(codebook + beta * commitment)
-            codes.append(nearest)
-            # As in the original, the straight-through value is subtracted, which takes the whole gradient with
-            # it: the encoder feels the commitment of the first level only.
-            passed = residual + (chosen - residual).detach()
-            total = total + passed
-            residual = residual - passed
-        return total, torch.stack(losses).mean(), torch.stack(codes, dim=1)
+                distances = _squared_distances(last_residual(latents, levels), levels[-1])
+                balanced = lcrec_sinkhorn_torch(distances.double(), epsilon, iterations).argmax(1)
+        found = residual_quantize(latents, levels, balanced)
+        # The original subtracts the straight-through value from the residual, which takes the whole gradient with
+        # it: the encoder feels the commitment of the first level only.
+        felt = torch.cat([found.commitment[:1], found.commitment[1:].detach()])
+        loss = (found.codebook + beta * felt).mean() / latents.shape[1]
+        return latents + (found.total - latents).detach(), loss, found.codes.long()
 
     @torch.no_grad()
     def codes(self, rows: torch.Tensor) -> torch.Tensor:

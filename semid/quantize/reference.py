@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["lcrec_sinkhorn", "lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
+__all__ = ["beam_codes", "lcrec_sinkhorn", "lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
 
 
 def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.floating]) -> int:
@@ -34,6 +34,25 @@ def residual_codes(
         for level, centroids in enumerate(levels):
             codes[row, level] = nearest_code(residual, centroids)
             residual = residual - centroids[codes[row, level]]
+    return codes
+
+
+def beam_codes(
+    latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]], width: int
+) -> npt.NDArray[np.int32]:
+    """The `width` prefixes nearest to each latent, level by level; of the whole IDs the nearest. int32 [N, L].
+
+    Of equally near ones the lexicographically smallest.
+    """
+    codes = np.zeros((len(latents), len(levels)), np.int32)
+    for row, latent in enumerate(np.asarray(latents, np.float64)):
+        prefixes = [((), latent)]
+        for level, centroids in enumerate(levels):
+            longer = [((*prefix, code), left - centroid) for prefix, left in prefixes
+                      for code, centroid in enumerate(np.asarray(centroids, np.float64))]  # fmt: skip
+            longer.sort(key=lambda each: (float((each[1] ** 2).sum()), each[0]))
+            prefixes = longer[: 1 if level == len(levels) - 1 else width]
+        codes[row] = prefixes[0][0]
     return codes
 
 

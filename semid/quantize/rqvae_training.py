@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,15 +17,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from semid.kernels.residual_train import residual_quantize
+from semid.kernels.sinkhorn import balanced_codes
 from semid.progress import bar
 from semid.quantize.network import FloatLayer, Network
-from semid.quantize.sinkhorn import balanced_codes
 
 if TYPE_CHECKING:
     from semid.quantize.codebooks import Codebooks
     from semid.quantize.rqvae import RQVAE
 
-__all__ = ["Trained", "pick_device", "quantize", "train"]
+__all__ = ["Trained", "has_fused_optimizer", "last_residual", "pick_device", "quantize", "train"]
 
 log = logging.getLogger("semid")
 
@@ -47,6 +49,11 @@ def pick_device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_fused_optimizer(device: torch.device) -> bool:
+    """Whether one pass over the weights does the whole of AdamW's update there; it takes a quarter of the time."""
+    return device.type in ("cpu", "cuda")
 
 
 class SkipMLP(nn.Module):
@@ -84,34 +91,38 @@ class RQVAEModule(nn.Module):
 
 
 def quantize(
-    latents: torch.Tensor, levels: nn.ParameterList, *, epsilon: float = 0.0
+    latents: torch.Tensor, levels: Sequence[torch.Tensor], *, epsilon: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Residual quantization with gradients.
+    """Residual quantization with gradients, of float32 latents [B, d] by L levels float32 [K_l, d].
 
     Returns the quantized latents [B, d], and per level the codebook and commitment losses [L] (squared norms,
     averaged over the batch). The last level is balanced over the batch if epsilon > 0 and B >= K.
     """
-    residual, total = latents, torch.zeros_like(latents)
-    codebook, commitment = [], []
-    for number, centroids in enumerate(levels):
-        with torch.no_grad():
-            scores = residual @ centroids.T - 0.5 * centroids.square().sum(1)
-            if epsilon > 0 and number == len(levels) - 1 and len(scores) >= len(centroids):
-                codes = balanced_codes(residual.square().sum(1, keepdim=True) - 2 * scores, epsilon=epsilon)
-            elif scores.device.type == "cpu":
-                codes = torch.from_numpy(scores.numpy().argmax(axis=1))  # torch's own argmax is scalar on a CPU
-            else:
-                codes = scores.argmax(dim=1)
-        chosen = functional.embedding(codes, centroids)
-        codebook.append((chosen - residual.detach()).square().sum(1).mean())
-        commitment.append((chosen.detach() - residual).square().sum(1).mean())
-        total = total + chosen
-        residual = residual - chosen.detach()
-    return total, torch.stack(codebook), torch.stack(commitment)
+    levels, balanced = list(levels), None
+    if epsilon > 0 and len(latents) >= len(levels[-1]):
+        balanced = balanced_codes(last_residual(latents, levels), levels[-1], epsilon=epsilon)
+    found = residual_quantize(latents, levels, balanced)
+    return found.total, found.codebook, found.commitment
 
 
-def train(settings: RQVAE, start: Codebooks, vectors: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> Trained:
-    """Train on the rows that are not held out; return the epoch with the lowest held-out error."""
+@torch.no_grad()
+def last_residual(latents: torch.Tensor, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+    """What nearest codes of all levels but the last leave of the latents: [B, d], without gradients."""
+    return latents - residual_quantize(latents, levels[:-1]).total if len(levels) > 1 else latents.detach()
+
+
+def train(
+    settings: RQVAE,
+    start: Codebooks,
+    vectors: npt.NDArray[np.float32],
+    held: npt.NDArray[np.bool_],
+    *,
+    watch: Callable[[Trained], object] | None = None,
+) -> Trained:
+    """Train on the rows that are not held out; return the epoch with the lowest held-out error.
+
+    `watch` is shown every epoch as it is, 0 being the start: for learning curves.
+    """
     device = pick_device(settings.device)
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = float(np.sqrt(np.square(vectors - mean).sum(axis=1).mean()))
@@ -125,22 +136,38 @@ def train(settings: RQVAE, start: Codebooks, vectors: npt.NDArray[np.float32], h
             _with_branch(_decoder_in_units(start.decoder.network, mean, spread, size), settings.hidden),
         ).to(device)
         rows = torch.from_numpy((vectors - mean) / spread).to(device)
-        best, epoch, epochs = _run(settings, module, rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)])
+
+        def trained(module: RQVAEModule, epoch: int, epochs: int) -> Trained:
+            module = copy.deepcopy(module).to("cpu")
+            return Trained(
+                _rescaled(module.encoder.network(), -mean / spread, 1 / spread, 1.0),
+                _decoder_in_units(module.decoder.network(), -mean / spread, 1 / spread, 1.0),
+                [level.detach().numpy() for level in module.levels],
+                epochs,
+                epoch,
+            )
+
+        def shown(epoch: int, epochs: int) -> None:
+            if watch is not None:
+                watch(trained(module, epoch, epochs))
+
+        seen, unseen = rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)]
+        best, epoch, epochs = _run(settings, module, seen, unseen, shown)
     module.load_state_dict(best)
-    module.to("cpu")
-    return Trained(
-        _rescaled(module.encoder.network(), -mean / spread, 1 / spread, 1.0),
-        _decoder_in_units(module.decoder.network(), -mean / spread, 1 / spread, 1.0),
-        [level.detach().numpy() for level in module.levels],
-        epochs,
-        epoch,
-    )
+    return trained(module, epoch, epochs)
 
 
 def _run(
-    settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, held: torch.Tensor
+    settings: RQVAE,
+    module: RQVAEModule,
+    rows: torch.Tensor,
+    held: torch.Tensor,
+    shown: Callable[[int, int], object],
 ) -> tuple[dict[str, torch.Tensor], int, int]:
-    """The epochs; returns the best state, its number (0 = the start), and how many there were."""
+    """The epochs; returns the best state, its number (0 = the start), and how many there were.
+
+    `shown` hears of each epoch that is over, and how many there will be.
+    """
     with torch.no_grad():
         anchors = module.encoder(rows)
     weights = [p for name, p in module.named_parameters() if not name.startswith("levels")]
@@ -150,6 +177,7 @@ def _run(
             {"params": list(module.levels), "weight_decay": 0.0},
         ],
         lr=settings.lr,
+        fused=has_fused_optimizer(rows.device),
     )
     batches = max(1, len(rows) // settings.batch_size)
     epochs = settings.epochs
@@ -157,6 +185,7 @@ def _run(
         epochs = min(epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1)
     best, kept, lowest = copy.deepcopy(module.state_dict()), 0, _error(module, held)
+    shown(0, epochs)
     with bar("train", epochs * batches, unit="step", shown=settings.verbose) as advance:
         for epoch in range(1, epochs + 1):
             order = torch.randperm(len(rows)).to(rows.device)
@@ -168,6 +197,7 @@ def _run(
                 schedule.step()
                 advance(1)
             error = _error(module, held)
+            shown(epoch, epochs)
             log.debug("epoch %d: held-out error %.5f", epoch, error)
             if error < lowest:
                 best, kept, lowest = copy.deepcopy(module.state_dict()), epoch, error

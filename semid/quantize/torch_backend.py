@@ -1,7 +1,8 @@
 """`Codebooks.encode` on a torch device: the same exact arithmetic, the same codes.
 
 Latents come from float64 products whose every partial sum is exact (grid.py), scores from float32 products
-checked against the rounding bound (residual.py), so a GPU and a CPU cannot disagree.
+checked against the rounding bound (residual.py), so a GPU and a CPU cannot disagree. With `fused`, all levels are one
+launch of `semid.kernels.residual_assign`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from semid.quantize.residual import stays_on_float32
 if TYPE_CHECKING:
     from semid.quantize.codebooks import Codebooks
 
-__all__ = ["encode"]
+__all__ = ["encode", "encode_latents"]
 
 ROWS_AT_ONCE = 8192
+LATENTS_AT_ONCE = 1 << 18
 
 
 def encode(
@@ -29,30 +31,78 @@ def encode(
     vectors: npt.NDArray[np.floating],
     *,
     device: str = "cpu",
+    fused: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
     """vectors [N, D] -> codes int32 [N, L], equal to the NumPy backend's."""
+    assign = _assigner(codebooks, device, fused)
     skip, mlp = codebooks.encoder.network.skip, codebooks.encoder.network.mlp
     skip_layer = None if skip is None else _on_device(skip, device)
     mlp_layers = [_on_device(layer, device) for layer in mlp]
-    levels = [torch.tensor(centroids, dtype=torch.float64, device=device) for centroids in codebooks.levels]
-    biases = [
-        None if bias is None else torch.tensor(bias, dtype=torch.float64, device=device)
-        for bias in codebooks.biases or [None] * len(levels)
-    ]
-    fast = stays_on_float32(codebooks.levels) and _float32_is_full(codebooks.latent_dim, device)
-    codes = np.empty((len(vectors), len(levels)), np.int32)
+    codes = np.empty((len(vectors), len(codebooks.levels)), np.int32)
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         rows = np.array(vectors[start : start + ROWS_AT_ONCE], np.float64)
         x = _snap(torch.from_numpy(rows).to(device) * codebooks.encoder.scale)
-        residual = _latents(x, skip_layer, mlp_layers)
-        for level, (centroids, bias) in enumerate(zip(levels, biases, strict=True)):
-            chosen = _nearest(residual, centroids, bias, fast)
-            residual = residual - centroids[chosen]
-            codes[start : start + len(rows), level] = chosen.cpu().numpy()
+        codes[start : start + len(rows)] = assign(_latents(x, skip_layer, mlp_layers)).cpu().numpy()
         if advance is not None:
             advance(len(rows))
     return codes
+
+
+def encode_latents(
+    codebooks: Codebooks,
+    latents: npt.NDArray[np.float64],
+    *,
+    device: str = "cpu",
+    fused: bool = False,
+    advance: Callable[[int], object] | None = None,
+) -> npt.NDArray[np.int32]:
+    """latents float64 [N, d] on the grid -> codes int32 [N, L]."""
+    assign = _assigner(codebooks, device, fused)
+    codes = np.empty((len(latents), len(codebooks.levels)), np.int32)
+    for start in range(0, len(latents), LATENTS_AT_ONCE):
+        rows = torch.from_numpy(np.ascontiguousarray(latents[start : start + LATENTS_AT_ONCE])).to(device)
+        codes[start : start + len(rows)] = assign(rows).cpu().numpy()
+        if advance is not None:
+            advance(len(rows))
+    return codes
+
+
+def _assigner(codebooks: Codebooks, device: str, fused: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function from latents float64 [n, d] on the device to codes [n, L] there."""
+    fast = stays_on_float32(codebooks.levels)
+    if fused and fast and _fits_kernel(codebooks):
+        from semid.kernels.residual_assign import prepare, residual_assign
+
+        on_device = [torch.tensor(centroids, device=device) for centroids in codebooks.levels]
+        biases = [None if bias is None else torch.tensor(bias, device=device) for bias in codebooks.biases] or None
+        prepared = prepare(on_device, biases)
+        return lambda latents: residual_assign(latents.float(), prepared).codes
+    levels = [torch.tensor(centroids, dtype=torch.float64, device=device) for centroids in codebooks.levels]
+    offsets = [
+        None if bias is None else torch.tensor(bias, dtype=torch.float64, device=device)
+        for bias in codebooks.biases or [None] * len(levels)
+    ]
+    fast = fast and _float32_is_full(codebooks.latent_dim, device)
+
+    def assign(residual: torch.Tensor) -> torch.Tensor:
+        codes = []
+        for centroids, bias in zip(levels, offsets, strict=True):
+            codes.append(_nearest(residual, centroids, bias, fast))
+            residual = residual - centroids[codes[-1]]
+        return torch.stack(codes, dim=1)
+
+    return assign
+
+
+def _fits_kernel(codebooks: Codebooks) -> bool:
+    from semid.kernels.packed_codebooks import MAX_CODES, MAX_DIMS, MAX_LEVELS
+
+    return (
+        codebooks.latent_dim <= MAX_DIMS
+        and len(codebooks.levels) <= MAX_LEVELS
+        and max(codebooks.sizes) <= MAX_CODES
+    )
 
 
 def _float32_is_full(width: int, device: str) -> bool:

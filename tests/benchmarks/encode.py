@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -155,10 +156,8 @@ def measure(dims: int, n_rows: int, threads: int, repeats: int) -> list[str]:
     for tables in (False, True):
         for block in (None, *FAISS_BLOCKS):
             systems[f"faiss {'LUT ' * tables}{block or 'one call'}"] = with_faiss(levels, block, tables=tables)
-    try:
+    if find_spec("vector_quantize_pytorch"):
         systems["vqp"] = with_vector_quantize(levels)
-    except ImportError:
-        pass
     for run in systems.values():
         run(latents[:4096])
     times = best_times(systems, latents, repeats)
@@ -188,7 +187,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     faiss.omp_set_num_threads(arguments.threads)
-    print(f"{machine(arguments.threads)}; {versions('numpy', 'torch', 'faiss-cpu', 'vector-quantize-pytorch', 'numba')}\n")
+    packages = versions("numpy", "torch", "faiss-cpu", "vector-quantize-pytorch", "numba")
+    print(f"{machine(arguments.threads)}; {packages}\n")
     print("Thousand rows a second, 4 x 256.\n")
     columns = [
         "d", "rows", "**semid**", "of the bare products", "faiss beam 1 at its best", "ratio", "to its one call",

@@ -1,0 +1,98 @@
+"""Which way to compute is taken: Triton's kernels on a GPU, torch elsewhere, NumPy (compiled by Numba) on a CPU.
+
+All ways give equal codes; only the speed differs. The choice is made here and nowhere else:
+
+    1. what the caller names                      an explicit choice that cannot run raises
+    2. SEMID_BACKEND = triton | torch | numpy     the same
+    3. "auto": by the device of the work          and falls back, saying why, once, at log level INFO
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, get_args
+
+__all__ = ["VARIABLE", "Backend", "Choice", "choose"]
+
+log = logging.getLogger("semid")
+
+Backend = Literal["triton", "torch", "numpy"]
+VARIABLE = "SEMID_BACKEND"
+OLDEST = (8, 0)  # compute capability: float16 matrix units that the kernels were compiled for
+
+
+class Choice(NamedTuple):
+    """A backend and the reason, in words."""
+
+    backend: Backend
+    reason: str
+
+
+def choose(asked: str = "auto", device: str = "cpu") -> Choice:
+    """What runs work on a device, "cpu" or one of torch's.
+
+    Raises
+    ------
+    ValueError : no such backend.
+    RuntimeError : the one that was named, here or in SEMID_BACKEND, cannot run on this device.
+
+    >>> choose("numpy").backend
+    'numpy'
+    """
+    named_by = f"backend={asked!r}"
+    if asked == "auto" and os.environ.get(VARIABLE, "auto") != "auto":
+        asked = os.environ[VARIABLE]
+        named_by = f"{VARIABLE}={asked}"
+    if asked not in ("auto", *get_args(Backend)):
+        raise ValueError(f"{named_by} should be one of auto, {', '.join(get_args(Backend))}.")
+    if asked == "auto":
+        choice = _automatic(device)
+    else:
+        obstacle = _obstacle(asked, device)
+        if obstacle:
+            raise RuntimeError(f"{named_by} cannot run on {device}: {obstacle}. Leave it out, or use auto.")
+        choice = Choice(asked, f"asked for by {named_by}")
+    _say(choice, device)
+    return choice
+
+
+@cache
+def _say(choice: Choice, device: str) -> None:
+    """Once for each choice."""
+    log.info("residual quantization on %s by %s: %s", device, choice.backend, choice.reason)
+
+
+def _automatic(device: str) -> Choice:
+    if device == "cpu":
+        return Choice("numpy", "the work is on a CPU")
+    obstacle = _obstacle("triton", device)
+    return Choice("torch", f"no Triton, since {obstacle}") if obstacle else Choice("triton", "a GPU that Triton knows")
+
+
+def _obstacle(backend: str, device: str) -> str | None:
+    """Why a backend cannot run on a device; None if it can."""
+    if backend == "numpy":
+        return None if device == "cpu" else "NumPy works on a CPU"
+    if find_spec("torch") is None:
+        return "torch is not installed"
+    return _triton_obstacle(device) if backend == "triton" else None
+
+
+def _triton_obstacle(device: str) -> str | None:
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    import torch
+
+    if torch.device(device).type != "cuda":  # ROCm's devices are called so too
+        return "Triton's kernels need a CUDA or ROCm device"
+    if not torch.cuda.is_available():
+        return "torch sees no such device"
+    capability = torch.cuda.get_device_capability(device)
+    if torch.version.hip is None and capability < OLDEST:
+        return f"its compute capability {'.'.join(map(str, capability))} is below {'.'.join(map(str, OLDEST))}"
+    return None
