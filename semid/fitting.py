@@ -52,7 +52,7 @@ def fit(
 ) -> dict[str, Any]:
     """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step."""
     vocabulary = Vocabulary(config.sizes, config.template)
-    _check_device(config.device)
+    check_device(config.device)
     items, warnings = _read(source, config, id_field, progress)
     for warning in warnings:
         log.warning("%s", warning)
@@ -129,7 +129,7 @@ def _encode_device(config: SemanticIDConfig) -> str:
     return "cpu" if config.device == "auto" else config.device
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     """ConfigError if torch cannot use the device; "auto" always can."""
     if name == "auto":
         return

@@ -50,7 +50,7 @@ FLOORS = [
     *under("semid.tokenizer_exports", "trie_tensors", "constraint", "logits"),
     *under("semid.tokenizer_exports", "head", "prompts", "tree_attention", "repeated_cache", "beam_methods", "beam"),
     *under("semid.tokenizer_exports", "serving", "batch_masks", "vllm", "sglang", ""),
-    *under("semid", "judging", "show"),
+    *under("semid", "judging", "show", "benching"),
     *under("semid.cli", "group", "learn", "look", "llm", "judge", ""),
     *under("semid", "__main__", ""),
 ]

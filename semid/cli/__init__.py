@@ -7,12 +7,12 @@ commands, so `semid --help` is quick.
 from __future__ import annotations
 
 from semid.cli.group import cli, log, main
-from semid.cli.judge import doctor, info, verify
+from semid.cli.judge import bench, doctor, info, verify
 from semid.cli.learn import fit
 from semid.cli.llm import export, extend, import_
 from semid.cli.look import decode, encode, show
 
 __all__ = ["cli", "log", "main"]
 
-for command in (fit, show, encode, decode, extend, export, import_, doctor, verify, info):
+for command in (fit, show, encode, decode, extend, export, import_, doctor, verify, info, bench):
     cli.add_command(command)

@@ -1,4 +1,4 @@
-"""semid doctor, verify, info: judging and checking."""
+"""semid doctor, verify, info, bench: judging and checking."""
 
 from __future__ import annotations
 
@@ -79,3 +79,32 @@ def info(folder: Path | None, as_json: bool) -> None:
         width = max(map(len, told))
         for name, value in told.items():
             click.echo(f"{name:{width}}  {value}")
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU: cuda.")
+@click.option("--rows", type=click.IntRange(1000), default=100_000, show_default=True, help="Items, on a CPU.")
+@json_option
+def bench(device: str, rows: int, as_json: bool) -> None:
+    """Measure this machine's limits, and what share of them each operation gets.
+
+    Takes about 20 seconds on a CPU with two cores; nothing else should run meanwhile.
+
+    \b
+    Examples:
+      semid bench
+      semid bench --threads 1 --json
+      semid bench --device cuda
+    """
+    from semid.benching import measure
+    from semid.fitting import check_device
+
+    check_device(device)
+    found = []
+    for line in measure(device, rows=rows):
+        found.append(line)
+        if not as_json:
+            share = "" if line.share is None else f"  {line.share:6.0%} of {line.limit}"
+            click.echo(f"{line.name:<34}{line.value:>12,.1f} {line.unit:<17}{share}".rstrip())
+    if as_json:
+        print_json([line.to_dict() for line in found])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -124,26 +124,53 @@ def folded(modules: nn.Sequential) -> Network:
     return Network(None, tuple(layers))
 
 
-def train(settings: LCRecRQVAE, vectors: npt.NDArray[np.float32], sizes: Sequence[int]) -> LCRecTrained:
-    """Train on all rows; return the epoch that `settings.keep` prefers."""
+def train(
+    settings: LCRecRQVAE,
+    vectors: npt.NDArray[np.float32],
+    sizes: Sequence[int],
+    *,
+    watch: Callable[[LCRecTrained], object] | None = None,
+) -> LCRecTrained:
+    """Train on all rows; return the epoch that `settings.keep` prefers.
+
+    `watch` is shown every epoch as it is, its collision rate NaN where nobody looked: for learning curves.
+    """
     device = pick_device(settings.device)
     batch_norm = settings.batch_norm and len(vectors) > 1  # one row has no variance
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         widths = [vectors.shape[1], *settings.layers, settings.dim]
         module = LCRecModule(widths, sizes, batch_norm=batch_norm).to(device)
-        state, epoch, loss, collisions = _run(settings, module, torch.from_numpy(vectors).to(device), batch_norm)
+
+        def shown(epoch: int, loss: float, collisions: float) -> None:
+            if watch is not None:
+                watch(_trained(module, epoch, loss, collisions))
+
+        rows = torch.from_numpy(vectors).to(device)
+        state, epoch, loss, collisions = _run(settings, module, rows, batch_norm, shown)
     module.load_state_dict(state)
-    module.to("cpu")
-    levels = [centroids.detach().numpy() for centroids in module.levels]
+    return _trained(module, epoch, loss, collisions)
+
+
+def _trained(module: LCRecModule, epoch: int, loss: float, collisions: float) -> LCRecTrained:
+    levels = [centroids.detach().cpu().numpy().copy() for centroids in module.levels]
     return LCRecTrained(folded(module.encoder), folded(module.decoder), levels, epoch, loss, collisions)
 
 
 def _run(
-    settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor, batch_norm: bool
+    settings: LCRecRQVAE,
+    module: LCRecModule,
+    rows: torch.Tensor,
+    batch_norm: bool,
+    shown: Callable[[int, float, float], object],
 ) -> tuple[dict[str, torch.Tensor], int, float, float]:
-    """The epochs. Returns the kept state, its number, loss and collision rate."""
-    optimizer = torch.optim.AdamW(module.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    """The epochs. Returns the kept state, its number, loss and collision rate; `shown` hears these of each epoch."""
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=has_fused_optimizer(rows.device),
+    )
     # A last batch of one row is left out under BatchNorm: one row has no variance.
     n_trained = len(rows) - (batch_norm and len(rows) % settings.batch_size == 1)
     n_batches = -(-n_trained // settings.batch_size)
@@ -153,29 +180,38 @@ def _run(
     with bar("train", settings.epochs * n_batches, unit="step", shown=settings.verbose) as advance:
         for epoch in range(1, settings.epochs + 1):
             module.train()
-            total = 0.0
+            losses = []
             order = torch.randperm(len(rows))[:n_trained]
             for number, batch in enumerate(order.split(settings.batch_size)):
                 here = rows[batch.to(rows.device)]
                 if epoch == 1 and number == 0:
                     _start(settings, module, rows, here)
-                loss = _loss(settings, module, here)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
-                optimizer.step()
+                losses.append(_step(settings, module, optimizer, here))
                 schedule.step()
-                total += loss.item()
                 advance(1)
-            if not np.isfinite(total):
+            loss, collisions = sum(torch.stack(losses).tolist()) / n_batches, float("nan")
+            if not np.isfinite(loss):
                 raise ConfigError(f"the loss is not finite in epoch {epoch}: lr={settings.lr} is too high. Lower it.")
             if epoch % every == 0:
-                collisions, loss = _collision_rate(module, rows), total / n_batches
+                collisions = _collision_rate(module, rows)
                 log.debug("epoch %d: loss %.5f, collision rate %.4f", epoch, loss, collisions)
                 score = collisions if settings.keep == "collision" else loss
                 if score < best:
                     kept, best = (copy.deepcopy(module.state_dict()), epoch, loss, collisions), score
+            shown(epoch, loss, collisions)
     return kept
+
+
+def _step(
+    settings: LCRecRQVAE, module: LCRecModule, optimizer: torch.optim.Optimizer, rows: torch.Tensor
+) -> torch.Tensor:
+    """One optimiser step; returns the loss, without waiting for the device."""
+    loss = _loss(settings, module, rows)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
+    optimizer.step()
+    return loss.detach()
 
 
 def _start(settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor, first_batch: torch.Tensor) -> None:
