@@ -137,7 +137,7 @@ def check_device(name: str) -> None:
 
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # an unknown name; a torch that was built without it
+    except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name; a torch that was built without it
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
 

@@ -79,7 +79,7 @@ def sinkhorn_step(
         the host.
     backend : "auto" is "triton" on CUDA and ROCm and under Triton's interpreter, "torch" on a CPU.
 
-    The same call gives the same bits. A residual that is not finite makes the sums NaN.
+    The same call gives the same bits, on a CPU with the same number of threads. A residual that is not finite makes the sums NaN.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def sinkhorn_potentials(
     ----------
     residual, centroids, backend : as in `sinkhorn_step`.
     epsilon : entropy, as a share of half the range of the squared distances.
-    rounds : the most passes to make; 0 measures nothing and returns no bias.
+    rounds : the most passes to make.
     tolerance : stop when no column sum is off by more than this share. The best potential seen is returned in any
         case, with its error.
 

@@ -108,7 +108,7 @@ def balanced_codes_torch(
     relaxation: float,
     smallest_column: float,
 ) -> torch.Tensor:
-    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Batches of up to 8,192 rows keep their scores, larger ones don't."""
+    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Batches of up to 8,192 rows keep their scores."""
     plan = ChunkedPlan(residual, centroids)
     scores = _all_scores(plan) if len(residual) <= DENSE_ROWS else None
     if scores is None:

@@ -180,9 +180,9 @@ def distance_range_kernel(
             scores = scores * tl.load(scales + 1) + tl.load(offsets + codes)[None, :]
             distances = norms[:, None] - 2 * scores
             real = inside[:, None] & (codes < n_codes)[None, :]
-            # Written so that a distance that is not a number is kept, not passed over.
-            low = tl.minimum(low, tl.min(tl.where(real, distances, float("inf")), 1), tl.PropagateNan.ALL)
-            high = tl.maximum(high, tl.max(tl.where(real, distances, float("-inf")), 1), tl.PropagateNan.ALL)
+            low = tl.minimum(low, tl.min(tl.where(real, distances, float("inf")), 1))
+            distances = tl.where(distances == distances, distances, float("inf"))  # reductions pass NaN over
+            high = tl.maximum(high, tl.max(tl.where(real, distances, float("-inf")), 1))
     tl.store(ranges + 2 * program, tl.min(low, 0))
     tl.store(ranges + 2 * program + 1, tl.max(high, 0))
 
@@ -237,7 +237,7 @@ class TritonPlan:
         self.programs = min(PROGRAMS, self.n_tiles)
 
     def distance_range(self) -> tuple[float, float]:
-        """Smallest and largest squared distance of an item to a centroid; NaN where a value is not finite."""
+        """Smallest and largest squared distance of an item to a centroid, the latter inf where one is no number."""
         low, high = self.device_range().tolist()
         return low, high
 
@@ -305,7 +305,7 @@ def balanced_codes_triton(
     relaxation: float,
     smallest_column: float,
 ) -> torch.Tensor:
-    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Two launches a round, three with K > 256; no wait for the device."""
+    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Two launches a round, three with K > 256; none waits."""
     plan = TritonPlan(residual, centroids)
     low, high = plan.device_range()
     unit = (high - low).clamp_min(SMALLEST_BATCH_RANGE) * (epsilon / 2)
