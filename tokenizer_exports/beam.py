@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 
 from semid.errors import ConfigError, InputError
 from semid.filters import Filter
+from semid.kernels.trie_step import Beams, Step
 from semid.tokenizer_exports.beam_methods import Decoder, Head, Method, choose_way
-from semid.tokenizer_exports.head import Encoded
+from semid.tokenizer_exports.head import Encoded, SlicedHead
 from semid.tokenizer_exports.prompts import Inputs, Prompts, read_prompts
 from semid.tokenizer_exports.trie_tensors import FilterTensors, TrieTensors
 from semid.trie import Trie
@@ -35,6 +36,7 @@ __all__ = ["Generated", "generate_items", "items_custom_generate"]
 Score = Literal["level", "vocab"]
 Filters = Filter | Sequence[Filter | None]
 USUAL_BEAMS = 50
+MOST_FUSED_BEAMS = 1024  # as one program of the kernel holds
 
 _tensors: WeakKeyDictionary[Trie, dict[torch.device, TrieTensors]] = WeakKeyDictionary()
 
@@ -302,15 +304,15 @@ class _Search:
         finite = torch.ones(len(nodes), dtype=torch.bool, device=nodes.device)
         states = self.decoder.start()
         for level in levels:
-            candidates, codes, children, normaliser = self._candidates(states, nodes, scores, level)
-            finite &= normaliser.isfinite().all(dim=1)
-            width = children.shape[-1]
             n_nodes = trie.level_starts[level + 2] - trie.level_starts[level + 1]
-            chosen = _best(candidates.flatten(1), min(num_beams, nodes.shape[1] * width, n_nodes))
-            scores, nodes = (each.flatten(1).gather(1, chosen) for each in (candidates, children))
+            count = min(num_beams, nodes.shape[1] * trie.fanout[level], n_nodes)
+            step = self._fused if self.uses_kernel(nodes.shape[1]) else self._select
+            chosen = step(states, nodes, scores, level, count)
+            finite &= chosen.normalisers.isfinite().all(dim=1)
+            scores, nodes = chosen.scores, chosen.children
             if level < levels[-1]:
-                tokens = codes.flatten(1).gather(1, chosen) + (self.trie.base + trie.offsets[level])
-                states = self.decoder.step(tokens, chosen // width)
+                tokens = chosen.codes + (self.trie.base + trie.offsets[level])
+                states = self.decoder.step(tokens, chosen.parents)
         if not finite.all():
             prompt = int(torch.nonzero(~finite)[0])
             raise ConfigError(
@@ -318,10 +320,43 @@ class _Search:
             )
         return nodes, scores
 
-    def _candidates(
-        self, states: torch.Tensor, nodes: torch.Tensor, scores: torch.Tensor, level: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Scores (-inf where there is none), codes and nodes [B, M, W] of what may follow; normalisers [B, M]."""
+    def uses_kernel(self, n_beams: int) -> bool:
+        """On a GPU a step is two launches, where the head is rows of a matrix and scores are those of the level."""
+        from semid.kernels.dispatch import uses_triton
+
+        head, device = self.head, self.trie.device
+        return (
+            self.score == "level"
+            and isinstance(head, SlicedHead)
+            and head.extra is None
+            and head.weight.device == device
+            and n_beams <= MOST_FUSED_BEAMS
+            and uses_triton(str(device))
+        )
+
+    def _fused(self, states: torch.Tensor, nodes: torch.Tensor, scores: torch.Tensor, level: int, count: int) -> Step:
+        from semid.kernels.trie_step import trie_step
+
+        trie, head = self.trie.trie, self.head
+        start, width = self.trie.base + trie.offsets[level], trie.fanout[level]
+        rows = slice(start, start + trie.sizes[level])
+        firsts, ends = self.trie.bounds(nodes)
+        allowed = None
+        if self.filters is not None:
+            _, children, valid = self.trie.children(nodes, width)
+            allowed = valid & self._admitted(children)
+        beams = Beams(scores, firsts, ends - firsts, self.trie.codes, width, allowed)
+        bias = None if head.bias is None else head.bias[rows]
+        scale, cap = head.scale_and_cap()
+        return trie_step(states, head.weight[rows], beams, count, bias=bias, scale=scale, cap=cap)
+
+    def _admitted(self, children: torch.Tensor) -> torch.Tensor:
+        """bool [B, M, W]: does the filter leave an item below each child?"""
+        requests = torch.arange(len(children), device=children.device)
+        return self.filters.admits(*self.trie.ranks(children), requests)
+
+    def _select(self, states: torch.Tensor, nodes: torch.Tensor, scores: torch.Tensor, level: int, count: int) -> Step:
+        """The same by torch, for any head and either score."""
         trie = self.trie.trie
         start = self.trie.base + trie.offsets[level]
         logits = self.head.logits(states, start, start + trie.sizes[level])
@@ -330,10 +365,12 @@ class _Search:
         codes, children, valid = self.trie.children(nodes, trie.fanout[level])
         codes = codes.masked_fill(~valid, 0)  # beyond a node's children lie those of another level, too
         if self.filters is not None:
-            requests = torch.arange(len(nodes), device=nodes.device)
-            valid = valid & self.filters.admits(*self.trie.ranks(children), requests)
+            valid = valid & self._admitted(children)
         found = (scores - normaliser).unsqueeze(-1) + logits.gather(-1, codes)
-        return found.masked_fill_(~valid, -torch.inf), codes, children, normaliser
+        found = found.masked_fill_(~valid, -torch.inf).flatten(1)
+        chosen = _best(found, count)
+        best = (each.flatten(1).gather(1, chosen) for each in (codes, children))
+        return Step(found.gather(1, chosen), chosen // children.shape[-1], *best, normaliser)
 
 
 def _best(candidates: torch.Tensor, count: int) -> torch.Tensor:

@@ -94,20 +94,25 @@ class SlicedHead:
             largest = larger
         return (largest + total.log()).view(shape)
 
+    def scale_and_cap(self) -> tuple[float, float | None]:
+        """What families of models do to their logits, from their configs: a factor, and then a soft limit."""
+        config, scale = self.config, 1.0
+        if getattr(config, "scale_decoder_outputs", False):  # T5 scales the states, which is the same
+            scale *= config.d_model**-0.5
+        for name in ("logit_scale", "output_multiplier"):  # Cohere; Muse
+            factor = getattr(config, name, None)
+            scale *= 1.0 if factor is None else factor
+        if getattr(config, "logits_scaling", None):  # Granite
+            scale /= config.logits_scaling
+        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
+        return scale, cap or None  # Gemma; RecurrentGemma
+
     def _finish(self, logits: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """What families of models do to their logits, from their configs."""
-        config = self.config
         if self.extra is not None:
             logits = logits + self.extra[0, start:stop]
-        if getattr(config, "scale_decoder_outputs", False):  # T5 scales the states, which is the same
-            logits = logits * config.d_model**-0.5
-        for name in ("logit_scale", "output_multiplier"):  # Cohere; Muse
-            scale = getattr(config, name, None)
-            logits = logits if scale is None else logits * scale
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / config.logits_scaling
-        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
-        return logits if not cap else torch.tanh(logits / cap) * cap  # Gemma; RecurrentGemma
+        scale, cap = self.scale_and_cap()
+        logits = logits if scale == 1.0 else logits * scale
+        return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 class FullHead:

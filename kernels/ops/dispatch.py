@@ -15,7 +15,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import Literal, NamedTuple, get_args
 
-__all__ = ["VARIABLE", "Backend", "Choice", "choose"]
+__all__ = ["VARIABLE", "Backend", "Choice", "choose", "uses_triton"]
 
 log = logging.getLogger("semid")
 
@@ -59,10 +59,23 @@ def choose(asked: str = "auto", device: str = "cpu") -> Choice:
     return choice
 
 
+def uses_triton(device: str) -> bool:
+    """Whether work on tensors that lie on a device goes to Triton's kernels: for what has no NumPy form.
+
+    SEMID_BACKEND=numpy and =torch both say no.
+
+    Raises
+    ------
+    RuntimeError : SEMID_BACKEND=triton, and it cannot run there.
+    """
+    asked = os.environ.get(VARIABLE, "auto")
+    return asked in ("auto", "triton") and choose(asked, device).backend == "triton"
+
+
 @cache
 def _say(choice: Choice, device: str) -> None:
     """Once for each choice."""
-    log.info("residual quantization on %s by %s: %s", device, choice.backend, choice.reason)
+    log.info("work on %s by %s: %s", device, choice.backend, choice.reason)
 
 
 def _automatic(device: str) -> Choice:

@@ -10,7 +10,7 @@ import torch
 
 from semid.errors import ConfigError
 from semid.kernels import dispatch
-from semid.kernels.dispatch import VARIABLE, choose
+from semid.kernels.dispatch import VARIABLE, choose, uses_triton
 from semid.quantize.residual_kmeans import ResidualKMeans
 
 
@@ -51,12 +51,20 @@ def test_a_gpu_that_is_not_there_falls_back_and_says_why():
     assert "no Triton, since" in choice.reason
 
 
+@pytest.mark.parametrize("asked", ["numpy", "torch"])
+def test_kernels_without_a_numpy_form_are_left_out_by_either_name(monkeypatch, asked):
+    monkeypatch.setenv(VARIABLE, asked)
+    assert not uses_triton("cuda")
+    monkeypatch.delenv(VARIABLE)
+    assert not uses_triton("cpu")
+
+
 def test_the_reason_is_logged_once(caplog):
     with caplog.at_level(logging.INFO, logger="semid"):
         for _ in range(3):
             choose()
     assert [record.getMessage() for record in caplog.records] == [
-        "residual quantization on cpu by numpy: the work is on a CPU"
+        "work on cpu by numpy: the work is on a CPU"
     ]
 
 

@@ -1,0 +1,42 @@
+"""Entropic transport to uniform codes, with the whole N x K matrix in float64, as the formula reads."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def squared_distances(residual, centroids):
+    """float64 [N, K]"""
+    return (residual.double()[:, None] - centroids.double()).square().sum(2)
+
+
+def unit(residual, centroids, epsilon):
+    """Squared distance that one unit of potential is worth."""
+    distances = squared_distances(residual, centroids)
+    return float(epsilon * (distances.max() - distances.min()) / 2)
+
+
+def plan(residual, centroids, potential, unit):
+    """float64 [N, K]: softmax_k(potential_k - d_nk / unit)"""
+    return torch.softmax(potential.double() - squared_distances(residual, centroids) / unit, dim=1)
+
+
+def converged_potential(residual, centroids, unit, rounds):
+    """float64 [K] after so many plain rounds."""
+    potential = torch.zeros(len(centroids), dtype=torch.float64)
+    for _ in range(rounds):
+        columns = plan(residual, centroids, potential, unit).sum(0)
+        potential += math.log(len(residual) / len(centroids)) - columns.clamp_min(1e-300).log()
+    return potential
+
+
+def relaxed_codes(residual, centroids, epsilon, rounds):
+    """int64 [B]: row argmax after rounds of over-relaxation by 1.6, as training does them."""
+    worth = unit(residual, centroids, epsilon)
+    potential = torch.zeros(len(centroids), dtype=torch.float64)
+    for _ in range(rounds):
+        columns = plan(residual, centroids, potential, worth).sum(0)
+        potential += 1.6 * (math.log(len(residual) / len(centroids)) - columns.clamp_min(1e-30).log())
+    return (potential - squared_distances(residual, centroids) / worth).argmax(1)
