@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.beam import _best, generate_items, items_custom_generate
+from semid.tokenizer_exports.beam import generate_items, items_custom_generate
+from semid.tokenizer_exports.beam_search import _best
 from semid.trie import Trie
 from tests.beam_oracle import (
     BASE,

@@ -48,7 +48,8 @@ FLOORS = [
     *under("semid.tokenizer_exports", "tokens", "rows", "row_report", "huggingface", "freeze"),
     *under("semid.tokenizer_exports", "shards", "model_layout", "folder_files", "staging", "checkpoint"),
     *under("semid.tokenizer_exports", "trie_tensors", "constraint", "logits"),
-    *under("semid.tokenizer_exports", "head", "prompts", "tree_attention", "repeated_cache", "beam_methods", "beam"),
+    *under("semid.tokenizer_exports", "head", "prompts", "tree_attention", "repeated_cache", "beam_methods"),
+    *under("semid.tokenizer_exports", "beam_search", "beam"),
     *under("semid.tokenizer_exports", "serving", "batch_masks", "vllm", "sglang", ""),
     *under("semid", "judging", "show", "benching"),
     *under("semid.cli", "group", "learn", "look", "llm", "judge", ""),
@@ -70,7 +71,8 @@ WHOLLY_HEAVY = {
     "semid.quantize.pick",
     "semid.quantize.rqvae_training",
     "semid.quantize.torch_backend",
-    *under("semid.tokenizer_exports", "batch_masks", "beam", "beam_methods", "constraint", "head", "logits", "prompts"),
+    *under("semid.tokenizer_exports", "batch_masks", "beam", "beam_methods", "beam_search", "constraint", "head"),
+    *under("semid.tokenizer_exports", "logits", "prompts"),
     *under("semid.tokenizer_exports", "repeated_cache", "sglang", "tree_attention", "trie_tensors", "vllm"),
 }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 
 from semid.errors import ConfigError, InputError
 from semid.filters import Filter
-from semid.kernels.trie_step import Beams, Step
-from semid.tokenizer_exports.beam_methods import Decoder, Head, Method, choose_way
-from semid.tokenizer_exports.head import Encoded, SlicedHead
+from semid.tokenizer_exports.beam_methods import Method, choose_way
+from semid.tokenizer_exports.beam_search import Score, Search
+from semid.tokenizer_exports.head import Encoded
 from semid.tokenizer_exports.prompts import Inputs, Prompts, read_prompts
 from semid.tokenizer_exports.trie_tensors import FilterTensors, TrieTensors
 from semid.trie import Trie
@@ -33,10 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Generated", "generate_items", "items_custom_generate"]
 
-Score = Literal["level", "vocab"]
 Filters = Filter | Sequence[Filter | None]
 USUAL_BEAMS = 50
-MOST_FUSED_BEAMS = 1024  # as one program of the kernel holds
 
 _tensors: WeakKeyDictionary[Trie, dict[torch.device, TrieTensors]] = WeakKeyDictionary()
 
@@ -267,7 +265,7 @@ def _generate(
     begun = prompts.input_ids.new_zeros(len(prompts)) if begun is None else begun
     depth = _depth(trie, begun)
     way = choose_way(model, method)
-    search = _Search(*way.begin(model, prompts), tensors, restriction, score)
+    search = Search(*way.begin(model, prompts), tensors, restriction, score)
     nodes, scores = search.run(begun, depth, num_beams)
     scores, order = scores.sort(dim=1, descending=True, stable=True)  # beams stand in the order of their codes
     return _gathered(trie, nodes.gather(1, order), scores, num_return, way.method)
@@ -284,109 +282,6 @@ def _depth(trie: Trie, begun: torch.Tensor) -> int:
                 "Generate for them in separate calls."
             )
     return depths[0]
-
-
-@dataclass
-class _Search:
-    """Beams in the order of their nodes, hence of their codes; dead ones, with score -inf, keep the shapes full."""
-
-    decoder: Decoder
-    head: Head
-    trie: TrieTensors
-    filters: FilterTensors | None
-    score: Score
-
-    def run(self, nodes: torch.Tensor, depth: int, num_beams: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Nodes and scores [B, M] of whole IDs, from nodes [B] of one depth."""
-        trie, levels = self.trie.trie, range(depth, self.trie.trie.n_levels)
-        nodes = nodes.unsqueeze(1)
-        scores = torch.zeros(nodes.shape, device=nodes.device)
-        finite = torch.ones(len(nodes), dtype=torch.bool, device=nodes.device)
-        states = self.decoder.start()
-        for level in levels:
-            n_nodes = trie.level_starts[level + 2] - trie.level_starts[level + 1]
-            count = min(num_beams, nodes.shape[1] * trie.fanout[level], n_nodes)
-            step = self._fused if self.uses_kernel(nodes.shape[1]) else self._select
-            chosen = step(states, nodes, scores, level, count)
-            finite &= chosen.normalisers.isfinite().all(dim=1)
-            scores, nodes = chosen.scores, chosen.children
-            if level < levels[-1]:
-                tokens = chosen.codes + (self.trie.base + trie.offsets[level])
-                states = self.decoder.step(tokens, chosen.parents)
-        if not finite.all():
-            prompt = int(torch.nonzero(~finite)[0])
-            raise ConfigError(
-                f"prompt {prompt}: the model's logits are not all finite numbers. Load it in bfloat16 or float32."
-            )
-        return nodes, scores
-
-    def uses_kernel(self, n_beams: int) -> bool:
-        """On a GPU a step is two launches, where the head is rows of a matrix and scores are those of the level."""
-        from semid.kernels.dispatch import uses_triton
-
-        head, device = self.head, self.trie.device
-        return (
-            self.score == "level"
-            and isinstance(head, SlicedHead)
-            and head.extra is None
-            and head.weight.device == device
-            and n_beams <= MOST_FUSED_BEAMS
-            and uses_triton(str(device))
-        )
-
-    def _fused(self, states: torch.Tensor, nodes: torch.Tensor, scores: torch.Tensor, level: int, count: int) -> Step:
-        from semid.kernels.trie_step import trie_step
-
-        trie, head = self.trie.trie, self.head
-        start, width = self.trie.base + trie.offsets[level], trie.fanout[level]
-        rows = slice(start, start + trie.sizes[level])
-        firsts, ends = self.trie.bounds(nodes)
-        allowed = None
-        if self.filters is not None:
-            _, children, valid = self.trie.children(nodes, width)
-            allowed = valid & self._admitted(children)
-        beams = Beams(scores, firsts, ends - firsts, self.trie.codes, width, allowed)
-        bias = None if head.bias is None else head.bias[rows]
-        scale, cap = head.scale_and_cap()
-        return trie_step(states, head.weight[rows], beams, count, bias=bias, scale=scale, cap=cap)
-
-    def _admitted(self, children: torch.Tensor) -> torch.Tensor:
-        """bool [B, M, W]: does the filter leave an item below each child?"""
-        requests = torch.arange(len(children), device=children.device)
-        return self.filters.admits(*self.trie.ranks(children), requests)
-
-    def _select(self, states: torch.Tensor, nodes: torch.Tensor, scores: torch.Tensor, level: int, count: int) -> Step:
-        """The same by torch, for any head and either score."""
-        trie = self.trie.trie
-        start = self.trie.base + trie.offsets[level]
-        logits = self.head.logits(states, start, start + trie.sizes[level])
-        normaliser = logits.logsumexp(-1) if self.score == "level" else self.head.log_normaliser(states)
-        logits, normaliser = logits.to(nodes.device), normaliser.to(nodes.device)
-        codes, children, valid = self.trie.children(nodes, trie.fanout[level])
-        codes = codes.masked_fill(~valid, 0)  # beyond a node's children lie those of another level, too
-        if self.filters is not None:
-            valid = valid & self._admitted(children)
-        found = (scores - normaliser).unsqueeze(-1) + logits.gather(-1, codes)
-        found = found.masked_fill_(~valid, -torch.inf).flatten(1)
-        chosen = _best(found, count)
-        best = (each.flatten(1).gather(1, chosen) for each in (codes, children))
-        return Step(found.gather(1, chosen), chosen // children.shape[-1], *best, normaliser)
-
-
-def _best(candidates: torch.Tensor, count: int) -> torch.Tensor:
-    """int64 [B, count]: places of the largest of each row [B, C], ascending; of equal ones the first.
-
-    Unlike `topk`, which leaves open which of equal values it takes and returns them by size.
-    """
-    threshold = candidates.topk(count, dim=1).values[:, -1:]
-    above = candidates > threshold
-    level = candidates == threshold
-    room = count - above.sum(dim=1, keepdim=True)
-    kept = above | (level & (level.cumsum(dim=1) <= room))
-    place = torch.where(kept, kept.cumsum(dim=1) - 1, count)  # those not kept meet in a spare column
-    columns = torch.arange(candidates.shape[1], device=candidates.device).expand_as(place)
-    chosen = torch.zeros(len(candidates), count + 1, dtype=torch.long, device=candidates.device)
-    return chosen.scatter_(1, place, columns)[:, :count]
 
 
 def _gathered(trie: Trie, nodes: torch.Tensor, scores: torch.Tensor, num_return: int, method: str) -> Generated:
