@@ -12,6 +12,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,7 +107,7 @@ def perceptron(widths: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
         nn.init.zeros_(linear.bias)
         modules.append(linear)
         if number < len(widths) - 2:
-            modules += [nn.BatchNorm1d(outputs)] * batch_norm + [nn.ReLU()]
+            modules += [nn.BatchNorm1d(outputs)] * batch_norm + [nn.ReLU(inplace=True)]
     return nn.Sequential(*modules)
 
 
@@ -129,11 +130,12 @@ def train(
     vectors: npt.NDArray[np.float32],
     sizes: Sequence[int],
     *,
-    watch: Callable[[LCRecTrained], object] | None = None,
+    watch: Callable[[int, float, Callable[[], LCRecTrained]], object] | None = None,
 ) -> LCRecTrained:
     """Train on all rows; return the epoch that `settings.keep` prefers.
 
-    `watch` is shown every epoch as it is, its collision rate NaN where nobody looked: for learning curves.
+    `watch(epoch, loss, trained)` hears of every epoch; `trained()` gives it as it is, its collision rate NaN where
+    nobody looked. For learning curves.
     """
     device = pick_device(settings.device)
     batch_norm = settings.batch_norm and len(vectors) > 1  # one row has no variance
@@ -144,7 +146,7 @@ def train(
 
         def shown(epoch: int, loss: float, collisions: float) -> None:
             if watch is not None:
-                watch(_trained(module, epoch, loss, collisions))
+                watch(epoch, loss, partial(_trained, module, epoch, loss, collisions))
 
         rows = torch.from_numpy(vectors).to(device)
         state, epoch, loss, collisions = _run(settings, module, rows, batch_norm, shown)

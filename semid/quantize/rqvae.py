@@ -144,7 +144,7 @@ class RQVAE(Learner):
         if len(vectors) > self.sample:
             vectors = vectors[np.sort(rng.choice(len(vectors), self.sample, replace=False))]
         held = np.zeros(len(vectors), bool)
-        if len(vectors) >= SMALLEST_TRAINING and self.epochs > 0:
+        if len(vectors) >= SMALLEST_TRAINING:
             held[rng.permutation(len(vectors))[: len(vectors) // HELD_OUT]] = True
 
         # Held-out rows are unseen by the start as well, or the start would look better than it is.
@@ -162,7 +162,7 @@ class RQVAE(Learner):
         )
         self.training_ = Training(float("nan"), float("nan"), 0, 0)
         variance = float(vectors.var(axis=0, dtype=np.float64).sum())
-        if held.any() and variance > 0:
+        if held.any() and self.epochs > 0 and variance > 0:
             chosen = self._improve(chosen, vectors, held, variance)
         self.codebooks_ = self._fit_to_all(chosen, vectors) if held.any() else chosen
         return self

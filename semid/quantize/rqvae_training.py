@@ -9,6 +9,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -117,11 +118,11 @@ def train(
     vectors: npt.NDArray[np.float32],
     held: npt.NDArray[np.bool_],
     *,
-    watch: Callable[[Trained], object] | None = None,
+    watch: Callable[[int, Callable[[], Trained]], object] | None = None,
 ) -> Trained:
     """Train on the rows that are not held out; return the epoch with the lowest held-out error.
 
-    `watch` is shown every epoch as it is, 0 being the start: for learning curves.
+    `watch(epoch, trained)` hears of every epoch, 0 being the start; `trained()` gives it as it is. For learning curves.
     """
     device = pick_device(settings.device)
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
@@ -137,24 +138,24 @@ def train(
         ).to(device)
         rows = torch.from_numpy((vectors - mean) / spread).to(device)
 
-        def trained(module: RQVAEModule, epoch: int, epochs: int) -> Trained:
-            module = copy.deepcopy(module).to("cpu")
+        def trained(epoch: int, epochs: int) -> Trained:
+            plain = copy.deepcopy(module).to("cpu")
             return Trained(
-                _rescaled(module.encoder.network(), -mean / spread, 1 / spread, 1.0),
-                _decoder_in_units(module.decoder.network(), -mean / spread, 1 / spread, 1.0),
-                [level.detach().numpy() for level in module.levels],
+                _rescaled(plain.encoder.network(), -mean / spread, 1 / spread, 1.0),
+                _decoder_in_units(plain.decoder.network(), -mean / spread, 1 / spread, 1.0),
+                [level.detach().numpy() for level in plain.levels],
                 epochs,
                 epoch,
             )
 
         def shown(epoch: int, epochs: int) -> None:
             if watch is not None:
-                watch(trained(module, epoch, epochs))
+                watch(epoch, partial(trained, epoch, epochs))
 
         seen, unseen = rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)]
         best, epoch, epochs = _run(settings, module, seen, unseen, shown)
     module.load_state_dict(best)
-    return trained(module, epoch, epochs)
+    return trained(epoch, epochs)
 
 
 def _run(

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["balanced_codes", "catalogue_prices", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
 
-CHUNK = 4096
 RELAXATION = 1.6
 SMALLEST_COLUMN = 1e-30
 PRICE_BITS = 26  # prices on a 2^-26 grid keep float64 scores exact
@@ -70,28 +69,17 @@ def catalogue_prices(
     -------
     bias float64 [K] on a 2^-26 grid, and the largest relative error of a column sum.
     """
-    n_items, n_codes = len(residual), len(centroids)
-    half = 0.5 * np.einsum("kd,kd->k", centroids, centroids)
-    low, high = np.inf, -np.inf
-    for start in range(0, n_items, CHUNK):
-        distances = _squared_distances(residual[start : start + CHUNK], centroids, half)
-        low, high = min(low, float(distances.min())), max(high, float(distances.max()))
-    unit = epsilon * max(high - low, 1e-12) / 2  # one unit of potential, in squared distance
-    potential = np.zeros(n_codes)
-    log_fair, error = np.log(n_items / n_codes), np.inf
-    for _ in range(rounds):
-        columns = np.zeros(n_codes)
-        for start in range(0, n_items, CHUNK):
-            logits = _squared_distances(residual[start : start + CHUNK], centroids, half) * (-1 / unit) + potential
-            logits -= logits.max(axis=1, keepdims=True)
-            np.exp(logits, out=logits)
-            columns += (logits / logits.sum(axis=1, keepdims=True)).sum(axis=0)
-        error = float(np.abs(columns * n_codes / n_items - 1).max())
-        if error < 0.01:
-            break
-        potential += RELAXATION * (log_fair - np.log(np.maximum(columns, SMALLEST_COLUMN)))
-    bias = potential * unit / 2  # scores are minus half the squared distance
-    return np.rint((bias - bias.mean()) * 2.0**PRICE_BITS) * 2.0**-PRICE_BITS, error
+    import torch
+
+    from semid.kernels.sinkhorn import sinkhorn_potentials
+
+    found = sinkhorn_potentials(
+        torch.from_numpy(np.ascontiguousarray(residual)),
+        torch.from_numpy(np.ascontiguousarray(centroids)),
+        epsilon=epsilon,
+        rounds=rounds,
+    )
+    return np.rint(found.bias.numpy() * 2.0**PRICE_BITS) * 2.0**-PRICE_BITS, found.error
 
 
 def lcrec_sinkhorn(
@@ -144,10 +132,3 @@ def lcrec_sinkhorn_torch(distances: torch.Tensor, epsilon: float = 0.003, iterat
         plan /= plan.sum(0, keepdim=True)
         plan /= size
     return plan * n
-
-
-def _squared_distances(
-    rows: npt.NDArray[np.floating], centroids: npt.NDArray[np.float32], half: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float64]:
-    rows = np.asarray(rows, np.float64)
-    return np.einsum("nd,nd->n", rows, rows)[:, None] - 2 * (rows @ centroids.T - half)
