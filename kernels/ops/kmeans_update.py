@@ -53,8 +53,8 @@ def kmeans_update(
     Precision: scores are off by less than (D + 8) 2^-22 |x| |c| (`split_scores.py`). Sums of K <= 256 and D <= 64
     are those of float32 in groups of at most 16,384 points, and of float64 beyond; wider ones are float64's.
 
-    A point that is not finite makes the objective so. Codes lie in 0..K-1 all the same, but then neither they nor
-    the sums mean anything: look at `objective` where points may be bad.
+    A centroid that is not finite is never chosen. A point that is not finite makes the objective so. Codes lie in
+    0..K-1 all the same, but then neither they nor the sums mean anything: look at `objective` where points may be bad.
 
     Raises
     ------
@@ -70,6 +70,8 @@ def kmeans_update_torch(
     points: torch.Tensor, centroids: torch.Tensor, *, prices: torch.Tensor | None = None
 ) -> Update:
     """The same with plain torch, a block of points at a time; scores in float32, sums in float64.
+
+    Here a centroid that is not finite makes the objective so, as a point does.
 
     >>> points = torch.tensor([[0.0], [1.0], [3.0]])
     >>> update = kmeans_update_torch(points, torch.tensor([[0.0], [2.0]]))

@@ -51,7 +51,6 @@ def assign_kernel(
     halves,
     offsets,
     scales,
-    n_codes,
     n_padded,
     codes,
     centroids,
@@ -87,7 +86,6 @@ def assign_kernel(
             top, place = tl.max(scores, 1, return_indices=True, return_indices_tie_break_left=True)
             code = tl.where(top > best, first + place, code)
             best = tl.maximum(best, top)
-        code = tl.minimum(code, n_codes - 1)
         tl.store(codes + items, code, mask=inside)
         if ONE_HOT:
             dims = tl.arange(0, W)
@@ -172,11 +170,11 @@ def update_with_triton(
     return (_one_hot_update if one_hot else _segment_update)(points, centroids, split)
 
 
-def assign(points: torch.Tensor, split: SplitCentroids, n_codes: int) -> torch.Tensor:
-    """int32 [N]: the best of K codes for each point."""
+def assign(points: torch.Tensor, split: SplitCentroids) -> torch.Tensor:
+    """int32 [N]: the best code of each point."""
     codes = torch.empty(len(points), dtype=torch.int32, device=points.device)
     if len(points):
-        _launch(points, split, n_codes, codes, -(-len(points) // ASSIGN_BLOCKS[0]), None)
+        _launch(points, split, codes, -(-len(points) // ASSIGN_BLOCKS[0]), None)
     return codes
 
 
@@ -196,7 +194,7 @@ def _one_hot_update(points: torch.Tensor, centroids: torch.Tensor, split: SplitC
             torch.empty(programs, *counts.shape, dtype=torch.int32, device=device),
             torch.empty(programs, dtype=torch.float64, device=device),
         )
-        _launch(rows, split, n_codes, codes[start:], programs, (centroids, *partial))
+        _launch(rows, split, codes[start:], programs, (centroids, *partial))
         sums += partial[0].sum(0, dtype=torch.float64)
         counts += partial[1].sum(0)
         objective += partial[2].sum()
@@ -206,7 +204,7 @@ def _one_hot_update(points: torch.Tensor, centroids: torch.Tensor, split: SplitC
 
 def _segment_update(points: torch.Tensor, centroids: torch.Tensor, split: SplitCentroids) -> Result:
     n_codes, dims = centroids.shape
-    codes = assign(points, split, n_codes)
+    codes = assign(points, split)
     ordered, order = torch.sort(codes, stable=True)
     edges = torch.arange(n_codes + 1, dtype=torch.int32, device=codes.device)
     starts = torch.searchsorted(ordered, edges)
@@ -223,7 +221,6 @@ def _segment_update(points: torch.Tensor, centroids: torch.Tensor, split: SplitC
 def _launch(
     points: torch.Tensor,
     split: SplitCentroids,
-    n_codes: int,
     codes: torch.Tensor,
     programs: int,
     partial: tuple[torch.Tensor, ...] | None,
@@ -232,7 +229,7 @@ def _launch(
     block_n, block_k, block_d = ONE_HOT_BLOCKS if one_hot else ASSIGN_BLOCKS
     assign_kernel[(programs,)](
         points, *points.stride(), *points.shape, -(-len(points) // block_n), split.halves, split.offsets, split.scales,
-        n_codes, split.padded_codes, codes, *(partial if one_hot else (None,) * 4),
+        split.padded_codes, codes, *(partial if one_hot else (None,) * 4),
         ONE_HOT=one_hot, W=split.width, P=split.padded_codes if one_hot else 16, BLOCK_N=block_n,
         BLOCK_K=min(block_k, split.padded_codes), BLOCK_D=min(block_d, split.width), num_warps=8, num_stages=1,
     )  # fmt: skip

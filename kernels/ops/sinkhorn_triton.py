@@ -319,4 +319,4 @@ def balanced_codes_triton(
         )  # fmt: skip
     offsets = plan.split.offsets + potential * (unit / 2)  # scores are minus half the squared distance
     balanced = replace(plan.split, offsets=torch.nan_to_num(offsets, nan=-math.inf, neginf=-math.inf))
-    return assign(plan.residual, balanced, plan.n_codes).long()
+    return assign(plan.residual, balanced).long()

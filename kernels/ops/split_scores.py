@@ -67,7 +67,7 @@ def split_centroids(
     offsets : float [K], what is added to the products.
     multiple : P is the least multiple of it.
 
-    A centroid that is not finite gets the offset -inf.
+    A centroid that is not finite, or an offset that is no number, gets the offset -inf.
 
     Raises
     ------
@@ -78,7 +78,8 @@ def split_centroids(
         raise ValueError(f"D={dims}, expected at most {WIDEST}: reduce the dimension first, by PCA say")
     width = max(16, power_of_two_at_least(dims)) if dims <= WIDEST_STEP else -(-dims // WIDEST_STEP) * WIDEST_STEP
     padding = (0, width - dims, 0, -n_codes % multiple)
-    offsets = torch.where(centroids.isfinite().all(1), offsets, -torch.inf).float()
+    usable = centroids.isfinite().all(1) & ~offsets.isnan()
+    offsets = torch.where(usable, offsets, -torch.inf).float()
     centroids = torch.nan_to_num(centroids.float(), nan=0.0, posinf=0.0, neginf=0.0)
     point_scale, centroid_scale = _scale(limit), _scale(largest_value(centroids))
     scaled = torch.nn.functional.pad(centroids * centroid_scale, padding)

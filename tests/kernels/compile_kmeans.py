@@ -22,12 +22,11 @@ SIGNATURE = {
     "halves": "*fp16",
     "offsets": "*fp32",
     "scales": "*fp32",
-    "n_codes": "i32",
     "n_padded": "i32",
     "codes": "*i32",
 }
 PARTIAL = {"centroids": "*fp32", "sums": "*fp32", "counts": "*i32", "errors": "*fp64"}
-DIVISIBLE = ("row_stride", "n_dims", "n_codes", "n_padded")
+DIVISIBLE = ("row_stride", "n_dims", "n_padded")
 
 
 def assign_case(dims: int, codes: int, *, one_hot: bool, slow: bool = False) -> Case:

@@ -82,8 +82,8 @@ def test_small_points_beside_large_ones_keep_their_digits(step):
 
 @FORMS
 def test_the_lowest_code_wins_ties(step):
-    centroids = normal(8, 5).repeat(3, 1)
-    assert step(normal(100, 5, seed=1), centroids).codes.max() < 8
+    centroids = normal(40, 5).repeat(4, 1)
+    assert step(normal(100, 5, seed=1), centroids).codes.max() < 40
     assert step(torch.zeros(3, 2), torch.tensor([[1.0, 0], [0, 1], [-1, 0]])).codes.tolist() == [0, 0, 0]
 
 
@@ -105,6 +105,13 @@ def test_a_point_that_is_no_number_shows_in_the_objective_and_codes_stay_codes(s
     found = step(points, normal(20, dims, seed=1))
     assert not found.objective.isfinite()
     assert found.codes.min() >= 0 and found.codes.max() < 20
+
+
+def test_a_centroid_or_price_that_is_no_number_is_never_chosen():
+    points, centroids, prices = normal(80, 4), normal(20, 4, seed=1), torch.zeros(20)
+    centroids[3, 1], centroids[5, 0], prices[7] = float("nan"), float("inf"), float("nan")
+    found = kmeans_update(points, centroids, prices=prices)
+    assert not found.counts[[3, 5, 7]].any() and found.counts.sum() == 80
 
 
 @FORMS

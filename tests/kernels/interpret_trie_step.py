@@ -115,10 +115,10 @@ def test_equal_scores_are_taken_in_the_order_of_parent_and_code(step):
 
 @FORMS
 def test_zeros_of_either_sign_are_equal(step):
-    beams = Beams(torch.zeros(1, 1), torch.tensor([[0]]), torch.tensor([[1]]), torch.tensor([0]), width=1)
-    state, weight = torch.tensor([[[-1.0]]]), torch.zeros(1, 1)
-    found = step(state, weight, beams, 1)
-    assert found.scores.tolist() == [[0.0]] and found.children.tolist() == [[0]]
+    one = torch.ones(1, 2, dtype=torch.long)
+    beams = Beams(torch.tensor([[-0.0, 0.0]]), one - 1, one, torch.tensor([0]), width=1)
+    found = step(torch.zeros(1, 2, 1), torch.zeros(1, 1), beams, 1, scale=-1.0)  # candidates -0 and +0
+    assert found.parents.tolist() == [[0]]
 
 
 @FORMS

@@ -32,11 +32,29 @@ def converged_potential(residual, centroids, unit, rounds):
     return potential
 
 
-def relaxed_codes(residual, centroids, epsilon, rounds):
-    """int64 [B]: row argmax after rounds of over-relaxation by 1.6, as training does them."""
+def relaxed_potential(residual, centroids, epsilon, rounds):
+    """float64 [K] after rounds of over-relaxation by 1.6, as training does them."""
     worth = unit(residual, centroids, epsilon)
     potential = torch.zeros(len(centroids), dtype=torch.float64)
     for _ in range(rounds):
         columns = plan(residual, centroids, potential, worth).sum(0)
         potential += 1.6 * (math.log(len(residual) / len(centroids)) - columns.clamp_min(1e-30).log())
-    return (potential - squared_distances(residual, centroids) / worth).argmax(1)
+    return potential
+
+
+def relaxed_codes(residual, centroids, epsilon, rounds):
+    """int64 [B]: row argmax of the plan."""
+    potential = relaxed_potential(residual, centroids, epsilon, rounds)
+    return (potential - squared_distances(residual, centroids) / unit(residual, centroids, epsilon)).argmax(1)
+
+
+def relaxed_error(residual, centroids, epsilon, rounds):
+    """The least of the largest relative errors of a column sum that so many rounds come by."""
+    fair, worth, errors = len(residual) / len(centroids), unit(residual, centroids, epsilon), []
+    scores = -squared_distances(residual, centroids) / worth
+    potential = torch.zeros(len(centroids), dtype=torch.float64)
+    for _ in range(rounds):
+        columns = torch.softmax(potential + scores, dim=1).sum(0)
+        errors.append(float((columns / fair - 1).abs().max()))
+        potential += 1.6 * (math.log(fair) - columns.clamp_min(1e-30).log())
+    return min(errors)
