@@ -21,6 +21,7 @@ from semid.quantize.network import FloatLayer, Network
 from semid.quantize.residual_kmeans import Learner, ResidualKMeans
 from semid.quantize.rqvae import RQVAE
 from semid.quantize.rqvae_training import RQVAEModule, SkipMLP, _loss, quantize, train
+from semid.quantize.sinkhorn import balanced_codes
 
 TINY = {
     ResidualKMeans: {"landmarks": 16},
@@ -394,8 +395,10 @@ def test_step_0_is_the_start_in_other_units():
 
 def random_quantizer(seed, batch=20, dims=3, sizes=(4, 5)):
     rng = np.random.default_rng(seed)
-    latents = torch.tensor(rng.normal(size=(batch, dims)), requires_grad=True)
-    levels = nn.ParameterList(nn.Parameter(torch.tensor(rng.normal(size=(size, dims)))) for size in sizes)
+    latents = torch.tensor(rng.normal(size=(batch, dims)), dtype=torch.float32, requires_grad=True)
+    levels = nn.ParameterList(
+        nn.Parameter(torch.tensor(rng.normal(size=(size, dims)), dtype=torch.float32)) for size in sizes
+    )
     return latents, levels
 
 
@@ -406,8 +409,8 @@ def test_quantize_adds_up_the_greedy_codes_and_their_losses():
     total, codebook, commitment = quantize(latents, levels)
     np.testing.assert_allclose(total.detach(), sum(level[codes[:, i]] for i, level in enumerate(plain)))
     losses = reference.quantization_losses(latents.detach().numpy(), plain, codes) * 3  # a mean over 3 dims there
-    np.testing.assert_allclose(codebook.detach(), losses)
-    np.testing.assert_allclose(commitment.detach(), losses)
+    np.testing.assert_allclose(codebook.detach(), losses, rtol=1e-6)
+    np.testing.assert_allclose(commitment.detach(), losses, rtol=1e-6)
 
 
 def test_the_codebook_loss_moves_centroids_and_nothing_else():
@@ -439,8 +442,11 @@ def test_the_commitment_loss_moves_latents_and_nothing_else():
 
 def test_only_the_last_level_of_a_large_enough_batch_is_balanced():
     rng = np.random.default_rng(0)
-    latents = torch.tensor(rng.normal(size=(64, 2)) * [4, 1])
-    levels = [torch.tensor(rng.normal(size=(4, 2)) * [4, 1]), torch.tensor(rng.normal(size=(8, 2)) * 3)]
+    latents = torch.tensor(rng.normal(size=(64, 2)) * [4, 1], dtype=torch.float32)
+    levels = [
+        torch.tensor(rng.normal(size=(4, 2)) * [4, 1], dtype=torch.float32),
+        torch.tensor(rng.normal(size=(8, 2)) * 3, dtype=torch.float32),
+    ]
 
     def parts(rows, epsilon):
         one = quantize(rows, levels[:1], epsilon=0.0)[0]
@@ -492,6 +498,58 @@ def test_the_loss_is_the_formula(quant_weight, anchor, beta):
     quantization = (1 + beta) * 3 * reference.quantization_losses(latents, levels, codes).mean()
     near = ((latents - anchors) ** 2).sum(1).mean()
     np.testing.assert_allclose(got.item(), reconstruction + quant_weight * quantization + anchor * near, rtol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.003])
+def test_quantize_is_level_by_level_autograd(epsilon):
+    """What the fused operator replaces, written out."""
+    latents, levels = random_quantizer(5, batch=64, dims=6, sizes=(8, 12, 16))
+    weights = torch.linspace(-1, 1, 64 * 6).reshape(64, 6)
+
+    def loss(total, codebook, commitment):
+        return (weights * total).sum() + (codebook * torch.tensor([1, 2, 3])).sum() + 0.25 * commitment.sum()
+
+    residual, total, codebook, commitment = latents, 0, [], []
+    for number, centroids in enumerate(levels):
+        distances = torch.cdist(residual.detach(), centroids.detach()).square()
+        codes = distances.argmin(1)
+        if epsilon and number == 2:
+            codes = balanced_codes(distances, epsilon=epsilon)
+            assert (codes != distances.argmin(1)).any()
+        chosen = centroids[codes]
+        codebook.append((chosen - residual.detach()).square().sum(1).mean())
+        commitment.append((chosen.detach() - residual).square().sum(1).mean())
+        total, residual = total + chosen, residual - chosen.detach()
+    expected = (total, torch.stack(codebook), torch.stack(commitment))
+
+    got = quantize(latents, levels, epsilon=epsilon)
+    torch.testing.assert_close(got, expected)
+    inputs = [latents, *levels]
+    gradients = (torch.autograd.grad(loss(*results), inputs) for results in (got, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_one_level_is_balanced_too():
+    latents, levels = random_quantizer(6, batch=64, sizes=(8,))
+    distances = torch.cdist(latents.detach(), levels[0].detach()).square()
+    chosen = quantize(latents, levels, epsilon=0.003)[0]
+    assert torch.equal(chosen, levels[0][balanced_codes(distances)])
+
+
+def test_training_can_be_watched_epoch_by_epoch_and_is_no_other_for_it():
+    vectors, seen = curved(3), {}
+    settings, held = tiny(RQVAE).set_params(epochs=3), np.arange(600) % 10 == 0
+    start = tiny(RQVAE).set_params(epochs=0).fit(vectors).codebooks_
+    kept = train(settings, start, vectors, held, watch=lambda epoch, trained: seen.update({epoch: trained()}))
+    plain = train(settings, start, vectors, held)
+    assert list(seen) == [0, 1, 2, 3] == [one.kept_epoch for one in seen.values()]
+    for now, then, unwatched in zip(kept.levels, seen[kept.kept_epoch].levels, plain.levels, strict=True):
+        np.testing.assert_array_equal(now, then)
+        np.testing.assert_array_equal(now, unwatched)
+    for level, centroids in zip(start.levels, seen[0].levels, strict=True):
+        ratio = np.linalg.norm(centroids) / np.linalg.norm(level)
+        np.testing.assert_allclose(centroids, level * ratio, atol=1e-6)
 
 
 def test_large_catalogues_get_fewer_epochs_unless_told_otherwise():

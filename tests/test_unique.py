@@ -291,7 +291,6 @@ def test_threads_and_chunks_change_nothing(monkeypatch, threads):
     latents, codes, codebooks = make(5, [8, 8, 8], 400, spread=2)
     expected = assign_unique(latents, codes, codebooks)
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-    monkeypatch.setattr(geometry.os, "cpu_count", lambda: threads)
     monkeypatch.setattr(geometry, "CHUNK_VALUES", 64)
     monkeypatch.setattr(matching, "CHUNK_VALUES", 64)
     again = assign_unique(latents, codes, codebooks)
