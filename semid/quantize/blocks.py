@@ -208,7 +208,7 @@ def _fastest_type(dims: int, n_codes: int) -> Product:
     import torch
 
     with single_threaded_products():
-        level, rows = torch.ones(n_codes, dims).t(), torch.ones(ROWS, dims)  # no random numbers: they are the user's
+        level, rows = torch.ones(n_codes, dims).t(), torch.ones(ROWS, dims)  # no random numbers: those are the user's
         out, half = torch.empty(ROWS, n_codes), level.bfloat16()
         single = _best_time(partial(torch.mm, rows, level, out=out))
         halved = _best_time(lambda: out.copy_(torch.mm(rows.bfloat16(), half)))

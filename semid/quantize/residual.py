@@ -29,10 +29,13 @@ CHUNK = 1024  # rows whose [CHUNK, K] float32 scores stay in a core's second-lev
 FLOAT32_RANGE = 16.0  # below it, a multiple of 2^-20 is exact in float32
 
 
-def stays_on_float32(levels: Sequence[npt.NDArray[np.float32]]) -> bool:
-    """True if no residual can leave the range in which float32 holds the 2^-20 grid exactly."""
-    reach = LATENT_LIMIT + sum(float(np.max(np.abs(centroids), initial=0.0)) for centroids in levels)
-    return reach < FLOAT32_RANGE
+def stays_on_float32(levels: Sequence[npt.NDArray[np.float32]], longest: float = LATENT_LIMIT) -> bool:
+    """True if no residual can leave the range in which float32 holds the 2^-20 grid exactly.
+
+    `longest` is the largest absolute value in the latents.
+    """
+    reach = sum(np.abs(centroids).max(axis=0, initial=0.0).astype(np.float64) for centroids in levels)
+    return longest + float(np.max(reach, initial=0.0)) < FLOAT32_RANGE
 
 
 def score_error(
@@ -89,7 +92,7 @@ def residual_codes(
     """
     codes = np.empty((len(latents), len(levels)), np.int32)
     biases = biases or [None] * len(levels)
-    fast = stays_on_float32(levels)
+    fast = stays_on_float32(levels) or stays_on_float32(levels, float(np.abs(latents).max(initial=0.0)))
     if fast and blocks.available() and all(1 < len(centroids) <= blocks.MOST_CODES for centroids in levels):
         product = blocks.fastest_product(len(latents), levels[0].shape[1], max(map(len, levels)))
         laid_out = [blocks.make_level(*level, product) for level in zip(levels, biases, strict=True)]
