@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import get_args
 
 import numpy as np
@@ -272,3 +274,14 @@ def test_an_encoder_with_hidden_layers_gives_both_backends_the_same_codes():
         levels = [snap_centroids(latents[:16]), snap_centroids(latents[16:32] / 4)]
         books = Codebooks(tuple(levels), encoder, plain_codebooks(levels).decoder)
         np.testing.assert_array_equal(books.encode(sample, backend="torch"), books.encode(sample))
+
+
+def test_a_few_rows_wait_for_no_library():
+    script = (
+        "import sys, numpy as np\n"
+        "from semid.quantize.residual import residual_codes\n"
+        "levels = [np.float32([[0, 0], [1, 1]])]\n"
+        "assert residual_codes(np.array([[0.75, 1.0], [0.25, 0.0]]), levels).tolist() == [[1], [0]]\n"
+        "assert not {'numba', 'torch', 'scipy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -33,7 +33,17 @@ from semid.threads import in_threads, single_threaded_products
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["MOST_CODES", "Level", "Product", "assign_rows", "available", "fastest_product", "make_level"]
+__all__ = [
+    "MOST_CODES",
+    "Level",
+    "Product",
+    "assign_rows",
+    "available",
+    "fastest_product",
+    "float32_product",
+    "make_level",
+    "worth_it",
+]
 
 log = logging.getLogger("semid")
 
@@ -41,6 +51,7 @@ ROWS = 512  # whose [ROWS, K] float32 scores, and what else a block needs, fit i
 PART = 16  # blocks that a thread takes at a time
 MOST_CODES = 16_384  # of a level, for pick.py's whole numbers
 WORTH_TORCH = 50_000  # rows for which importing torch, if nobody has yet, pays
+WORTH_NUMBA = 4096
 BFLOAT16_ROUNDING = 2.0**-9
 WORTH_BFLOAT16 = 2.0  # times as fast at least, since it leaves many more rows to decide in float64
 
@@ -57,6 +68,11 @@ def available() -> bool:
         log.info("no compiled loops, NumPy instead: %s", str(error).split("\n")[0])
         return False
     return True
+
+
+def worth_it(n_rows: int) -> bool:
+    """Whether to compile for so many rows: importing Numba takes as long as a few thousand rows in NumPy."""
+    return ("numba" in sys.modules or n_rows >= WORTH_NUMBA) and available()
 
 
 @dataclass(frozen=True)

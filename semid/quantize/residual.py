@@ -93,7 +93,7 @@ def residual_codes(
     codes = np.empty((len(latents), len(levels)), np.int32)
     biases = biases or [None] * len(levels)
     fast = stays_on_float32(levels) or stays_on_float32(levels, float(np.abs(latents).max(initial=0.0)))
-    if fast and blocks.available() and all(1 < len(centroids) <= blocks.MOST_CODES for centroids in levels):
+    if fast and blocks.worth_it(len(latents)) and all(1 < len(centroids) <= blocks.MOST_CODES for centroids in levels):
         product = blocks.fastest_product(len(latents), levels[0].shape[1], max(map(len, levels)))
         laid_out = [blocks.make_level(*level, product) for level in zip(levels, biases, strict=True)]
         blocks.assign_rows(latents, laid_out, product, codes, advance=advance)
