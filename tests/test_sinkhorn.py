@@ -9,8 +9,9 @@ import torch
 
 from semid.quantize import reference
 from semid.quantize.grid import snap, snap_centroids
+from semid.quantize.reference import balanced_codes
 from semid.quantize.residual import residual_codes
-from semid.quantize.sinkhorn import balanced_codes, catalogue_prices, lcrec_sinkhorn, lcrec_sinkhorn_torch
+from semid.quantize.sinkhorn import catalogue_prices, lcrec_sinkhorn, lcrec_sinkhorn_torch
 
 
 def squared_distances(points, centroids):

@@ -1,4 +1,4 @@
-"""The readable version of everything in this room: plain NumPy that follows the formulas, one item at a time.
+"""The readable version of everything in this room: plain NumPy (torch for what trains) that follows the formulas.
 
 Slow on purpose. It is the oracle of the tests and the place to read first.
 """
@@ -7,11 +7,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["beam_codes", "lcrec_sinkhorn", "lloyd", "nearest_code", "quantization_losses", "residual_codes", "sinkhorn"]
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "balanced_codes",
+    "beam_codes",
+    "lcrec_sinkhorn",
+    "lloyd",
+    "nearest_code",
+    "quantization_losses",
+    "residual_codes",
+    "sinkhorn",
+]
 
 
 def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.floating]) -> int:
@@ -54,6 +67,28 @@ def beam_codes(
             prefixes = longer[: 1 if level == len(levels) - 1 else width]
         codes[row] = prefixes[0][0]
     return codes
+
+
+def balanced_codes(distances: torch.Tensor, *, epsilon: float = 0.003, rounds: int = 20) -> torch.Tensor:
+    """The balanced code of each row: int64 [B], row argmax of the transport plan of squared distances [B, K].
+
+    Over-relaxed rounds on one potential per code, as `semid.kernels.sinkhorn` makes them without the matrix.
+
+    >>> import torch
+    >>> balanced_codes(torch.tensor([[0.0, 1.0], [0.0, 2.0]])).tolist()
+    [1, 0]
+    """
+    import torch
+
+    batch, codes = distances.shape
+    low, high = distances.amin(), distances.amax()
+    scaled = (distances - (high + low) / 2) * (-2 / ((high - low).clamp_min(1e-5) * epsilon))
+    log_fair = float(np.log(batch / codes))
+    potential = torch.zeros(codes, dtype=scaled.dtype, device=scaled.device)
+    for _ in range(rounds):
+        plan = torch.softmax(scaled + potential, dim=1)
+        potential += 1.6 * (log_fair - plan.sum(0).clamp_min(1e-30).log())
+    return (scaled + potential).argmax(dim=1)
 
 
 def lloyd(

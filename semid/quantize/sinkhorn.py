@@ -1,14 +1,10 @@
-"""Uniform semantic mapping: balanced assignment of items to codes by entropic transport, in O(N + K) memory.
+"""Uniform semantic mapping: balanced assignment of items to codes by entropic transport.
 
     min_Q  sum_nk Q_nk d_nk - epsilon H(Q)   with row sums 1 and column sums N / K
 
-Log-domain Sinkhorn needs one number per code, g_k: a row's plan is softmax_k(g_k - d_nk / epsilon), so one pass
-over the items sums the plan's columns, and the update g_k += w (log(N / K) - log column_k) needs no row dual and
-no N x K matrix. After the row step every p <= 1, so float32 neither overflows nor yields NaN, even at
-epsilon = 0.003; w > 1 over-relaxes (Thibault et al. 2021) and halves the rounds.
-
-As in LC-Rec, distances are centred to [-1, 1] by their mid-range and half-range, which gives epsilon its scale.
-LC-Rec's own scaling form in float64 is `lcrec_sinkhorn`, kept for comparison and for its preset.
+`semid.kernels.sinkhorn` solves it in O(N + K) memory, for a training batch and for a catalogue; here its potentials
+become a bias per code. As in LC-Rec, distances are centred to [-1, 1] by their mid-range and half-range, which gives
+epsilon its scale. LC-Rec's own scaling form in float64 is `lcrec_sinkhorn`, kept for comparison and for its preset.
 """
 
 from __future__ import annotations
@@ -21,31 +17,9 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["balanced_codes", "catalogue_prices", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
+__all__ = ["catalogue_prices", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
 
-RELAXATION = 1.6
-SMALLEST_COLUMN = 1e-30
 PRICE_BITS = 26  # prices on a 2^-26 grid keep float64 scores exact
-
-
-def balanced_codes(distances: torch.Tensor, *, epsilon: float = 0.003, rounds: int = 20) -> torch.Tensor:
-    """The balanced code of each row: int64 [B], row argmax of the transport plan of squared distances [B, K].
-
-    >>> import torch
-    >>> balanced_codes(torch.tensor([[0.0, 1.0], [0.0, 2.0]])).tolist()
-    [1, 0]
-    """
-    import torch
-
-    batch, codes = distances.shape
-    low, high = distances.amin(), distances.amax()
-    scaled = (distances - (high + low) / 2) * (-2 / ((high - low).clamp_min(1e-5) * epsilon))
-    log_fair = float(np.log(batch / codes))
-    potential = torch.zeros(codes, dtype=scaled.dtype, device=scaled.device)
-    for _ in range(rounds):
-        plan = torch.softmax(scaled + potential, dim=1)
-        potential += RELAXATION * (log_fair - plan.sum(0).clamp_min(SMALLEST_COLUMN).log())
-    return (scaled + potential).argmax(dim=1)
 
 
 def catalogue_prices(
