@@ -8,12 +8,12 @@ float32 limit. Everything is random, so the figures are those of the machine and
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from semid.quantize.blocks import best_time
 from semid.quantize.grid import snap, snap_centroids
 from semid.threads import in_threads, thread_count
 
@@ -138,7 +138,7 @@ def _on_gpu(device: str, repeats: int) -> Iterator[Measured]:
 
 
 def _best(run: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """Seconds of the fastest run; one before them is for compiling and warming up."""
+    """`best_time`, waiting for the device."""
 
     def once() -> None:
         run()
@@ -147,10 +147,4 @@ def _best(run: Callable[[], object], repeats: int, device: str = "cpu") -> float
 
             torch.cuda.synchronize(device)
 
-    once()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        once()
-        best = min(best, time.perf_counter() - start)
-    return best
+    return best_time(once, repeats)

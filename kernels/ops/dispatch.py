@@ -59,17 +59,27 @@ def choose(asked: str = "auto", device: str = "cpu") -> Choice:
     return choice
 
 
-def uses_triton(device: str) -> bool:
-    """Whether work on tensors that lie on a device goes to Triton's kernels: for what has no NumPy form.
+def uses_triton(device: object, asked: str = "auto") -> bool:
+    """Whether work on tensors that lie on a device, torch's or its name, goes to Triton's kernels.
 
-    SEMID_BACKEND=numpy and =torch both say no.
+    For what has no NumPy form: "numpy" and "torch" both say no, whoever names them. Under Triton's interpreter
+    (TRITON_INTERPRET=1) "auto" says yes for tensors on a CPU, too.
 
     Raises
     ------
-    RuntimeError : SEMID_BACKEND=triton, and it cannot run there.
+    ValueError : no such backend.
+    RuntimeError : "triton" was named, here or in SEMID_BACKEND, and cannot run there.
+
+    >>> uses_triton("cpu", "torch")
+    False
     """
-    asked = os.environ.get(VARIABLE, "auto")
-    return asked in ("auto", "triton") and choose(asked, device).backend == "triton"
+    device = str(device)
+    named = os.environ.get(VARIABLE, "auto") if asked == "auto" else asked
+    if named == "numpy":  # which `choose` takes for an error on a GPU
+        return False
+    if named == "auto" and device == "cpu":
+        return _obstacle("triton", device) is None
+    return choose(asked, device).backend == "triton"
 
 
 @cache
@@ -89,20 +99,28 @@ def _obstacle(backend: str, device: str) -> str | None:
     """Why a backend cannot run on a device; None if it can."""
     if backend == "numpy":
         return None if device == "cpu" else "NumPy works on a CPU"
-    if find_spec("torch") is None:
+    if not _installed("torch"):
         return "torch is not installed"
-    return _triton_obstacle(device) if backend == "triton" else None
-
-
-def _triton_obstacle(device: str) -> str | None:
-    if find_spec("triton") is None:
-        return "Triton is not installed"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if backend == "torch":
         return None
+    return _triton_obstacle(device, interpreted=os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@cache
+def _installed(package: str) -> bool:
+    return find_spec(package) is not None
+
+
+@cache  # asked at every step of a training and every level of a beam search
+def _triton_obstacle(device: str, *, interpreted: bool) -> str | None:
+    if not _installed("triton"):
+        return "Triton is not installed"
+    if interpreted:
+        return None
+    if device.partition(":")[0] != "cuda":  # ROCm's devices are called so too
+        return "Triton's kernels need a CUDA or ROCm device, such as device=cuda"
     import torch
 
-    if torch.device(device).type != "cuda":  # ROCm's devices are called so too
-        return "Triton's kernels need a CUDA or ROCm device"
     if not torch.cuda.is_available():
         return "torch sees no such device"
     capability = torch.cuda.get_device_capability(device)

@@ -37,6 +37,8 @@ from dataclasses import dataclass
 
 import torch
 
+from semid.kernels.sizes import power_of_two_at_least
+
 __all__ = ["MAX_CODES", "MAX_DIMS", "MAX_LEVELS", "NARROW", "SCALE", "Prepared", "prepare"]
 
 SCALE = 64.0
@@ -96,8 +98,8 @@ def prepare(codebooks: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | N
     _check(codebooks, biases)
     dims, device = codebooks[0].shape[1], codebooks[0].device
     sizes = tuple(len(centroids) for centroids in codebooks)
-    padded_dims = max(16, _power_of_two(dims)) if dims <= NARROW else -(-dims // WIDE_STEP) * WIDE_STEP
-    block = min(WIDEST_BLOCK, max(16, _power_of_two(max(sizes))))
+    padded_dims = max(16, power_of_two_at_least(dims)) if dims <= NARROW else -(-dims // WIDE_STEP) * WIDE_STEP
+    block = min(WIDEST_BLOCK, max(16, power_of_two_at_least(max(sizes))))
     first_rows = [0]
     for size in sizes:
         first_rows.append(first_rows[-1] + -(-size // block) * block)
@@ -144,10 +146,6 @@ def _repeated(centroids: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     order = torch.arange(len(rows), device=rows.device)
     earliest = torch.full_like(order, len(rows)).scatter_reduce_(0, group, order, "amin")
     return earliest[group] < order
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << (number - 1).bit_length()
 
 
 def _check(codebooks: Sequence[torch.Tensor], biases: Sequence[torch.Tensor | None]) -> None:

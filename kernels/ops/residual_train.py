@@ -14,19 +14,21 @@ The residual passes gradients on only to z, never to earlier centroids; `total` 
 wants the straight-through estimator decodes z + sg(total - z). The backward recomputes the residuals from the codes.
 A step repeats bit for bit. Codes are nearest up to float32 rounding, since trained centroids lie on no grid.
 
-On CUDA, ROCm, and under TRITON_INTERPRET=1, Triton kernels (`residual_train_triton`); elsewhere plain torch. The
-operator has a fake implementation and an autograd formula, so `torch.compile` keeps it in the graph, and it never
-waits for the device, so a CUDA graph can hold it.
+Triton kernels (`residual_train_triton`) where `dispatch` says so, plain torch elsewhere. The operator has a fake
+implementation and an autograd formula, so `torch.compile` keeps it in the graph, and it never waits for the device, so
+a CUDA graph can hold it.
 """
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+
+from semid.kernels.dispatch import uses_triton
+from semid.kernels.sizes import power_of_two_at_least
 
 __all__ = ["Quantized", "residual_quantize"]
 
@@ -66,6 +68,7 @@ def residual_quantize(
     Raises
     ------
     ValueError : shapes, types or devices that do not fit.
+    RuntimeError : SEMID_BACKEND=triton, and it cannot run on the latents' device.
     """
     _check(latents, codebooks, last_codes)
     return Quantized(*_quantize(latents.float(), list(codebooks), last_codes))
@@ -79,7 +82,7 @@ def residual_quantize(
 def _quantize(
     latents: torch.Tensor, codebooks: list[torch.Tensor], last_codes: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    fused = _has_kernels(latents) and latents.shape[1] <= WIDEST and len(latents) > 0
+    fused = uses_triton(latents.device) and latents.shape[1] <= WIDEST and len(latents) > 0
     forward = _forward_triton if fused else _forward_torch
     total, codes, losses = forward(latents, codebooks, last_codes)
     sizes = tuple(len(centroids) for centroids in codebooks)
@@ -117,7 +120,7 @@ def _gradients(
     grad_commitment: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of the latents [B, D] and of all centroids [sum K, D]."""
-    if _has_kernels(latents) and len(latents) > 0:
+    if uses_triton(latents.device) and len(latents) > 0:
         return _backward_triton(latents, codebooks, codes, counts, grad_total, grad_codebook, grad_commitment)
     return _backward_torch(latents, codebooks, codes, grad_total, grad_codebook, grad_commitment)
 
@@ -152,12 +155,6 @@ def _backward(ctx, grad_total, grad_codebook, grad_commitment, *_):
 
 
 _quantize.register_autograd(_backward, setup_context=_save_for_backward)
-
-
-def _has_kernels(latents: torch.Tensor) -> bool:
-    if latents.device.type == "cpu":
-        return os.environ.get("TRITON_INTERPRET") == "1"
-    return latents.is_cuda
 
 
 @functools.lru_cache(maxsize=64)
@@ -200,7 +197,7 @@ def _forward_triton(
 
     (batch, dims), n_levels = latents.shape, len(codebooks)
     programs = -(-batch // BLOCK_N)
-    width = max(16, 1 << (dims - 1).bit_length())
+    width = max(16, power_of_two_at_least(dims))
     total = torch.empty(batch, dims, dtype=torch.float32, device=latents.device)
     codes = torch.empty(batch, n_levels, dtype=torch.int32, device=latents.device)
     squares = torch.empty(programs, n_levels, dtype=torch.float32, device=latents.device)
@@ -274,7 +271,7 @@ def _backward_triton(
     centroids = torch.cat(codebooks)
     grad_latents = torch.empty(batch, dims, dtype=torch.float32, device=latents.device)
     grad_centroids = torch.empty_like(centroids)
-    block_d = min(64, max(16, 1 << (dims - 1).bit_length()))
+    block_d = min(64, max(16, power_of_two_at_least(dims)))
     slices = -(-dims // block_d)
     latent_gradient_kernel[(-(-batch // 32), slices)](
         latents,

@@ -17,19 +17,19 @@ Two ways to move g, both from the residual f_k = log(N / K) - log column_k:
   the combination of the last few g whose f would be smallest. 100,000 x 256 reach 1 % in 6 to 10 passes where
   over-relaxation takes 12 to 63. A large catalogue starts from what balances every sixteenth of its items.
 
-N items, D dims, K codes. CUDA and ROCm run `sinkhorn_triton.py`, CPU tensors `sinkhorn_chunks.py`.
+N items, D dims, K codes. `dispatch` chooses between `sinkhorn_triton.py` and, mostly on a CPU, `sinkhorn_chunks.py`.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 
 from semid.kernels import sinkhorn_chunks
+from semid.kernels.dispatch import uses_triton
 
 __all__ = ["Backend", "Potentials", "balanced_codes", "sinkhorn_potentials", "sinkhorn_step"]
 
@@ -91,7 +91,7 @@ def sinkhorn_step(
     potential : float [K], in natural logarithms.
     unit : how much squared distance one unit of potential is worth; > 0. A tensor of one element is not read by
         the host.
-    backend : "auto" is "triton" on CUDA and ROCm and under Triton's interpreter, "torch" on a CPU.
+    backend : "triton", "torch", or "auto", see `dispatch.uses_triton`.
 
     The same call gives the same bits, on a CPU with the same number of threads. A residual that is not finite makes
     the sums NaN.
@@ -99,6 +99,7 @@ def sinkhorn_step(
     Raises
     ------
     ValueError : shapes, types or devices that do not fit.
+    RuntimeError : "triton" was named, here or in SEMID_BACKEND, and cannot run there.
 
     >>> points = torch.tensor([[0.0], [1.0], [1.0]])
     >>> sinkhorn_step(points, torch.tensor([[0.0], [1.0]]), torch.zeros(2), 0.01).tolist()
@@ -251,9 +252,7 @@ def _plan(residual: torch.Tensor, centroids: torch.Tensor, backend: Backend) -> 
 def _uses_triton(residual: torch.Tensor, backend: Backend) -> bool:
     if backend not in ("auto", "triton", "torch"):
         raise ValueError(f"backend={backend!r}, expected 'auto', 'triton' or 'torch'")
-    return backend == "triton" or (
-        backend == "auto" and (residual.is_cuda or os.environ.get("TRITON_INTERPRET") == "1")
-    )
+    return uses_triton(residual.device, backend)
 
 
 def _check(residual: torch.Tensor, centroids: torch.Tensor) -> None:

@@ -21,10 +21,10 @@ import triton
 import triton.language as tl
 
 from semid.kernels.kmeans_update_triton import assign
+from semid.kernels.sizes import power_of_two_at_least
 from semid.kernels.split_scores import (
     SplitCentroids,
     largest_value,
-    power_of_two_at_least,
     split_centroids,
     split_rows,
     split_scores,

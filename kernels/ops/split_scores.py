@@ -19,7 +19,9 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["SplitCentroids", "largest_value", "power_of_two_at_least", "split_centroids", "split_rows", "split_scores"]
+from semid.kernels.sizes import power_of_two_at_least
+
+__all__ = ["SplitCentroids", "largest_value", "split_centroids", "split_rows", "split_scores"]
 
 LARGEST_EXPONENT = 14
 LARGEST_HALF = tl.constexpr(65504.0)
@@ -95,11 +97,6 @@ def largest_value(values: torch.Tensor) -> torch.Tensor:
         return torch.zeros((), device=values.device)
     low, high = torch.aminmax(values.detach())
     return torch.nan_to_num(torch.maximum(-low, high).float(), nan=1.0, posinf=1.0)
-
-
-def power_of_two_at_least(number: int) -> int:
-    """The least power of two that is >= number >= 1."""
-    return 1 << (number - 1).bit_length()
 
 
 def _scale(limit: torch.Tensor) -> torch.Tensor:

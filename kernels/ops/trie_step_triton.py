@@ -21,7 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
-from semid.kernels.split_scores import power_of_two_at_least
+from semid.kernels.sizes import power_of_two_at_least
 
 if TYPE_CHECKING:
     from semid.kernels.trie_step import Beams

@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.quantize import blocks
+from semid.quantize.beam_plain import beam_search
+from semid.quantize.grid import float32_error
 from semid.threads import in_threads
 
 __all__ = ["MOST_TABLE_CODES", "beam_codes"]
@@ -62,9 +64,8 @@ class Tables:
             exact[rows] = -0.5 * squares if bias is None else bias - 0.5 * squares
             reach += float(np.sqrt(squares.max()))
             dearest += 0.0 if bias is None else float(np.abs(bias).max())
-        additions, terms = (2 * len(levels) + 6) * 2.0**-24, (dims + 2 * len(levels) + 6) * 2.0**-24
-        products = terms / (1 - terms) * (1 + 2.0**-20)
-        sums = additions / (1 - additions) * (1 + 2.0**-20)
+        additions, up = 2 * len(levels) + 6, 1 + 2.0**-20
+        products, sums = float32_error(dims + additions) * up, float32_error(additions) * up
         wide = centroids.astype(np.float64)
         return cls(
             centroids, exact.astype(np.float32), exact, (wide @ wide.T).astype(np.float32), starts,
@@ -142,18 +143,6 @@ def _plain(
     biases: Sequence[npt.NDArray[np.float64] | None],
     width: int,
 ) -> npt.NDArray[np.int32]:
-    """The same in float64 NumPy; prefixes stand in lexicographic order, so a stable sort keeps the smallest."""
-    left, scores = latents[:, None, :].astype(np.float64), np.zeros((len(latents), 1))
-    codes = np.zeros((len(latents), 1, 0), np.int32)
-    for number, (level, bias) in enumerate(zip(levels, biases, strict=True)):
-        wide = level.astype(np.float64)
-        offset = -0.5 * np.square(wide).sum(axis=1) + (0.0 if bias is None else bias)
-        extended = (left @ wide.T + offset + scores[..., None]).reshape(len(left), -1)
-        keep = 1 if number == len(levels) - 1 else min(width, extended.shape[1])
-        kept = np.sort(np.argsort(-extended, axis=1, kind="stable")[:, :keep], axis=1)
-        scores = np.take_along_axis(extended, kept, axis=1)
-        parents, chosen = np.divmod(kept, len(level))
-        left = np.take_along_axis(left, parents[..., None], axis=1) - wide[chosen]
-        codes = np.take_along_axis(codes, parents[..., None], axis=1)
-        codes = np.concatenate((codes, chosen[..., None].astype(np.int32)), axis=2)
-    return codes[:, 0]
+    """The same in float64 NumPy; sequences stand in lexicographic order, so the first of equals is the smallest."""
+    codes, scores, _ = beam_search(latents, [level.astype(np.float64) for level in levels], width, biases=biases)
+    return codes[np.arange(len(codes)), scores.argmin(axis=1)]

@@ -8,11 +8,14 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from semid.quantize.pick import LOOSE, LOWEST, MAGNITUDE, SIGN
+from semid.quantize.pick import LOOSE
 
 __all__ = ["search"]
 
 GROUP = 64
+LOWEST = np.int32(-(2**31))
+MAGNITUDE = np.int32(0x7FFFFFFF)
+SIGN = np.int32(31)
 
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
@@ -36,7 +39,11 @@ def _extend(scores, offsets, products, beams, beam_scores, n_beams, level, start
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _largest(values, start):
-    """The largest of GROUP values; see `pick._highest` for the whole numbers."""
+    """The largest of GROUP values.
+
+    LLVM does not take the maximum of many floats in vectors, only of two and two; so it is done with whole numbers:
+    flipping all bits of the negative ones but the sign makes the bits' order that of the values.
+    """
     highest = LOWEST
     group = values[start : start + GROUP]
     for k in range(GROUP):

@@ -1,16 +1,17 @@
 """Greedy residual assignment on a CPU, in blocks of rows whose scores stay in a core's cache, a block per thread.
 
-Per block and level: one matrix product leaves the scores r . c, and `pick.py` finds the codes and takes the centroids
+Per block and level: one matrix product leaves the scores c . r, and `pick.py` finds the codes and takes the centroids
 away. Nothing of the size of N x K exists. The codes are those of `residual.py`'s definition, whatever multiplies:
 
-- float32, by torch or NumPy. |error| <= gamma_{d+3} |r| |c|, see `residual.score_error`.
+- float32, by torch or NumPy. |error| <= gamma_{d+3} |r| |c|, see `residual.py`.
 - bfloat16, by torch, where the processor multiplies it several times as fast (found out by trying). Both factors and
-  the product are rounded to 8 bits: with u = 2^-9 and e_r = r - bf16(r), e_c = c - bf16(c), each at most u times its
-  vector,
+  the product are rounded to 8 bits: with u = 2^-8, e_r = bf16(r) - r, e_c = bf16(c) - c,
 
-      |error| <= |e_r| |c| + |r| |e_c| + |e_r| |e_c| + u |r . c|  <=  (3 u + 3 u^2) |r| |c|  and the float32 sums' error
+      |error| <= |e_r| |c| + |r| |e_c| + |e_r| |e_c| + (u + gamma + u gamma) (|r| + |e_r|) |bf16(c)|
 
-  so that more rows have several candidates; `pick.py` decides among those alone, in float64.
+  where gamma = gamma_{d+3} is the float32 sums'. The norms of e_r and e_c are computed, not bounded: they are less
+  than half of what they might be. Still many rows have several candidates; `pick.py` decides among those alone, in
+  float64.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from semid.quantize.grid import float32_error
 from semid.threads import in_threads, single_threaded_products
 
 if TYPE_CHECKING:
@@ -36,27 +39,33 @@ if TYPE_CHECKING:
 __all__ = [
     "MOST_CODES",
     "Level",
+    "Multiply",
     "Product",
     "assign_rows",
     "available",
+    "best_time",
     "fastest_product",
     "float32_product",
     "make_level",
+    "padded_codes",
     "worth_it",
 ]
 
 log = logging.getLogger("semid")
 
-ROWS = 512  # whose [ROWS, K] float32 scores, and what else a block needs, fit into the second-level cache
+# Of a block, whose scores and what else it needs fit into the second-level cache at K = 256.
+ROWS = {"numpy": 512, "float32": 512, "bfloat16": 1024}
+GROUPS = {"numpy": 1, "float32": 1, "bfloat16": 8}  # of codes, for `pick_`
 PART = 16  # blocks that a thread takes at a time
 MOST_CODES = 16_384  # of a level, for pick.py's whole numbers
 WORTH_TORCH = 50_000  # rows for which importing torch, if nobody has yet, pays
 WORTH_NUMBA = 4096
-BFLOAT16_ROUNDING = 2.0**-9
-WORTH_BFLOAT16 = 2.0  # times as fast at least, since it leaves many more rows to decide in float64
+BFLOAT16_ROUNDING = 2.0**-8
+WORTH_BFLOAT16 = 1.75  # times as fast at least, since it leaves many more rows to decide in float64
 
 Product = Literal["numpy", "float32", "bfloat16"]
 Floats = npt.NDArray[np.float32]
+Multiply = Callable[[Floats, Floats, Floats], object]  # of a [n, d] and b [d, K] into out [n, K]
 
 
 @cache
@@ -80,44 +89,47 @@ class Level:
     """One level, laid out for the product and for `pick_`; K' is K rounded up to a multiple of 4."""
 
     centroids: Floats  # (K, d)
-    transposed: Floats | torch.Tensor  # (d, K'), in the product's type
+    factor: Floats | torch.Tensor  # (K', d), in the product's type
     offsets: Floats  # (K',), -inf past K
     exact_offsets: npt.NDArray[np.float64]  # (K,)
-    slope: np.float32
-    floor: np.float32
-    numbers: npt.NDArray[np.int32]  # (K',)
+    bound: tuple[np.float32, np.float32, np.float32]  # a score is wrong by b_0 |r| + b_1 |e_r| + b_2 at most
 
 
 def make_level(centroids: Floats, bias: npt.NDArray[np.float64] | None, product: Product) -> Level:
     """centroids float32 [K, d] on the grid, bias float64 [K] added to the scores."""
-    n_codes, dims = centroids.shape
     squares = np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64)
     exact = -0.5 * squares if bias is None else bias - 0.5 * squares
-    padded = np.zeros((-(-n_codes // 4) * 4, dims), np.float32)
-    padded[:n_codes] = centroids
-    offsets = np.full(len(padded), -np.inf, np.float32)
-    offsets[:n_codes] = exact
+    padded, offsets = padded_codes(centroids, exact)
     longest = float(np.sqrt(squares.max()))
-    terms = (dims + 3) * 2.0**-24
-    float32_error = terms / (1 - terms)
-    slope = float32_error * longest
+    sums = float32_error(centroids.shape[1] + 3)
+    slope, error_slope = sums * longest, 0.0
+    factor: Floats | torch.Tensor = padded
+    if product != "numpy":
+        import torch
+
+        factor = torch.from_numpy(padded).to(getattr(torch, product))
     if product == "bfloat16":
-        slope += 3 * BFLOAT16_ROUNDING * (1 + BFLOAT16_ROUNDING) * longest
-    floor = float32_error * longest**2 + float(np.abs(bias).max(initial=0.0) if bias is not None else 0.0) * 2.0**-22
+        rounded = factor.double().numpy()
+        longest_rounded, lost = _longest(rounded), _longest(rounded - padded)
+        coarse = (sums + BFLOAT16_ROUNDING * (1 + sums)) * longest_rounded
+        slope, error_slope = lost + coarse, longest + lost + coarse
+    floor = sums * longest**2 + float(np.abs(bias).max(initial=0.0) if bias is not None else 0.0) * 2.0**-22
     up = np.float32(1 + 2.0**-20)  # the bound's own roundings, norms and square roots in float32 among them
-    numbers = np.arange(len(padded), dtype=np.int32) + np.int32(65536)
-    return Level(
-        np.ascontiguousarray(centroids), _in_type(padded, product), offsets, exact,
-        np.float32(slope) * up, np.float32(floor) * up, numbers,
-    )  # fmt: skip
+    bound = (np.float32(slope) * up, np.float32(error_slope) * up, np.float32(floor) * up)
+    return Level(np.ascontiguousarray(centroids), factor, offsets, exact, bound)
 
 
-def _in_type(padded: Floats, product: Product) -> Floats | torch.Tensor:
-    if product == "numpy":
-        return np.ascontiguousarray(padded.T)
-    import torch
+def padded_codes(centroids: Floats, offsets: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
+    """Centroids [K, d] and offsets [K] up to a multiple of 4 codes, with zero rows and -inf, as `pick_` takes them."""
+    extra = -len(centroids) % 4
+    return (
+        np.pad(centroids, ((0, extra), (0, 0))),
+        np.pad(np.float32(offsets), (0, extra), constant_values=-np.inf),
+    )
 
-    return torch.from_numpy(padded).to(getattr(torch, product)).t()
+
+def _longest(rows: npt.NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.einsum("kd,kd->k", rows, rows).max()))
 
 
 def assign_rows(
@@ -133,70 +145,87 @@ def assign_rows(
 
     Returns how many decisions needed float64, and the mean squared residual after each level, float64 [L].
     """
-    n_blocks = -(-len(latents) // ROWS)
+    step = ROWS[product]
+    n_blocks = -(-len(latents) // step)
     unsure = np.zeros(n_blocks, np.int64)
     left = np.zeros((n_blocks, len(levels)))
+    own = threading.local()
 
     def work(blocks: slice) -> None:
-        scores = _Scores(product, levels)
         for block in range(blocks.start, blocks.stop):
-            rows = slice(block * ROWS, min(len(latents), (block + 1) * ROWS))
-            unsure[block] = _assign_block(latents[rows], levels, scores, codes[rows], left[block])
+            rows = slice(block * step, min(len(latents), (block + 1) * step))
+            n = rows.stop - rows.start
+            if getattr(own, "n", None) != n:
+                own.n, own.block = n, _Block(n, latents.shape[1], product)
+            unsure[block] = own.block.assign(latents[rows], levels, codes[rows], left[block])
             if advance is not None:
-                advance(rows.stop - rows.start)
+                advance(n)
 
     in_threads(work, [slice(at, min(n_blocks, at + PART)) for at in range(0, n_blocks, PART)], most=threads)
     return int(unsure.sum()), left.sum(axis=0) / max(1, len(latents))
 
 
-def _assign_block(
-    latents: npt.NDArray[np.floating],
-    levels: Sequence[Level],
-    scores: _Scores,
-    codes: npt.NDArray[np.int32],
-    left: npt.NDArray[np.float64],
-) -> int:
-    from semid.quantize.pick import pick_
+class _Block:
+    """A thread's own arrays for a block of n rows, made once: making them takes as long as filling them."""
 
-    residual = np.array(latents, np.float32, order="C")
-    chosen = np.empty(len(residual), np.int32)
-    unsure = 0
-    for number, level in enumerate(levels):
-        tile = scores.of(residual, level)
-        doubtful, left[number] = pick_(
-            tile, level.offsets, level.exact_offsets, level.centroids, residual, level.slope, level.floor,
-            level.numbers, chosen,
-        )  # fmt: skip
-        codes[:, number] = chosen
-        unsure += doubtful
-    return unsure
-
-
-class _Scores:
-    """A thread's own buffer of scores, and the product that fills it."""
-
-    def __init__(self, product: Product, levels: Sequence[Level]) -> None:
+    def __init__(self, n: int, dims: int, product: Product) -> None:
         self.product = product
-        self.buffer = np.empty((ROWS, max(len(level.offsets) for level in levels)), np.float32)
+        self.residual = np.zeros((n, dims), np.float32)
+        self.halves = np.zeros((n, dims), np.int16) if product == "bfloat16" else None
+        self.squares, self.errors, self.first, self.second = np.zeros((4, n), np.float32)
+        shape = GROUPS[product], n
+        self.groups = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+        self.tiles: dict[int, tuple[npt.NDArray[np.generic], Callable[[Level], object]]] = {}
 
-    def of(self, residual: Floats, level: Level) -> Floats:
-        """r . c of a block's rows and all codes, float32 [n, K']; valid until the next call."""
-        n, width = len(residual), len(level.offsets)
-        tile = self.buffer.reshape(-1)[: n * width].reshape(n, width)
+    def assign(
+        self,
+        latents: npt.NDArray[np.floating],
+        levels: Sequence[Level],
+        codes: npt.NDArray[np.int32],
+        left: npt.NDArray[np.float64],
+    ) -> int:
+        from semid.quantize.pick import pick_, subtract_
+
+        self.residual[:] = latents
+        chosen = np.zeros((len(levels), len(latents)), np.int32)
+        origin = np.zeros((1, latents.shape[1]), np.float32)
+        subtract_(self.residual, origin, chosen[0], self.squares, self.halves, self.errors)
+        unsure = 0
+        for number, level in enumerate(levels):
+            tile, fill = self._tile(len(level.offsets))
+            fill(level)
+            doubtful, left[number] = pick_(
+                tile, level.offsets, level.exact_offsets, level.centroids, level.bound, self.residual, self.squares,
+                self.halves, self.errors, self.groups, self.first, self.second, chosen[number],
+            )  # fmt: skip
+            unsure += doubtful
+        codes[:] = chosen.T
+        return unsure
+
+    def _tile(self, width: int) -> tuple[npt.NDArray[np.generic], Callable[[Level], object]]:
+        """Room for the scores [K', n] of K' codes, and the product that fills it."""
+        if width not in self.tiles:
+            self.tiles[width] = self._new_tile(width)
+        return self.tiles[width]
+
+    def _new_tile(self, width: int) -> tuple[npt.NDArray[np.generic], Callable[[Level], object]]:
+        shape = (width, len(self.residual))
         if self.product == "numpy":
-            return np.dot(residual, level.transposed, out=tile)
+            scores = np.empty(shape, np.float32)
+            return scores, lambda level: np.dot(level.factor, self.residual.T, out=scores)
         import torch
 
-        rows, out = torch.from_numpy(residual), torch.from_numpy(tile)
-        if self.product == "float32":
-            torch.mm(rows, level.transposed, out=out)
+        if self.halves is None:
+            tile, rows = torch.empty(shape), torch.from_numpy(self.residual).t()
+            bits = tile.numpy()
         else:
-            out.copy_(torch.mm(rows.bfloat16(), level.transposed))
-        return tile
+            tile, rows = torch.empty(shape).bfloat16(), torch.from_numpy(self.halves).view(torch.bfloat16).t()
+            bits = tile.view(torch.int16).numpy()
+        return bits, lambda level: torch.mm(level.factor, rows, out=tile)
 
 
-def float32_product() -> Callable[[Floats, Floats, Floats], object]:
-    """A function (a [n, d], b [d, K], out [n, K]) that multiplies float32: torch's, unless it was told to round.
+def float32_product() -> Multiply:
+    """What multiplies float32: torch, unless it was told to round.
 
     For learning, whose last bits depend on it: so it does not depend on what was imported before.
     """
@@ -223,15 +252,18 @@ def _fastest_type(dims: int, n_codes: int) -> Product:
     """Tried on one block: a CPU without bfloat16 units is many times slower in that type."""
     import torch
 
+    def seconds_a_row(product: Product) -> float:
+        dtype, n = getattr(torch, product), ROWS[product]
+        # No random numbers: those are the user's.
+        level, rows = torch.ones(n_codes, dims, dtype=dtype), torch.ones(n, dims, dtype=dtype).t()
+        return best_time(partial(torch.mm, level, rows, out=torch.empty(n_codes, n, dtype=dtype)), 5) / n
+
     with single_threaded_products():
-        level, rows = torch.ones(n_codes, dims).t(), torch.ones(ROWS, dims)  # no random numbers: those are the user's
-        out, half = torch.empty(ROWS, n_codes), level.bfloat16()
-        single = _best_time(partial(torch.mm, rows, level, out=out))
-        halved = _best_time(lambda: out.copy_(torch.mm(rows.bfloat16(), half)))
+        single, halved = seconds_a_row("float32"), seconds_a_row("bfloat16")
     chosen: Product = "bfloat16" if WORTH_BFLOAT16 * halved < single else "float32"
     log.info(
-        "products of %d x %d rows and %d codes in %s: float32 %.0f us, bfloat16 %.0f us",
-        ROWS, dims, n_codes, chosen, 1e6 * single, 1e6 * halved,
+        "products of rows of %d and %d codes in %s: float32 %.0f ns a row, bfloat16 %.0f ns",
+        dims, n_codes, chosen, 1e9 * single, 1e9 * halved,
     )  # fmt: skip
     return chosen
 
@@ -243,12 +275,13 @@ def _is_full_float32(dims: int, n_codes: int) -> bool:
     """
     import torch
 
-    needs_21_bits = torch.full((ROWS, dims), 1 + 2.0**-20)
-    product = needs_21_bits @ torch.eye(dims, max(dims, n_codes))
-    return product.dtype == torch.float32 and bool((product[:, :dims] == needs_21_bits).all())
+    needs_21_bits = torch.full((ROWS["float32"], dims), 1 + 2.0**-20)
+    product = torch.eye(max(dims, n_codes), dims) @ needs_21_bits.t()
+    return product.dtype == torch.float32 and bool((product[:dims] == needs_21_bits.t()).all())
 
 
-def _best_time(work: Callable[[], object], repeats: int = 5) -> float:
+def best_time(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of the fastest of so many runs; one before them is for compiling and warming up."""
     work()
     best = float("inf")
     for _ in range(repeats):

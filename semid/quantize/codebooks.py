@@ -21,7 +21,7 @@ from semid.quantize.grid import snap_centroids
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
 from semid.quantize.residual import residual_codes
 
-__all__ = ["Codebooks"]
+__all__ = ["Codebooks", "chosen_backend"]
 
 Advance = Callable[[int], object]
 
@@ -107,7 +107,7 @@ class Codebooks:
         beam : prefixes kept at each level, see `beam.beam_codes`; 1 is the greedy code.
         advance : called with the number of rows done.
         """
-        chosen = _chosen(backend, device)
+        chosen = chosen_backend(backend, device)
         if chosen == "numpy" or beam > 1:
             latents = self.latents(vectors)
             return self.encode_latents(latents, backend=backend, device=device, beam=beam, advance=advance)
@@ -128,7 +128,7 @@ class Codebooks:
         """latents float64 [N, d] on the grid -> codes int32 [N, L]; otherwise as `encode`. Beams run on the CPU."""
         if beam > 1:
             return beam_codes(latents, self.levels, beam, biases=self.biases or None, advance=advance)
-        chosen = _chosen(backend, device)
+        chosen = chosen_backend(backend, device)
         if chosen == "numpy":
             return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
         from semid.quantize.torch_backend import encode_latents
@@ -174,7 +174,8 @@ class Codebooks:
         )
 
 
-def _chosen(backend: str, device: str) -> str:
+def chosen_backend(backend: str, device: str) -> str:
+    """`semid.kernels.dispatch.choose`, which says what cannot run as a ConfigError."""
     try:
         return choose(backend, device).backend
     except (ValueError, RuntimeError) as error:

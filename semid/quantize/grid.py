@@ -32,6 +32,7 @@ __all__ = [
     "LATENT_LIMIT",
     "MAX_INPUT_DIM",
     "ExactLayer",
+    "float32_error",
     "power_of_two_scale",
     "snap",
     "snap_centroids",
@@ -78,6 +79,19 @@ def snap_centroids(centroids: npt.NDArray[np.floating]) -> npt.NDArray[np.float3
     clipped = np.clip(np.asarray(centroids, np.float64), -CENTROID_LIMIT, CENTROID_LIMIT)
     half = clipped.astype(np.float16).astype(np.float64)
     return (np.rint(half * 2.0**CENTROID_BITS) * 2.0**-CENTROID_BITS).astype(np.float32)
+
+
+def float32_error(n_roundings: int) -> float:
+    """gamma_n = n u / (1 - n u) with u = 2^-24: the largest relative error that n roundings to float32 add up to.
+
+    So a dot product of d terms is wrong by `float32_error(d) |x| |y|` at most, in any order of its additions (Higham,
+    Accuracy and Stability of Numerical Algorithms, 3.1).
+
+    >>> float32_error(1) > 2.0**-24
+    True
+    """
+    total = n_roundings * 2.0**-24
+    return total / (1 - total)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
-"""The nearest code of each row from a tile of scores: a compiled loop that reads the tile once.
+"""The nearest code of each row from a tile of scores: compiled loops that read the tile once.
 
-A matrix product leaves scores r . c for many rows and all K codes; finding each row's best, seeing whether it is
-beyond doubt, and subtracting its centroid take NumPy five passes over arrays that have left the cache. Here it is one
-walk along each row while that lies in the first-level cache.
+A matrix product leaves the scores c . r of all K codes (down) and many rows (across); finding each row's best, seeing
+whether it is beyond doubt, and subtracting its centroid take NumPy five passes over arrays that have left the cache.
+Here the tile is read once. A code's scores of neighbouring rows lie side by side, so that the rows are the vectors'
+lanes: each lane keeps its own best two scores, and nothing has to be gathered from across a vector.
 
 Numba compiles the loops for the processor at hand when they are first used, and keeps the result on disk.
 """
@@ -11,119 +12,219 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+from numba.extending import intrinsic, overload
 
-__all__ = ["pick_"]
+__all__ = ["pick_", "pick_and_sum", "subtract_"]
 
 # Sums and maxima may be taken in any order: the bound on their error holds for any. Not "ninf": scores may be -inf.
 LOOSE = {"nnan", "nsz", "reassoc", "contract", "arcp"}
-LOWEST = np.int32(-(2**31))
-MAGNITUDE = np.int32(0x7FFFFFFF)
-SIGN = np.int32(31)
-ONE = 65536  # a candidate counts one in the upper 16 bits, its number in the lower ones
+HALF_A_STEP = np.int32(0x8000)  # of a bfloat16, in the bits of a float32
+UPPER = np.int32(16)  # a bfloat16 is the upper half of a float32
 
 
-@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
-def _highest(row, offsets):
-    """max_k row[k] + offsets[k] of a multiple of four codes.
+@intrinsic
+def _wide_vectors(typing_context):
+    """Let LLVM use the processor's widest vectors in the function that calls this: a fifth off the time here.
 
-    LLVM does not take the maximum of many floats in vectors, only of two and two; so the rest is done with whole
-    numbers: flipping all bits of the negative ones but the sign makes the bits' order that of the values.
+    For many processors it prefers half of that, since the widest slow their clock; but the products around our loops
+    use them anyway. An attribute that llvmlite has no name for, and that LLVM passes over where it means nothing. It
+    would be lost if the function became part of its caller.
     """
-    width = row.shape[0] // 4
-    highest = LOWEST
-    for k in range(width):
-        a = row[k] + offsets[k]
-        b = row[k + width] + offsets[k + width]
-        c = row[k + 2 * width] + offsets[k + 2 * width]
-        d = row[k + 3 * width] + offsets[k + 3 * width]
-        a = a if a > b else b
-        c = c if c > d else d
-        a = a if a > c else c
-        bits = np.float32(a).view(np.int32)
-        highest = max(highest, bits ^ ((bits >> SIGN) & MAGNITUDE))
-    return np.int32(highest ^ ((highest >> SIGN) & MAGNITUDE)).view(np.float32)
+
+    def generate(context, builder, signature, arguments):
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return numba.types.void(), generate
+
+
+def _widened(score):
+    """A score as float32: itself, or made of the bits of a bfloat16."""
+
+
+@overload(_widened)
+def _widened_of_type(score):
+    if isinstance(score, numba.types.Integer):
+        return lambda score: np.int32(np.int32(score) << UPPER).view(np.float32)
+    return lambda score: score
 
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
-def _candidates(row, offsets, bound, numbers):
-    """The sum of the numbers of all codes that reach the bound: 65536 + k if it is code k alone."""
-    found = np.int32(0)
-    for k in range(numbers.shape[0]):
-        found = np.int32(found + (numbers[k] if row[k] + offsets[k] >= bound else np.int32(0)))
-    return found
+def _best_two(tile, offsets, first, second, codes):
+    """Each row's best score, its code (the lowest of equal ones), and its second best score.
+
+    Four codes at a time: so what is kept of a row is read and written a quarter as often.
+    """
+    _wide_vectors()
+    n = len(first)
+    for i in range(n):
+        first[i] = second[i] = -np.inf
+        codes[i] = 0
+    for k in range(0, len(offsets), 4):
+        tile_0, tile_1, tile_2, tile_3 = tile[k], tile[k + 1], tile[k + 2], tile[k + 3]
+        offset_0, offset_1, offset_2, offset_3 = offsets[k], offsets[k + 1], offsets[k + 2], offsets[k + 3]
+        code_0, code_1, code_2, code_3 = np.int32(k), np.int32(k + 1), np.int32(k + 2), np.int32(k + 3)
+        for i in range(n):
+            best, next_best, code = first[i], second[i], codes[i]
+            best, next_best, code = _better(best, next_best, code, _widened(tile_0[i]) + offset_0, code_0)
+            best, next_best, code = _better(best, next_best, code, _widened(tile_1[i]) + offset_1, code_1)
+            best, next_best, code = _better(best, next_best, code, _widened(tile_2[i]) + offset_2, code_2)
+            best, next_best, code = _better(best, next_best, code, _widened(tile_3[i]) + offset_3, code_3)
+            first[i], second[i], codes[i] = best, next_best, code
 
 
-@numba.njit(nogil=True, cache=True)
-def _exact_best(row, offsets, bound, residual, centroids, exact_offsets):
-    """The best of the codes whose score reaches the bound, by float64 scores; the lowest of equal ones."""
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def _better(best, next_best, code, score, its_code):
+    lower = score if score < best else best
+    code = its_code if score > best else code
+    return score if score > best else best, lower if lower > next_best else next_best, code
+
+
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def _best_of_groups(groups, size, first, second, codes):
+    """The same of all codes, from those of groups of `size` codes."""
+    group_first, group_second, group_codes = groups
+    first[:], second[:], codes[:] = group_first[0], group_second[0], group_codes[0]
+    for group in range(1, len(group_first)):
+        its_first, its_second, its_codes = group_first[group], group_second[group], group_codes[group]
+        start = np.int32(group * size)
+        for i in range(len(first)):
+            next_best = its_second[i] if its_second[i] > second[i] else second[i]
+            first[i], second[i], codes[i] = _better(first[i], next_best, codes[i], its_first[i], start + its_codes[i])
+
+
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def _exact_score(residual, centroid, exact_offset):
+    score = exact_offset
+    for dim in range(len(residual)):
+        score += np.float64(residual[dim]) * np.float64(centroid[dim])
+    return score
+
+
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def _exact_best(i, groups, size, tile, offsets, bound, residual, centroids, exact_offsets):
+    """The best of the codes whose score of row i reaches the bound, by float64 scores; the lowest of equal ones.
+
+    Its scores lie far apart; only those of groups in which two codes reach the bound are looked at again.
+    """
+    group_first, group_second, group_codes = groups
     best, highest = 0, -np.inf
-    for code in range(len(exact_offsets)):
-        if row[code] + offsets[code] >= bound:
-            score = exact_offsets[code]
-            for dim in range(len(residual)):
-                score += np.float64(residual[dim]) * np.float64(centroids[code, dim])
-            if score > highest:
-                best, highest = code, score
+    for group in range(len(group_first)):
+        if group_first[group, i] < bound:
+            continue
+        start = stop = group * size + group_codes[group, i]
+        if group_second[group, i] >= bound:
+            start = group * size
+            stop = min(start + size, len(exact_offsets)) - 1
+        for code in range(start, stop + 1):
+            if start == stop or _widened(tile[code, i]) + offsets[code] >= bound:
+                score = _exact_score(residual[i], centroids[code], exact_offsets[code])
+                if score > highest:
+                    best, highest = code, score
     return best
 
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
-def pick_(scores, offsets, exact_offsets, centroids, residual, slope, floor, numbers, codes):
+def subtract_(residual, centroids, codes, squares, halves, errors):
+    """Take each row's centroid away; measure what is left, and round it to bfloat16 if there is room for that.
+
+    Parameters
+    ----------
+    residual : float32 [n, d], changed
+    centroids : float32 [K, d]
+    codes : int32 [n]
+    squares : float32 [n], written
+        The squared norm of each row.
+    halves : int16 [n, d], written, or None
+        The bits of the rows in bfloat16.
+    errors : float32 [n], written if there are halves
+        The squared norm of what the rounding took away.
+
+    Returns
+    -------
+    The squared norms, summed: float64.
+    """
+    n, dims = residual.shape
+    total = 0.0
+    for i in range(n):
+        row, centroid = residual[i], centroids[codes[i]]
+        square = error = np.float32(0)
+        if halves is None:
+            for dim in range(dims):
+                left = row[dim] - centroid[dim]
+                row[dim] = left
+                square += left * left
+        else:
+            half = halves[i]
+            for dim in range(dims):
+                left = row[dim] - centroid[dim]
+                row[dim] = left
+                square += left * left
+                rounded = np.int32(np.float32(left).view(np.int32) + HALF_A_STEP) >> UPPER
+                half[dim] = rounded
+                lost = left - np.int32(rounded << UPPER).view(np.float32)
+                error += lost * lost
+            errors[i] = error
+        squares[i] = square
+        total += np.float64(square)
+    return total
+
+
+@numba.njit(nogil=True, fastmath=LOOSE, cache=True)
+def pick_(
+    tile, offsets, exact_offsets, centroids, bound, residual, squares, halves, errors, groups, first, second, codes
+):  # fmt: skip
     """Choose each row's code, and subtract its centroid from the residual in place.
 
     Parameters
     ----------
-    scores : float32 [n, K']
-        r . c, K' a multiple of 4 not below K; columns past K hold anything finite.
+    tile : float32 [K', n], or int16: the bits of bfloat16
+        c . r, K' a multiple of 4 not below K; rows past K hold anything finite.
     offsets : float32 [K']
         What a code's score is besides, rounded; -inf past K.
     exact_offsets : float64 [K]
     centroids : float32 [K, d]
-    residual : float32 [n, d], changed
-    slope, floor : float32
-        A score is wrong by `slope |r| + floor` at most.
-    numbers : int32 [K'], 65536 + k
+    bound : three of float32, as `blocks.Level.bound`
+    residual, squares, halves, errors : as for `subtract_`
+        All hold what belongs to this level, and then what belongs to the next.
+    groups : float32 [G, n], float32 [G, n] and int32 [G, n], overwritten
+        The best of each of G groups of codes: more than one where many rows are unsure.
+    first, second : float32 [n], overwritten
     codes : int32 [n], written
 
     Returns
     -------
     How many rows had to be decided in float64, and the squared norms of what is left, summed: float64.
     """
-    n, dims = residual.shape
-    bounds = np.empty(n, np.float32)
+    slope, error_slope, floor = bound
+    group_first, group_second, group_codes = groups
+    n, size = len(residual), 4 * -(-len(offsets) // (4 * len(group_first)))
+    for group in range(len(group_first)):
+        its = slice(group * size, (group + 1) * size)
+        _best_two(tile[its], offsets[its], group_first[group], group_second[group], group_codes[group])
+    _best_of_groups(groups, size, first, second, codes)
     for i in range(n):
-        square = np.float32(0)
-        for dim in range(dims):
-            square += residual[i, dim] * residual[i, dim]
-        doubt = np.float32(2) * (slope * np.sqrt(square) + floor)
-        bounds[i] = _highest(scores[i], offsets) - doubt
-        codes[i] = _candidates(scores[i], offsets, bounds[i], numbers)
-    unsure, left = 0, 0.0  # a loop of its own: with a call in the one above, nothing there would stay in registers
+        first[i] -= np.float32(2) * (slope * np.sqrt(squares[i]) + error_slope * np.sqrt(errors[i]) + floor)
+    unsure = 0
     for i in range(n):
-        code = codes[i] - ONE
-        if code < 0 or code >= ONE:
+        if second[i] >= first[i]:
             unsure += 1
-            code = _exact_best(scores[i], offsets, bounds[i], residual[i], centroids, exact_offsets)
-        codes[i] = code
-        square = np.float32(0)
-        for dim in range(dims):
-            residual[i, dim] -= centroids[code, dim]
-            square += residual[i, dim] * residual[i, dim]
-        left += np.float64(square)
-    return unsure, left
+            codes[i] = _exact_best(i, groups, size, tile, offsets, first[i], residual, centroids, exact_offsets)
+    return unsure, subtract_(residual, centroids, codes, squares, halves, errors)
 
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
-def pick_and_sum(scores, offsets, points, numbers, codes, sums, counts):
+def pick_and_sum(tile, offsets, points, first, second, codes, sums, counts):
     """Choose each row's code, and add the row to that code's sum: the two halves of a round of k-means.
 
     Not exact: of codes whose float32 scores are equal the lowest wins, and nothing is decided again.
 
     Parameters
     ----------
-    scores, offsets, numbers, codes : as for `pick_`
+    tile, offsets, first, second, codes : as for `pick_`
     points : float32 [n, d]
-    sums : float32 [K, d], added to
+    sums : float64 [K, d], added to
     counts : int64 [K], added to
 
     Returns
@@ -131,19 +232,11 @@ def pick_and_sum(scores, offsets, points, numbers, codes, sums, counts):
     The best scores, summed: float64.
     """
     n, dims = points.shape
+    _best_two(tile, offsets, first, second, codes)
     total = 0.0
     for i in range(n):
-        best = _highest(scores[i], offsets)
-        total += np.float64(best)
-        codes[i] = _candidates(scores[i], offsets, best, numbers)
-    for i in range(n):
-        code = codes[i] - ONE
-        if code < 0 or code >= ONE:
-            code = 0
-            for k in range(1, numbers.shape[0]):
-                if scores[i, k] + offsets[k] > scores[i, code] + offsets[code]:
-                    code = k
-        codes[i] = code
+        code = codes[i]
+        total += np.float64(first[i])
         counts[code] += 1
         for dim in range(dims):
             sums[code, dim] += points[i, dim]

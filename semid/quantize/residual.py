@@ -8,9 +8,8 @@ For level l = 0 .. L-1, with r_0 = z:
 Latents and centroids lie on the grids of `grid.py`, so float64 scores are exact and the codes are *defined*:
 no thread count, batch size or library can change them. The fast paths (`blocks.py`, compiled and in
 threads; here the same in NumPy alone) score in fewer bits; a row whose two best scores lie within twice the rounding
-bound is scored again in float64. The bound is the standard one for a dot product of d terms, |error| <= gamma_{d+2}
-|r| |c| with gamma_n = n u / (1 - n u) and u = 2^-24 (Higham, Accuracy and Stability of Numerical Algorithms, 3.1),
-which holds for any order of the additions.
+bound is scored again in float64. The bound is the standard one for a dot product of d terms, |error| <= gamma_{d+3}
+|r| |c| (`grid.float32_error`), which holds for any order of the additions.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.quantize import blocks
-from semid.quantize.grid import LATENT_LIMIT
+from semid.quantize.grid import LATENT_LIMIT, float32_error
 
 __all__ = ["CHUNK", "nearest", "residual_codes", "score_error", "stays_on_float32"]
 
@@ -43,8 +42,7 @@ def score_error(
 ) -> npt.NDArray[np.float64]:
     """Largest error of one float32 score `r . c - |c|^2 / 2`, per row: float64 [N]."""
     longest = float(np.sqrt(np.max(np.einsum("kd,kd->k", centroids, centroids), initial=0.0)))
-    terms = (centroids.shape[1] + 3) * 2.0**-24
-    return terms / (1 - terms) * (residual_norms * longest + longest * longest)
+    return float32_error(centroids.shape[1] + 3) * (residual_norms * longest + longest * longest)
 
 
 def nearest(

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from semid.distributed import all_max, all_sum
+
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["catalogue_prices", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
+__all__ = ["catalogue_prices", "codes_balanced_together", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
 
 PRICE_BITS = 26  # prices on a 2^-26 grid keep float64 scores exact
 
@@ -28,6 +30,7 @@ def catalogue_prices(
     *,
     epsilon: float = 0.003,
     rounds: int = 50,
+    device: str = "cpu",
 ) -> tuple[npt.NDArray[np.float64], float]:
     """Prices that balance one level over the whole catalogue, as a bias per code, and the error that is left.
 
@@ -38,6 +41,7 @@ def catalogue_prices(
     ----------
     residual : float [N, d], what the earlier levels left.
     centroids : float32 [K, d].
+    device : torch's name of where to work.
 
     Returns
     -------
@@ -48,12 +52,44 @@ def catalogue_prices(
     from semid.kernels.sinkhorn import sinkhorn_potentials
 
     found = sinkhorn_potentials(
-        torch.from_numpy(np.ascontiguousarray(residual)),
-        torch.from_numpy(np.ascontiguousarray(centroids)),
+        torch.from_numpy(np.ascontiguousarray(residual)).to(device),
+        torch.from_numpy(np.ascontiguousarray(centroids)).to(device),
         epsilon=epsilon,
         rounds=rounds,
     )
     return np.rint(found.bias.numpy() * 2.0**PRICE_BITS) * 2.0**-PRICE_BITS, found.error
+
+
+def codes_balanced_together(
+    residual: torch.Tensor, centroids: torch.Tensor, n_items: int, *, epsilon: float = 0.003, rounds: int = 20
+) -> torch.Tensor:
+    """`semid.kernels.sinkhorn.balanced_codes` of a batch whose rows several processes hold; int64 [B], for its own.
+
+    The same rounds: what the columns hold, and the range of the distances, are taken over all processes.
+
+    Parameters
+    ----------
+    residual : float32 [B, d], the rows of this process; B may be 0.
+    centroids : float32 [K, d], the same everywhere.
+    n_items : rows of all processes.
+    """
+    import torch
+
+    from semid.kernels.sinkhorn import RELAXATION, SMALLEST_COLUMN, sinkhorn_step
+    from semid.kernels.sinkhorn_chunks import SMALLEST_BATCH_RANGE
+
+    moved, middle = residual.detach(), centroids.detach().mean(0)  # moving both keeps the products small
+    moved, centres = moved - middle, centroids.detach() - middle
+    scores = torch.addmm(centres.square().sum(1) / -2, moved, centres.T)
+    distances = moved.square().sum(1, keepdim=True) - 2 * scores
+    ends = [-float(distances.min()), float(distances.max())] if len(distances) else [-np.inf, -np.inf]
+    unit = epsilon * max(float(all_max(np.array(ends)).sum()), SMALLEST_BATCH_RANGE) / 2
+    potential = torch.zeros(len(centroids), dtype=torch.float64)
+    for _ in range(rounds):
+        columns = all_sum(sinkhorn_step(moved, centres, potential.to(moved.device), unit).cpu().numpy())
+        potential += RELAXATION * (np.log(n_items / len(centroids)) - np.log(np.maximum(columns, SMALLEST_COLUMN)))
+    balanced = (scores * (2 / unit) + potential.to(scores)).cpu().numpy()
+    return torch.from_numpy(balanced.argmax(axis=1)).to(residual.device)
 
 
 def lcrec_sinkhorn(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from semid.quantize.grid import LATENT_BITS, LATENT_LIMIT, ExactLayer
+from semid.quantize.grid import LATENT_BITS, LATENT_LIMIT, ExactLayer, float32_error
 from semid.quantize.residual import stays_on_float32
 
 if TYPE_CHECKING:
@@ -99,9 +99,7 @@ def _fits_kernel(codebooks: Codebooks) -> bool:
     from semid.kernels.packed_codebooks import MAX_CODES, MAX_DIMS, MAX_LEVELS
 
     return (
-        codebooks.latent_dim <= MAX_DIMS
-        and len(codebooks.levels) <= MAX_LEVELS
-        and max(codebooks.sizes) <= MAX_CODES
+        codebooks.latent_dim <= MAX_DIMS and len(codebooks.levels) <= MAX_LEVELS and max(codebooks.sizes) <= MAX_CODES
     )
 
 
@@ -148,9 +146,8 @@ def _nearest(residual: torch.Tensor, centroids: torch.Tensor, bias: torch.Tensor
         return _first_best(residual @ centroids.T + offset)
     scores = residual.float() @ centroids.T.float() + offset.float()
     top = scores.topk(2, dim=1)
-    terms = (centroids.shape[1] + 3) * 2.0**-24
     longest = squares.max().sqrt()
-    error = terms / (1 - terms) * (residual.square().sum(1).sqrt() * longest + longest * longest)
+    error = float32_error(centroids.shape[1] + 3) * (residual.square().sum(1).sqrt() * longest + longest * longest)
     if bias is not None:
         error = error + bias.abs().max() * 2.0**-22
     chosen = top.indices[:, 0].clone()

@@ -34,6 +34,7 @@ from tests.benchmarks.common import machine, markdown, versions
 LEVELS, SIZE = 4, 256
 FAISS_BLOCKS = (2048, 8192, 20_000)
 PEER_BLOCK = 4096
+ROWS = blocks.ROWS["float32"]
 TRAINED_ON = 20_000
 
 
@@ -116,13 +117,13 @@ def bare_products(levels: list[np.ndarray], threads: int) -> Callable[[np.ndarra
         tensor = torch.from_numpy(rows)
 
         def work(part: slice) -> None:
-            out = torch.empty(blocks.ROWS, SIZE)
-            for at in range(part.start, part.stop, blocks.ROWS):
-                block = tensor[at : at + blocks.ROWS]
+            out = torch.empty(ROWS, SIZE)
+            for at in range(part.start, part.stop, ROWS):
+                block = tensor[at : at + ROWS]
                 for level in transposed:
                     torch.mm(block, level, out=out[: len(block)])
 
-        step = blocks.ROWS * blocks.PART
+        step = ROWS * blocks.PART
         in_threads(work, [slice(at, min(len(rows), at + step)) for at in range(0, len(rows), step)], most=threads)
 
     return multiply

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from semid.kernels.sinkhorn_triton import (
     distance_range_kernel,
     plan_columns_kernel,
@@ -10,33 +12,17 @@ from semid.kernels.sinkhorn_triton import (
     update_potential_kernel,
 )
 from tests.kernels.gate import Case
+from tests.kernels.split_cases import split_case
 
-ITEMS = {"points": "*fp32", "row_stride": "i32", "n_items": "i32", "n_dims": "i32"}
-OPERANDS = {"halves": "*fp16", "offsets": "*fp32", "scales": "*fp32", "n_padded": "i32"}
 PLAN = {"potential": "*fp32", "unit": "*fp32"}
-DIVISIBLE = ("row_stride", "n_dims", "n_padded")
-
-
 COLUMNS = PLAN | {"n_tiles": "i32", "partial": "*fp32"}
 RANGE = {"n_tiles": "i32", "n_codes": "i32", "ranges": "*fp32"}
 ROWS = {"row_log_sums": "*fp32"}
 WHOLE = {"ROWS_GIVEN": False, "row_log_sums": None}
 
 
-def case(name: str, kernel, more: dict[str, str], n_codes: int, dims: int, *, slow: bool = False, **constexprs) -> Case:
-    block_n, block_k, block_d = tile(n_codes, dims)
-    blocks = {"W": dims, "BLOCK_N": block_n, "BLOCK_K": block_k, "BLOCK_D": min(block_d, dims)}
-    return Case(
-        name=f"sinkhorn {name} D={dims} K={n_codes}",
-        kernel=kernel,
-        signature=ITEMS | OPERANDS | more,
-        constexprs={"column_stride": 1, **blocks, **constexprs},
-        num_warps=8,
-        num_stages=1,
-        divisible=DIVISIBLE,
-        has_dot=True,
-        slow=slow,
-    )
+def case(name: str, kernel: Any, more: dict[str, str], n_codes: int, dims: int, **options: Any) -> Case:
+    return split_case(f"sinkhorn {name}", kernel, more, tile(n_codes, dims), n_codes, dims, **options)
 
 
 CASES = [

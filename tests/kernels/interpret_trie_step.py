@@ -10,10 +10,10 @@ import torch
 
 from semid.kernels.trie_step import Beams, trie_step, trie_step_torch
 from tests.kernels import reference_trie_step as reference
+from tests.kernels.trie_step_cases import random_beams
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN meant here
 FORMS = pytest.mark.parametrize("step", [trie_step, trie_step_torch], ids=["triton", "torch"])
-N_NODES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,22 +26,11 @@ class Question:
 def random_question(
     prompts: int, beams: int, hidden: int, codes: int, width: int, *, filtered: bool = False, seed: int = 0
 ) -> Question:
-    """Beams at random nodes with 0..width children; every fifth is dead."""
     generator = torch.Generator().manual_seed(seed)
-    children = [torch.randperm(codes, generator=generator)[:width].sort().values for _ in range(N_NODES)]
-    scores = -4 * torch.rand(prompts, beams, generator=generator)
-    scores[:, 1::5] = -torch.inf
     return Question(
         torch.randn(prompts, beams, hidden, generator=generator),
         torch.randn(codes, hidden, generator=generator) / math.sqrt(hidden),
-        Beams(
-            scores,
-            torch.randint(N_NODES, (prompts, beams), generator=generator) * width,
-            torch.randint(width + 1, (prompts, beams), generator=generator),
-            torch.cat(children).int(),
-            width,
-            torch.rand(prompts, beams, width, generator=generator) < 0.7 if filtered else None,
-        ),
+        random_beams(prompts, beams, codes, width, filtered=filtered, seed=seed),
     )
 
 

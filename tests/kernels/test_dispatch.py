@@ -11,13 +11,19 @@ import torch
 from semid.errors import ConfigError
 from semid.kernels import dispatch
 from semid.kernels.dispatch import VARIABLE, choose, uses_triton
+from semid.kernels.residual_train import residual_quantize
+from semid.kernels.sinkhorn import balanced_codes, sinkhorn_step
 from semid.quantize.residual_kmeans import ResidualKMeans
 
 
 @pytest.fixture(autouse=True)
 def no_variable(monkeypatch):
     monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     dispatch._say.cache_clear()
+    dispatch._triton_obstacle.cache_clear()
+    yield
+    dispatch._triton_obstacle.cache_clear()
 
 
 def test_a_cpu_works_in_numpy_unless_something_else_is_named(monkeypatch):
@@ -31,7 +37,6 @@ def test_a_cpu_works_in_numpy_unless_something_else_is_named(monkeypatch):
 
 
 def test_a_named_backend_that_cannot_run_raises(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(RuntimeError, match="backend='triton' cannot run on cpu: .*(CUDA|not installed)"):
         choose("triton")
     monkeypatch.setenv(VARIABLE, "triton")
@@ -57,6 +62,61 @@ def test_kernels_without_a_numpy_form_are_left_out_by_either_name(monkeypatch, a
     assert not uses_triton("cuda")
     monkeypatch.delenv(VARIABLE)
     assert not uses_triton("cpu")
+
+
+def test_tensors_on_a_cpu_go_to_triton_only_where_it_interprets(monkeypatch):
+    assert not uses_triton("cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert uses_triton(torch.device("cpu"))
+    assert not uses_triton("cpu", "torch")
+    assert choose().backend == "numpy"  # what has a NumPy form stays with it
+
+
+@pytest.mark.parametrize(("capability", "fits"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_a_gpu_that_is_too_old_for_the_kernels_gets_none(monkeypatch, capability, fits):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert uses_triton("cuda:0") == fits
+    if not fits:
+        monkeypatch.setenv(VARIABLE, "triton")
+        with pytest.raises(RuntimeError, match="compute capability 7.5 is below 8.0"):
+            uses_triton("cuda:0")
+
+
+def _quantized(points: torch.Tensor) -> torch.Tensor:
+    return residual_quantize(points, [points[:4].clone()]).codes
+
+
+def _assigned(points: torch.Tensor) -> torch.Tensor:
+    return balanced_codes(points, points[:4].clone())
+
+
+def _columns(points: torch.Tensor) -> torch.Tensor:
+    return sinkhorn_step(points, points[:4].clone(), torch.zeros(4), 1.0)
+
+
+@pytest.mark.parametrize("operation", [_quantized, _assigned, _columns])
+def test_operations_take_what_dispatch_says(monkeypatch, operation):
+    points = torch.linspace(-1, 1, 24).reshape(8, 3)
+    expected = operation(points)
+    monkeypatch.setenv(VARIABLE, "triton")
+    with pytest.raises(RuntimeError, match="SEMID_BACKEND=triton cannot run on cpu"):
+        operation(points)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # too late for kernels that are imported already: they would fail
+    monkeypatch.setenv(VARIABLE, "torch")
+    assert operation(points).equal(expected)
+
+
+def test_a_fit_that_cannot_run_as_asked_stops_before_it_starts(semid, monkeypatch, tmp_path):
+    (tmp_path / "items.jsonl").write_text('{"id": "a", "title": "one"}\n{"id": "b", "title": "two"}\n')
+    monkeypatch.setenv(VARIABLE, "triton")
+    done = semid("fit", "items.jsonl", "--output", "ids")
+    assert done.code == 1
+    assert "SEMID_BACKEND=triton cannot run on cpu: " in done.err
+    assert "Traceback" not in done.err
+    assert "embedded" not in done.out + done.err
+    assert not (tmp_path / "ids").exists()
 
 
 def test_the_reason_is_logged_once(caplog):

@@ -11,8 +11,9 @@ pytest.importorskip("triton", reason="Triton has no package for this platform")
 
 from semid.kernels.kmeans_update import kmeans_update, kmeans_update_torch  # noqa: E402 (needs Triton)
 from semid.kernels.sinkhorn import balanced_codes, sinkhorn_potentials, sinkhorn_step  # noqa: E402
-from semid.kernels.trie_step import Beams, trie_step, trie_step_torch  # noqa: E402
+from semid.kernels.trie_step import trie_step, trie_step_torch  # noqa: E402
 from tests.kernels import reference_kmeans  # noqa: E402
+from tests.kernels.trie_step_cases import random_beams  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -108,21 +109,6 @@ def test_a_cuda_graph_holds_the_balancing_of_a_batch():
     assert torch.equal(captured, balanced_codes(residual, centroids))
 
 
-def random_beams(prompts: int, beams: int, codes: int, width: int, *, filtered: bool) -> Beams:
-    generator = torch.Generator().manual_seed(3)
-    children = [torch.randperm(codes, generator=generator)[:width].sort().values for _ in range(100)]
-    scores = -4 * torch.rand(prompts, beams, generator=generator)
-    scores[:, 1::5] = -torch.inf
-    return Beams(
-        scores.to(DEVICE),
-        (torch.randint(100, (prompts, beams), generator=generator) * width).to(DEVICE),
-        torch.randint(width + 1, (prompts, beams), generator=generator).to(DEVICE),
-        torch.cat(children).int().to(DEVICE),
-        width,
-        (torch.rand(prompts, beams, width, generator=generator) < 0.7).to(DEVICE) if filtered else None,
-    )
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("filtered", [False, True])
 @pytest.mark.parametrize(
@@ -136,7 +122,7 @@ def random_beams(prompts: int, beams: int, codes: int, width: int, *, filtered: 
     ],
 )
 def test_a_step_over_the_trie(dtype, prompts, beams, hidden, codes, width, count, filtered):
-    question = random_beams(prompts, beams, codes, width, filtered=filtered)
+    question = random_beams(prompts, beams, codes, width, filtered=filtered, n_nodes=100, seed=3, device=DEVICE)
     states = normal(prompts, beams, hidden).to(dtype)
     weight = (normal(codes, hidden, seed=1) * hidden**-0.5).to(dtype)
     bias = normal(codes, seed=2)
