@@ -1,0 +1,213 @@
+"""Templates: how a record of alignment data is worded, read from a TOML or JSON file that people edit.
+
+    [next-item]
+    templates = [{ prompt = "After {history}, what is next?", completion = "{item}" }]
+
+A task may be worded in many ways, and which of them a record can take follows from the placeholders alone. What a file
+gets wrong is found when it is read: an unknown placeholder, an answer that stands in its own prompt, a task without
+templates. The file of the package is `semid/templates/alignment.toml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from semid.errors import ConfigError
+from semid.tokenizer_exports.alignment_config import TASKS
+
+__all__ = ["SHIPPED", "Template", "Templates", "Values", "read_templates"]
+
+SHIPPED = files("semid") / "templates" / "alignment.toml"
+
+# Task -> placeholders that its prompts and its completions may hold.
+PLACEHOLDERS: dict[str, tuple[set[str], set[str]]] = {
+    "next-item": ({"history", "user"}, {"item"}),
+    "text-to-id": ({"title", "description"}, {"item"}),
+    "id-to-text": ({"item", "title"}, {"title", "description"}),
+    "fusion": ({"history", "titles", "user"}, {"item", "title", "description"}),
+    "search": ({"query", "history", "titles", "user"}, {"item"}),
+    "preference": ({"history", "titles", "user"}, {"preference"}),
+    "negative": ({"history", "user", "options_one_wrong", "options_one_right"}, {"wrong", "item"}),
+}
+NEEDED = {"id-to-text": "item", "search": "query"}  # in every prompt of the task
+ANSWERS = {"options_one_wrong": "wrong", "options_one_right": "item"}  # options and the answer that goes with them
+SETTINGS = {"system": None, "between-items": ", ", "between-titles": "; "}
+JOINED = {"titles": "between-titles"}  # other lists are joined by between-items
+
+Values = Mapping[str, str | Sequence[str]]  # what a record has for each placeholder; "" or [] for nothing
+Pieces = tuple[tuple[str, str | None], ...]  # literal text and the placeholder behind it
+
+
+@dataclass(frozen=True)
+class Template:
+    """One way to ask and answer."""
+
+    prompt: Pieces
+    completion: Pieces
+    needs: frozenset[str]  # placeholders of both
+
+
+@dataclass(frozen=True)
+class Templates:
+    """All templates of a file; made by `read_templates`."""
+
+    source: str  # what messages call the file
+    sha256: str  # of its bytes
+    tasks: dict[str, tuple[Template, ...]]
+    system: str | None
+    between: dict[str, str]  # placeholder of a list -> what stands between its entries
+    _fitting: dict[tuple[str, frozenset[str]], tuple[Template, ...]] = field(default_factory=dict, repr=False)
+
+    def of(self, task: str) -> tuple[Template, ...]:
+        """The templates of a task; ConfigError if the file has none."""
+        if task not in self.tasks:
+            rest = ",".join(name for name in TASKS if name in self.tasks)
+            fix = f"Add a table [{task}], or leave it out: --tasks {rest}"
+            raise ConfigError(f"{self.source}: no templates for the task {task}. {fix}")
+        return self.tasks[task]
+
+    def fitting(self, task: str, values: Values) -> tuple[Template, ...]:
+        """The templates of a task whose placeholders the values fill; maybe none."""
+        there = frozenset(name for name, value in values.items() if value)
+        found = self._fitting.get((task, there))
+        if found is None:
+            found = tuple(template for template in self.of(task) if template.needs <= there)
+            self._fitting[task, there] = found
+        return found
+
+    def render(self, template: Template, values: Values) -> tuple[str, str]:
+        """Prompt and completion."""
+        return self._filled(template.prompt, values), self._filled(template.completion, values)
+
+    def _filled(self, pieces: Pieces, values: Values) -> str:
+        text = ""
+        for literal, name in pieces:
+            text += literal
+            if name is not None:
+                value = values[name]
+                text += value if isinstance(value, str) else self.between[name].join(value)
+        return text
+
+
+def read_templates(path: str | Path | None = None) -> Templates:
+    """Read a template file, .toml or .json; by default the one of the package.
+
+    Raises
+    ------
+    ConfigError
+        Not such a file; a task, setting or placeholder that there is not; a template that gives its answer away. All
+        that is wrong is listed, with task and number of the template.
+    """
+    source = SHIPPED if path is None else Path(path)
+    name = "templates" if path is None else str(path)
+    try:
+        raw = source.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{name}: cannot be read: {error.strerror}. Check the path.") from None
+    content = _parsed(name, raw)
+    settings = {key: content.pop(key, default) for key, default in SETTINGS.items()}
+    problems = [
+        f"{key} should be a text" for key, value in settings.items() if not isinstance(value, str | type(SETTINGS[key]))
+    ]
+    tasks = {}
+    for task, table in content.items():
+        if task not in TASKS:
+            problems.append(f"{task!r} is no task or setting.{_near(task, (*TASKS, *SETTINGS))}")
+            continue
+        listed = table.get("templates") if isinstance(table, dict) else None
+        if not isinstance(listed, list) or not listed or set(table) != {"templates"}:
+            problems.append(f"[{task}] should hold templates = [...], at least one, and nothing else")
+            continue
+        tasks[task] = tuple(_template(task, number, one, problems) for number, one in enumerate(listed, 1))
+    if problems:
+        raise ConfigError(
+            "\n".join(f"{name}: {problem}{'' if problem[-1] == '?' else '.'}" for problem in problems[:10])
+        )
+    lists = ("history", "titles", "options_one_wrong", "options_one_right")
+    between = {name: settings[JOINED.get(name, "between-items")] for name in lists}
+    return Templates(name, hashlib.sha256(raw).hexdigest(), tasks, settings["system"], between)
+
+
+def _parsed(name: str, raw: bytes) -> dict[str, Any]:
+    kind = "JSON" if name.endswith(".json") else "TOML"
+    try:
+        content = json.loads(raw) if kind == "JSON" else tomllib.loads(raw.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: is not {kind}: {error}. Start from: semid align --show-templates") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name}: should be a {kind} table of tasks. Start from: semid align --show-templates")
+    return content
+
+
+def _template(task: str, number: int, given: object, problems: list[str]) -> Template | None:
+    """One template; what is wrong with it goes into `problems`."""
+    where = f"[{task}] template {number}"
+    texts = given if isinstance(given, dict) else {}
+    if set(texts) != {"prompt", "completion"} or not all(isinstance(text, str) for text in texts.values()):
+        problems.append(f'{where} should be {{ prompt = "...", completion = "..." }}')
+        return None
+    parts = {}
+    for part, allowed in zip(("prompt", "completion"), PLACEHOLDERS[task], strict=True):
+        try:
+            parts[part] = _pieces(texts[part])
+        except ValueError as error:
+            problems.append(f"{where}: {part}: {error}; write a brace that is no placeholder twice")
+            return None
+        names = _names(parts[part])
+        unknown = [
+            f"{where}: {part} holds {{{name}}}, which {task} does not have there.{_near(name, allowed)}"
+            for name in sorted(names - allowed)
+        ]
+        problems += unknown
+        if unknown:
+            return None
+        if not names:
+            problems.append(f"{where}: {part} should hold one of {_braced(allowed)}")
+    asked, answered = _names(parts["prompt"]), _names(parts["completion"])
+    problems += [f"{where}: {{{name}}} is the answer, and stands in the prompt" for name in sorted(asked & answered)]
+    if task in NEEDED and NEEDED[task] not in asked:
+        problems.append(f"{where}: prompt should hold {{{NEEDED[task]}}}")
+    if task == "negative":
+        problems += _unpaired(where, asked, answered)
+    return Template(parts["prompt"], parts["completion"], frozenset(asked | answered))
+
+
+def _unpaired(where: str, asked: set[str], answered: set[str]) -> list[str]:
+    """One list of options in a prompt, and its own answer."""
+    options = [name for name in ANSWERS if name in asked]
+    if len(options) != 1:
+        return [f"{where}: prompt should hold one of {_braced(ANSWERS)}"]
+    answer = ANSWERS[options[0]]
+    return [] if answered == {answer} else [f"{where}: the answer to {{{options[0]}}} is {{{answer}}}"]
+
+
+def _pieces(text: str) -> Pieces:
+    """Literals and placeholders; ValueError for a lone brace, an empty name, a conversion or a format."""
+    pieces = []
+    for literal, name, form, conversion in string.Formatter().parse(text):
+        if name is not None and (not name or form or conversion):
+            raise ValueError(f"{{{name}}} should be a name alone")
+        pieces.append((literal, name))
+    return tuple(pieces)
+
+
+def _names(pieces: Pieces) -> set[str]:
+    return {name for _, name in pieces if name is not None}
+
+
+def _braced(names: Iterable[str]) -> str:
+    return ", ".join(f"{{{name}}}" for name in sorted(names))
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, sorted(known), 1)
+    return f" Did you mean {near[0]}?" if near else f" There are: {', '.join(sorted(known))}"
