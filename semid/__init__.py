@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from semid.evaluate import evaluate
     from semid.interactions import read_interactions
     from semid.tokenizer import SemanticIDTokenizer
+    from semid.tokenizer_exports.alignment import write_alignment
     from semid.tokenizer_exports.beam import generate_items
     from semid.tokenizer_exports.huggingface import extend
     from semid.trie import Trie
@@ -35,6 +36,7 @@ _HOME = {
     "generate_items": "semid.tokenizer_exports.beam",
     "read_interactions": "semid.interactions",
     "read_items": "semid.catalog",
+    "write_alignment": "semid.tokenizer_exports.alignment",
 }
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "generate_items",
     "read_interactions",
     "read_items",
+    "write_alignment",
 ]
 
 

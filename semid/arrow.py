@@ -12,7 +12,7 @@ from typing import Any
 from semid.errors import DependencyError
 from semid.problems import Problems, is_dataset
 
-__all__ = ["Record", "from_parquet", "from_table"]
+__all__ = ["Record", "column_values", "from_parquet", "from_table"]
 
 Record = tuple[int, dict[str, Any]]  # its number in the source, from 1, and its fields
 
@@ -54,7 +54,7 @@ def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str]
         places = [table.schema.names.index(name) for name in names]
         for start in range(0, table.num_rows, ARROW_ROWS):
             part = table.slice(start, ARROW_ROWS)
-            columns = [_values(part.column(place), problems, line) for place in places]
+            columns = [column_values(part.column(place), problems, line) for place in places]
             for i in range(part.num_rows):
                 yield line + i, {name: column[i] for name, column in zip(names, columns, strict=True)}
             line += part.num_rows
@@ -78,7 +78,7 @@ def _is_plain(kind: Any) -> bool:
     return any(is_kind(kind) for is_kind in strings)
 
 
-def _values(column: Any, problems: Problems, line: int) -> list[Any]:
+def column_values(column: Any, problems: Problems, line: int) -> list[Any]:
     """The column as Python values; dates as ISO strings, bad UTF-8 noted and replaced by None."""
     import pyarrow
 

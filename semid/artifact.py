@@ -1,25 +1,26 @@
 """The artefact: a folder of data, saved so that readers see the old one or the new one, and nothing between.
 
     semid.json                           the manifest (`manifest.py`)
-    semid-<16 hex digits>.safetensors    the arrays, under a name made from their checksum
-    ids.tsv                              the IDs for people; optional, and never read back
+    semid-<16 hex digits>.safetensors    arrays, under a name made from their checksum: one file or several
+    ids.tsv, ids-1.tsv, ...              the IDs for people, and other tables; optional, and never read back
 
 Files without a name of ours are never touched, so an artefact can live inside a model's folder.
 
-Saving goes one way, new or over an old artefact. All files are written under temporary names and synced;
-then the data file gets its name, which no older manifest mentions; then `semid.json` is renamed, and in that
-instant the artefact is the new one; then `ids.tsv`; last, old data files go. A reader whose data file
-vanishes between manifest and opening reads the manifest again; arrays that are open stay readable. A crash
-leaves the old artefact or the new one, and perhaps litter, which the next save sweeps, or a stale `ids.tsv`,
-which `verify` reports.
+Writing goes one way, whether it is all (`save`) or a change (`changing`), which leaves data files as they are whose
+arrays have not changed. All new files are written under temporary names and synced; then the data files get their
+names, which no older manifest mentions; then `semid.json` is renamed, and in that instant the artefact is the new
+one; then the tables; last, old data files go. A reader whose data file vanishes between manifest and opening reads the
+manifest again; arrays that are open stay readable. A crash leaves the old artefact or the new one, and perhaps litter,
+which the next writer sweeps, or a stale table, which `verify` reports.
 
 Not here: what the arrays mean. Nothing imports more than NumPy, nothing reads the clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from semid.manifest import (
     FORMAT_VERSION,
     MANIFEST,
     PEOPLE,
+    TABLE,
     as_text,
     complete,
     data_name,
@@ -41,15 +43,18 @@ from semid.manifest import (
     fingerprint,
     read_manifest,
 )
-from semid.tensors import TensorFile, plain, tensor_blocks
+from semid.tensors import TensorFile, TensorFiles, plain, tensor_blocks
 
 __all__ = [
     "FORMAT_VERSION",
     "Artifact",
+    "Change",
+    "changing",
     "check_output",
     "fingerprint",
     "load",
     "people_lines",
+    "people_table",
     "save",
     "verify",
 ]
@@ -61,7 +66,7 @@ class Artifact:
 
     folder: Path
     manifest: dict
-    arrays: Mapping[str, np.ndarray]
+    arrays: TensorFiles
 
     @property
     def fingerprint(self) -> str:
@@ -91,9 +96,8 @@ def check_output(folder: str | Path, *, force: bool = False) -> None:
 def save(
     folder: str | Path,
     manifest: Mapping[str, object],
-    arrays: Mapping[str, np.ndarray],
-    *,
-    people: Iterable[str] | None = None,
+    *parts: Mapping[str, np.ndarray],
+    tables: Mapping[str, Iterable[str]] | None = None,
     force: bool = False,
 ) -> str:
     """Write an artefact, in one step as readers see it, and return its fingerprint.
@@ -102,10 +106,11 @@ def save(
     ----------
     manifest
         JSON data. Keys of ours in it are ignored, so a loaded manifest can be changed and saved.
-    arrays
-        Name -> array of bool, (u)int8 to 64 or float16 to 64; they may be mapped from this very folder.
-    people
-        The lines of `ids.tsv`, without line ends: see `people_lines`. None for no such file.
+    parts
+        Name -> array of bool, (u)int8 to 64 or float16 to 64; they may be mapped from this very folder. Each part goes
+        into a file of its own, and no two have a name in common.
+    tables
+        Name of a .tsv file -> its lines without line ends: for `ids.tsv` see `people_lines`.
     force
         Allow a folder that holds something; only files with names of ours are replaced.
 
@@ -118,18 +123,60 @@ def save(
     """
     folder = Path(folder)
     check_output(folder, force=force)
-    arrays = {name: plain(name, array) for name, array in arrays.items()}
-    described = describe(arrays)
+    plain_parts = [{name: plain(name, array) for name, array in part.items()} for part in parts]
     with drafting(folder) as draft:
         check_output(folder, force=force)  # again, now that nobody else is writing
-        data = draft.write(tensor_blocks(arrays))
-        files = {data_name(data.sha256): {"sha256": data.sha256, "bytes": data.n_bytes}}
-        table = None if people is None else draft.write(_text_blocks(people))
-        if table:
-            files[PEOPLE] = {"sha256": table.sha256, "bytes": table.n_bytes}
-        whole = complete(manifest, files, described)
-        _publish(draft, data, draft.write([as_text(whole)]), table)
-    return whole["fingerprint"]
+        return _write(draft, manifest, plain_parts, tables or {}, {}, {})
+
+
+@contextlib.contextmanager
+def changing(folder: str | Path) -> Iterator[Change]:
+    """The artefact of a folder, and the only right to change it until the block ends.
+
+    Raises ArtifactError as `load` does, or if another process is writing there.
+    """
+    load(folder)  # the error of a folder that is none, before a lock is made in it
+    with drafting(folder) as draft:
+        yield Change(draft, load(folder))
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change on its way: made by `changing`."""
+
+    draft: Draft
+    artifact: Artifact
+
+    def commit(
+        self,
+        manifest: Mapping[str, object],
+        parts: Sequence[Mapping[str, np.ndarray]],
+        *,
+        kept: int,
+        tables: Mapping[str, Iterable[str] | None] | None = None,
+    ) -> str:
+        """Make the artefact one of these parts, of which the first `kept` are as they were; returns its fingerprint.
+
+        Only the others are written, each into a file of its own. Of the tables, those named are replaced, or go
+        where None stands for the lines.
+        """
+        tables = tables or {}
+        old = self.artifact.manifest
+        names = {name for part in parts[:kept] for name in part}
+        homes = self.artifact.arrays.homes()
+        files = {homes.get(name) for name in names}
+        if {name for name, home in homes.items() if home in files} != names:
+            files, names, kept = set(), set(), 0  # an older format: files hold more, or other arrays. Write everything
+        files |= {name for name in old["files"] if TABLE.fullmatch(name) and name not in tables}
+        fresh = [{name: plain(name, array) for name, array in part.items()} for part in parts[kept:]]
+        return _write(
+            self.draft,
+            manifest,
+            fresh,
+            {name: lines for name, lines in tables.items() if lines is not None},
+            {name: old["files"][name] for name in files},
+            {name: old["arrays"][name] for name in names},
+        )
 
 
 def load(folder: str | Path) -> Artifact:
@@ -146,26 +193,28 @@ def load(folder: str | Path) -> Artifact:
     before = None
     while True:
         manifest = read_manifest(folder)
-        (name,) = (name for name in manifest["files"] if DATA.fullmatch(name))
+        names = [name for name in manifest["files"] if DATA.fullmatch(name)]
         try:
-            tensors = TensorFile(folder / name)
+            files = {name: TensorFile(folder / name) for name in names}
             break
-        except FileNotFoundError:
-            # A writer replaced the artefact since we read the manifest: the new one names another file.
+        except FileNotFoundError as error:
+            # A writer changed the artefact since we read the manifest: the new one names other files.
             if manifest == before:
-                raise ArtifactError(f"{folder / name}: missing, though {MANIFEST} names it. {AGAIN}") from None
+                missing = Path(error.filename).name
+                raise ArtifactError(f"{folder / missing}: missing, though {MANIFEST} names it. {AGAIN}") from None
             before = manifest
-    size = manifest["files"][name]["bytes"]
-    if (have := tensors.n_bytes) != size:
-        raise ArtifactError(f"{folder / name}: has {have} bytes, {MANIFEST} says {size}. {AGAIN}")
+    for name, file in files.items():
+        if file.n_bytes != (size := manifest["files"][name]["bytes"]):
+            raise ArtifactError(f"{folder / name}: has {file.n_bytes} bytes, {MANIFEST} says {size}. {AGAIN}")
+    arrays = TensorFiles(files)
+    homes = arrays.homes()
     kinds = {key: [entry["dtype"], entry["shape"]] for key, entry in manifest["arrays"].items()}
-    for key in sorted(kinds.keys() | tensors.keys()):
-        have = list(tensors.kind(key)) if key in tensors else "missing"
+    for key in sorted(kinds.keys() | arrays.keys()):
+        have = list(arrays.kind(key)) if key in arrays else "missing"
         if have != kinds.get(key):
-            raise ArtifactError(
-                f"{folder / name}: array {key} is {have}, {MANIFEST} says {kinds.get(key, 'none')}. {AGAIN}"
-            )
-    return Artifact(folder, manifest, tensors)
+            where = folder / homes.get(key, names[0])
+            raise ArtifactError(f"{where}: array {key} is {have}, {MANIFEST} says {kinds.get(key, 'none')}. {AGAIN}")
+    return Artifact(folder, manifest, arrays)
 
 
 def verify(folder: str | Path) -> list[str]:
@@ -179,6 +228,11 @@ def verify(folder: str | Path) -> list[str]:
         problems = _problems(artifact)
         if not problems or _files_of(folder) == artifact.manifest["files"]:
             return problems  # else a writer came in between: look again
+
+
+def people_table(part: int) -> str:
+    """The name of the table for people of the fit (0) or of a later change."""
+    return f"ids-{part}.tsv" if part else PEOPLE
 
 
 def people_lines(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
@@ -197,26 +251,52 @@ def people_lines(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable
         yield f"{item_id.translate(escapes)}\t{words}\t{shown.translate(escapes)}"
 
 
-def _publish(draft: Draft, data: Written, manifest: Written, table: Written | None) -> None:
-    """The commit: data first, the manifest decides, the rest is tidying.
+def _write(
+    draft: Draft,
+    manifest: Mapping[str, object],
+    parts: Sequence[Mapping[str, np.ndarray]],
+    tables: Mapping[str, Iterable[str]],
+    files: dict[str, dict],
+    described: dict[str, dict],
+) -> str:
+    """Write what is new, beside the `files` and the arrays `described` that stay; returns the fingerprint."""
+    parts = [part for part in parts if part] or ([] if files else [{}])  # there is always a data file
+    data = [draft.write(tensor_blocks(part)) for part in parts]
+    written = {name: draft.write(_text_blocks(lines)) for name, lines in tables.items()}
+    named = {data_name(one.sha256): one for one in data} | written
+    files = files | {name: {"sha256": one.sha256, "bytes": one.n_bytes} for name, one in named.items()}
+    for part in parts:
+        described = described | describe(part)
+    whole = complete(manifest, files, dict(sorted(described.items())))
+    _publish(draft, data, draft.write([as_text(whole)]), written, set(files))
+    return whole["fingerprint"]
+
+
+def _publish(
+    draft: Draft, data: Sequence[Written], manifest: Written, tables: Mapping[str, Written], whole: set[str]
+) -> None:
+    """The commit: data first, the manifest decides, the rest is tidying. `whole` are the files that are true then.
 
     Old data goes only when all else is on the disk: after a failure the next save removes it.
     """
-    name = data_name(data.sha256)
     before = _files_of(draft.folder)
-    fresh = not (draft.folder / name).exists()
+    fresh = [data_name(one.sha256) for one in data if not (draft.folder / data_name(one.sha256)).exists()]
     try:
-        draft.publish(data, name)
+        for one in data:
+            draft.publish(one, data_name(one.sha256))
         draft.publish(manifest, MANIFEST)
     finally:
-        if fresh and name not in _files_of(draft.folder):
+        now = _files_of(draft.folder)
+        for name in fresh:
+            if name not in now:
+                draft.remove(name)
+    for name, table in tables.items():
+        draft.publish(table, name)
+    for name in before:
+        if TABLE.fullmatch(name) and name not in whole:
             draft.remove(name)
-    if table:
-        draft.publish(table, PEOPLE)
-    elif PEOPLE in before:
-        draft.remove(PEOPLE)
     for path in draft.folder.iterdir():
-        if DATA.fullmatch(path.name) and path.name != name:
+        if DATA.fullmatch(path.name) and path.name not in whole:
             draft.remove(path.name)
 
 
@@ -232,7 +312,7 @@ def _problems(artifact: Artifact) -> list[str]:
     problems = []
     for name, entry in artifact.manifest["files"].items():
         path = artifact.folder / name
-        fix = "It is a copy for people: save the artefact again." if name == PEOPLE else AGAIN
+        fix = "It is a copy for people: save the artefact again." if TABLE.fullmatch(name) else AGAIN
         try:
             with open(path, "rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]

@@ -1,7 +1,8 @@
 """Items: the catalogue as ids and cleaned text fields, whatever it was stored in.
 
-Reading ends in plain columns of strings. Which fields are text is decided here; what clean text is, in
-`semid.text`; turning text into vectors is the business of `semid.embed`.
+Reading ends in columns of strings, packed into arrays (`semid.strings`): a million items take little more than
+their text. Which fields are text is decided in `semid.text_columns`; what clean text is, in `semid.text`; turning
+text into vectors is the business of `semid.embed`.
 
 Two runs over the same items in another row order read the same fields in the same order, and
 `Items.sorted()` puts the items themselves into one canonical order.
@@ -9,30 +10,23 @@ Two runs over the same items in another row order read the same fields in the sa
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError, InputError
-from semid.problems import Problems, name_list, quote
+from semid.problems import Problems
 from semid.records import iter_records, with_progress
-from semid.text import clean_text, has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
+from semid.strings import PackedStrings
+from semid.text import clean_text, id_fault, id_string
+from semid.text_columns import ColumnReader, no_such_field
 
 __all__ = ["Items", "clean_text", "id_fault", "id_string", "read_items"]
 
 logger = logging.getLogger("semid")
-
-# Fields that hold text in the catalogues people have, most telling first; others follow by name.
-WELL_KNOWN = (
-    "title", "name", "product_title", "product_name", "brand", "author", "artist", "store",
-    "categories", "category", "genres", "genre", "features", "description", "summary", "text",
-    "tags", "keywords",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +36,7 @@ class Items:
     Parameters
     ----------
     ids : sequence of N strings
-        Unique, never empty, kept exactly as written.
+        Unique, never empty, kept exactly as written. Readers give PackedStrings, which equal a list.
     fields : dict of field name -> sequence of N strings
         Clean text, "" where an item has none. The order of the dict is the order of the text.
     source : str
@@ -52,7 +46,7 @@ class Items:
         order into the order of the items. By default 0 .. N - 1.
 
     >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
-    >>> items.texts(), items.sorted().ids, items.sorted().rows.tolist()
+    >>> list(items.texts()), list(items.sorted().ids), items.sorted().rows.tolist()
     (['Red polish. OPI', 'Kohl'], ['a', 'b'], [1, 0])
     """
 
@@ -71,26 +65,38 @@ class Items:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def texts(self) -> list[str]:
+    def texts(self) -> PackedStrings:
         """One string per item: its fields joined with ". ", skipping empty ones."""
-        return [_sentences(pieces) for pieces in zip(*self.fields.values(), strict=True)] or [""] * len(self)
+        columns = list(self.fields.values())
+        if not columns:
+            return PackedStrings.pack([""] * len(self))
+        if len(columns) == 1:
+            return _packed(columns[0])
+        return PackedStrings.pack(map(_sentences, zip(*columns, strict=True)))
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> Items:
         """The items at positions `rows` (not places in the source), in that order; or those of a mask."""
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
-        positions = chosen.tolist()
-        return Items(
-            [self.ids[i] for i in positions],
-            {name: [column[i] for i in positions] for name, column in self.fields.items()},
-            self.source,
-            self.rows[chosen],
-        )
+        fields = {name: _packed(column).take(chosen) for name, column in self.fields.items()}
+        return Items(_packed(self.ids).take(chosen), fields, self.source, self.rows[chosen])
+
+    def part(self, start: int, stop: int) -> Items:
+        """The items at positions `start` to `stop`."""
+        fields = {name: column[start:stop] for name, column in self.fields.items()}
+        return Items(self.ids[start:stop], fields, self.source, self.rows[start:stop])
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """int64 [N]: positions by the UTF-8 bytes of the ids."""
+        return _packed(self.ids).order
 
     def sorted(self) -> Items:
         """The items by the UTF-8 bytes of their ids: one order, however the source was ordered."""
-        # Python compares strings by code point, which for valid Unicode is the order of the UTF-8 bytes.
-        return self.take(sorted(range(len(self)), key=list(self.ids).__getitem__))
+        return self.take(self.order())
+
+
+def _packed(column: Sequence[str]) -> PackedStrings:
+    return column if isinstance(column, PackedStrings) else PackedStrings.pack(column)
 
 
 def _sentences(pieces: Iterable[str]) -> str:
@@ -143,18 +149,19 @@ def read_items(
 
     >>> items = read_items([{"id": 7, "title": "Fish &amp; chips", "tags": ["hot", ["fried", "hot"]]}])
     >>> items.ids, items.fields
-    (['7'], {'title': ['Fish & chips'], 'tags': ['hot, fried']})
+    (PackedStrings(['7']), {'title': PackedStrings(['Fish & chips']), 'tags': PackedStrings(['hot, fried'])})
     """
     names = _field_names(text)
     if isinstance(source, Items):
         return source if names is None else _select(source, names)
     problems = Problems.of(source)
-    reader = _Reader(problems, id_field, names)
+    reader = ColumnReader(problems, id_field, names)
     named = {id_field, *(names or ())}
     records = iter_records(source, keep=named.__contains__, problems=problems)
     for line, record in with_progress(records, problems.name, shown=progress):
         reader.add(line, record)
-    return reader.items(on_warning or logger.warning)
+    ids, fields = reader.finish(on_warning or logger.warning)
+    return Items(ids, fields, problems.name)
 
 
 def _field_names(text: Sequence[str] | str | None) -> list[str] | None:
@@ -170,138 +177,5 @@ def _field_names(text: Sequence[str] | str | None) -> list[str] | None:
 def _select(items: Items, names: list[str]) -> Items:
     for name in names:
         if name not in items.fields:
-            raise InputError(f"{items.source}: {_no_such_field(name, items.fields)}")
+            raise InputError(f"{items.source}: {no_such_field(name, items.fields)}")
     return Items(items.ids, {name: items.fields[name] for name in names}, items.source, items.rows)
-
-
-def _no_such_field(name: str, found: Iterable[str]) -> str:
-    found = sorted(found)
-    near = difflib.get_close_matches(name, found, n=3)
-    guess = f" Did you mean {' or '.join(map(quote, near))}?" if near else ""
-    return f"no item has the text field {quote(name)}.{guess} Fields found: {name_list(found)}."
-
-
-# ---- collecting columns ---------------------------------------------------------------------------------
-
-
-@dataclass
-class _Column:
-    """One text field while it is being read."""
-
-    values: list[str] = field(default_factory=list)  # shorter than N until the next item that has the field
-    has_words: bool = False  # some value is more than a number, a date or a link
-    only_links: bool = True
-    refused: str | None = None  # where the first value stands that cannot be text
-
-    def put(self, row: int, value: str) -> None:
-        self.values.extend([""] * (row - len(self.values)))
-        self.values.append(value)
-        if value and not self.has_words:
-            link = value.startswith(("http://", "https://"))
-            self.only_links = self.only_links and link
-            self.has_words = not link and is_wordy(value)
-
-    def refuse(self, why: str) -> None:
-        self.refused = self.refused or why
-        self.values = []
-
-
-class _Reader:
-    """Turns records into columns, one at a time; the records themselves are let go."""
-
-    def __init__(self, problems: Problems, id_field: str, names: list[str] | None) -> None:
-        self.problems = problems
-        self.id_field = id_field
-        self.names = names  # None: find them
-        self.lines: dict[str, int] = {}  # id -> line; its keys are the ids in order
-        self.columns: dict[str, _Column] = {name: _Column() for name in names or ()}
-        self.found: set[str] = set()  # every field of every record, for the message about a misspelt one
-
-    def add(self, line: int, record: dict[str, Any]) -> None:
-        if self.id_field not in record:
-            have = f"have: {name_list(record)}" if record else "the record is empty"
-            what = f"missing field {quote(self.id_field)} ({have}). Use --id-field to name another."
-            self.problems.add(line, what)
-            return
-        item_id = id_string(record[self.id_field])
-        if item_id is None:
-            self.problems.add(line, f"{self.id_field} {id_fault(record[self.id_field])}")
-            return
-        if item_id in self.lines:
-            first = self.problems.first_at(self.lines[item_id])
-            self.problems.add(line, f"duplicate id {quote(item_id)} (first at {first}). Keep one of them.")
-            return
-        row = len(self.lines)
-        self.lines[item_id] = line
-        if self.names is None:
-            self._add_any(row, line, record)
-        else:
-            self._add_chosen(row, line, record)
-
-    def _add_chosen(self, row: int, line: int, record: dict[str, Any]) -> None:
-        self.found.update(record)
-        for name in self.columns:
-            value = text_of(record.get(name))
-            if value is not None:
-                self.columns[name].put(row, value)
-            else:
-                kind = kind_of(record[name])
-                self.problems.add(line, f"field {quote(name)} holds {kind}; expected text. Leave it out of --text.")
-
-    def _add_any(self, row: int, line: int, record: dict[str, Any]) -> None:
-        for name, raw in record.items():
-            if name == self.id_field or not isinstance(name, str):
-                continue
-            column = self.columns.get(name)
-            if column is None:
-                column = self.columns[name] = _Column()
-            if column.refused:  # only whether there was text, for the warning
-                column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
-                continue
-            if type(raw) is str:  # nearly every value: skip the questions
-                column.put(row, clean_text(raw))
-                continue
-            value = None if is_vector(raw) else text_of(raw)
-            if value is None:
-                column.refuse(f"{kind_of(raw)} at {self.problems.where(line)}")
-            else:
-                column.put(row, value)
-
-    def items(self, warn: Callable[[str], None]) -> Items:
-        """The finished catalogue, or the error that lists everything wrong with the source."""
-        for name in sorted(set(self.columns) - self.found) if self.names and self.lines else ():
-            self.problems.add(None, _no_such_field(name, map(str, self.found)))
-        if not self.lines and not self.problems.total:
-            self.problems.add(None, "no items. Expected one record per item.")
-        self.problems.raise_if_any()
-        chosen = self.names if self.names is not None else self._text_fields()
-        ids, fields = list(self.lines), {}
-        for name in chosen:
-            fields[name] = self.columns[name].values
-            fields[name].extend([""] * (len(ids) - len(fields[name])))
-        items = Items(ids, fields, self.problems.name)
-        self._warn(items, warn)
-        return items
-
-    def _text_fields(self) -> list[str]:
-        """Names of the fields that are text, in an order that does not depend on the order of the rows."""
-        rank = {name: i for i, name in enumerate(WELL_KNOWN)}
-        chosen = [
-            name
-            for name, column in self.columns.items()
-            if any(column.values) and not has_surrogate(name)  # a refused column holds nothing
-            if column.has_words or (name.casefold() in rank and not column.only_links)
-        ]
-        return sorted(chosen, key=lambda name: (rank.get(name.casefold(), len(rank)), name))
-
-    def _warn(self, items: Items, warn: Callable[[str], None]) -> None:
-        fields = items.fields.values()
-        for name in sorted(self.columns):
-            column = self.columns[name]
-            if column.refused and column.has_words:
-                warn(f"field {quote(name)} is left out: text in some items, but {column.refused}.")
-        empty = sum(not any(pieces) for pieces in zip(*fields, strict=True)) if fields else len(items)
-        if empty == 1:
-            warn(f"1 item of {len(items):,} has no text; it still gets an ID.")
-        elif empty:
-            warn(f"{empty:,} items of {len(items):,} have no text; they still get IDs.")

@@ -7,6 +7,7 @@ L levels, K codes a level, D dims.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from semid.errors import InputError
 from semid.neighbours import Neighbours, find_neighbours
 from semid.quality import Distortion, LevelUse, Quality
+from semid.tables import RowTable
 
 if TYPE_CHECKING:
     from semid.interactions import Histories
@@ -30,7 +32,7 @@ def evaluate(
     raw_codes: npt.NDArray[np.integer] | None = None,
     distortion: Distortion | None = None,
     texts: Iterable[str] | None = None,
-    vectors: npt.NDArray[np.floating] | Neighbours | None = None,
+    vectors: RowTable | Neighbours | None = None,
     histories: Histories | None = None,
 ) -> Quality:
     """Judge an ID set. Only `codes` is needed; each further argument adds the figures it allows.
@@ -48,7 +50,8 @@ def evaluate(
     texts : N strings, optional
         What the encoder read of each item.
     vectors : float [N, D], or Neighbours, optional
-        Adds `neighbour_recall`; may be a memory map. To judge several ID sets, find the neighbours once.
+        Adds `neighbour_recall`; may be a memory map, or rows of a file. To judge several ID sets, find the
+        neighbours once.
     histories : Histories, optional
         `read_interactions(path).map_to(item_ids)`: what users met, in rows of `codes`. Adds `sequence_lift`.
 
@@ -180,10 +183,11 @@ def _n_distinct(codes: npt.NDArray[np.integer]) -> int:
 
 
 def _text_floor(texts: Iterable[str], n_items: int) -> float:
-    texts = list(texts)
-    if len(texts) != n_items:
-        raise InputError(f"texts has {len(texts)} entries; expected {n_items}, one per row of codes.")
-    return (n_items - len(set(texts))) / n_items
+    digests = b"".join(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
+    if len(digests) != 8 * n_items:
+        raise InputError(f"texts has {len(digests) // 8} entries; expected {n_items}, one per row of codes.")
+    # Of a hundred million texts, two share 64 bits by accident with a chance of 1 in 4,000.
+    return (n_items - len(np.unique(np.frombuffer(digests, np.uint64)))) / n_items
 
 
 def _checked(codes, sizes) -> tuple[npt.NDArray[np.integer], list[int]]:

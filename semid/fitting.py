@@ -3,13 +3,17 @@
     read -> sort by id -> embed -> learn -> encode -> assign -> judge
 
 Sorting comes first: from there on the order of the input cannot matter.
+
+Of more than 200,000 items a seeded sample is learnt from; all the rest goes block by block, with two tables of the
+catalogue's size: vectors and latents. They lie in memory while the budget has room for them, else in unnamed files.
+The budget decides that and nothing more: the result is the same, bit for bit.
 """
 
 from __future__ import annotations
 
 import logging
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,25 +24,53 @@ import numpy.typing as npt
 
 from semid.assign.capacity import check_capacity
 from semid.assign.ledger import Ledger
+from semid.assign.parts import MANY_ITEMS, assign_in_parts
 from semid.catalog import Items, read_items
 from semid.config import SemanticIDConfig
-from semid.errors import ConfigError, InputError
+from semid.distributed import share
+from semid.embedding import embed, encoder_name, given_vectors
+from semid.encoding import Encoded, encode_table, error_statistics, sample_rows
+from semid.errors import ConfigError
 from semid.evaluate import evaluate
+from semid.memory import Budget, in_words
 from semid.progress import bar
 from semid.quality import Distortion, Quality
-from semid.quantize.codebooks import Codebooks
-from semid.strings import PackedStrings
+from semid.quantize.codebooks import Codebooks, chosen_backend
+from semid.quantize.lloyd_gpu import rounds_on
+from semid.stages import Stages
+from semid.tables import RowTable, Tables
 from semid.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from semid.assign.unique import Assignment
     from semid.quantize.residual_kmeans import Learner
 
-__all__ = ["fit", "learner_for"]
+__all__ = [
+    "balanced",
+    "check_device",
+    "embed",
+    "encoder_name",
+    "exact_device",
+    "finite_values",
+    "fit",
+    "given_vectors",
+    "judge",
+    "learn_codebooks",
+    "learner_for",
+    "library_versions",
+]
 
 log = logging.getLogger("semid")
 
 Say = Callable[[str], object]
+
+SAMPLE = 200_000  # items to learn from, at most
+LATENT_DIM = 192  # of the learners, unless the config names another
+# Bytes that learning takes at its peak: libraries and networks, and per number of a vector and of a latent.
+LEARNING = 900_000_000
+LEARNING_PER_INPUT = 24
+LEARNING_PER_LATENT = 30
+CODES_PER_ITEM = 500  # of all items: keys while they are made unique, and their text while it is written
 
 
 def fit(
@@ -49,50 +81,110 @@ def fit(
     id_field: str = "id",
     progress: bool = False,
     say: Say = log.info,
+    memory: str | int | None = None,
+    folder: Path | None = None,
+    stages: Stages | None = None,
 ) -> dict[str, Any]:
-    """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step."""
+    """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step.
+
+    Parameters
+    ----------
+    memory : "4GB" or bytes
+        What the process may hold; by default 60 % of the machine's memory. ConfigError if it is too little.
+    folder : Path, optional
+        Where tables go that do not fit; by default the system's folder for temporary files.
+    stages : Stages, optional
+        Hears of the end of each step.
+    """
     vocabulary = Vocabulary(config.sizes, config.template)
     check_device(config.device)
+    budget, stages = Budget(memory), stages or Stages()
     items, warnings = _read(source, config, id_field, progress)
     for warning in warnings:
         log.warning("%s", warning)
     say(f"read        {len(items):,} items; text from {', '.join(items.fields) or 'no field'}")
     check_capacity(len(items), config.sizes)
+    stages.lap("read")
 
-    vectors, encoder_arrays, encoder_meta = _embed(items, config, embeddings, progress)
-    say(f"embedded    {vectors.shape[1]} dims, {_encoder_name(encoder_meta)}")
-
-    learner = learner_for(config, verbose=progress).fit(vectors)
-    codebooks = _balanced(learner.codebooks_, vectors) if config.uniform == "catalogue" else learner.codebooks_
-    training = getattr(learner, "training_", None)
-    say(f"learnt      {_sizes_in_words(config.sizes)}, {config.method}{_training_in_words(training)}")
-
-    with bar("encode", len(vectors), shown=progress) as advance:
-        latents = codebooks.latents(vectors, advance=advance)
-    raw_codes = codebooks.encode_latents(latents, beam=config.encode_beam, device=_encode_device(config))
-    assignment = _assign(latents, raw_codes, codebooks, config.assign)
-    certificate = assignment.certificate
-    say(
-        f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved by "
-        f"moving {certificate.moved_items:,} items"
-    )
-    texts = items.texts()
-    quality = _judge(codebooks, raw_codes, assignment, vectors, texts)
+    with Tables(room=0, folder=folder) as tables:
+        vectors, encoder_state = _embed(items, config, embeddings, progress, tables, budget)
+        say(f"embedded    {vectors.shape[1]} dims, {encoder_name(encoder_state[1])}")
+        stages.lap("embed")
+        codebooks, training = learn_codebooks(vectors, config, progress)
+        say(f"learnt      {_learnt_in_words(config, training, len(items))}")
+        stages.lap("learn")
+        encoded = _encode(codebooks, vectors, config, progress, tables)
+        statistics = error_statistics(encoded, codebooks)
+        stages.lap("encode")
+        assignment = _assign(encoded.latents, encoded.codes, codebooks, config.assign)
+        certificate = assignment.certificate
+        say(
+            f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved by "
+            f"moving {certificate.moved_items:,} items"
+        )
+        stages.lap("assign")
+        texts = items.texts()
+        quality = judge(codebooks, encoded.codes, assignment, vectors, texts)
+        stages.lap("judge")
     provenance = {
         "quality": quality.to_dict(),
         "certificate": certificate.to_dict(),
-        "training": None if training is None else _finite(asdict(training)),
-        "versions": _versions(),
+        "training": None if training is None else finite_values(asdict(training)),
+        "versions": library_versions(),
     }
     return {
         "config": config,
         "vocabulary": vocabulary,
-        "ledger": Ledger.create(items.ids, assignment.codes),
+        "ledger": Ledger.create(items.ids, assignment.codes, texts if config.store_text else None),
         "codebooks": codebooks,
-        "encoder_state": (encoder_arrays, encoder_meta),
-        "texts": PackedStrings.pack(texts) if config.store_text else None,
+        "encoder_state": encoder_state,
+        "text_fields": list(items.fields),
         "provenance": provenance,
+        "fit_statistics": statistics,
     }
+
+
+def _embed(
+    items: Items, config: SemanticIDConfig, embeddings: Any, progress: bool, tables: Tables, budget: Budget
+) -> tuple[RowTable, tuple[dict[str, np.ndarray], dict[str, Any]]]:
+    """`embed`, with as much room for tables as the budget leaves; ConfigError before the work if there is none."""
+
+    def prepare(dim: int, fitting: int = 0) -> None:
+        need = max(fitting, memory_to_learn(len(items), dim, config))
+        tables.room = budget.room(need, f"learning from {min(len(items), SAMPLE):,} items")
+
+    vectors, arrays, meta = embed(items, config, embeddings, progress, tables=tables, prepare=prepare)
+    if tables.on_disk:
+        log.info("no room for vectors in memory: %s of them lie in a file", in_words(tables.on_disk))
+    return vectors, (arrays, meta)
+
+
+def learn_codebooks(vectors: RowTable, config: SemanticIDConfig, progress: bool) -> tuple[Codebooks, Any]:
+    """Codebooks, and what the learner says of its training (None where it does not train)."""
+    rows = sample_rows(len(vectors), SAMPLE, config.seed)
+    seen = vectors[:] if rows is None else vectors[rows]
+    with rounds_on(learning_device(config)):
+        learner = learner_for(config, verbose=progress).fit(seen[share(len(seen))])
+    codebooks = learner.codebooks_
+    if config.uniform == "catalogue":
+        codebooks = balanced(codebooks, seen, exact_device(config.device))
+    return codebooks, getattr(learner, "training_", None)
+
+
+def _encode(
+    codebooks: Codebooks, vectors: RowTable, config: SemanticIDConfig, progress: bool, tables: Tables
+) -> Encoded:
+    device = exact_device(config.device)
+    with bar("encode", len(vectors), shown=progress) as advance:
+        return encode_table(codebooks, vectors, tables, beam=config.encode_beam, device=device, advance=advance)
+
+
+def memory_to_learn(n_items: int, dim: int, config: SemanticIDConfig) -> int:
+    """Bytes that the steps after reading take at most beside what is held already and the tables; measured."""
+    n_sampled = min(n_items, SAMPLE)
+    latent = min(dim, config.dim or LATENT_DIM)
+    learning = LEARNING + n_sampled * (dim * LEARNING_PER_INPUT + latent * LEARNING_PER_LATENT)
+    return max(learning, CODES_PER_ITEM * n_items)
 
 
 def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
@@ -124,22 +216,31 @@ def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
     return RQVAE(**chosen)
 
 
-def _encode_device(config: SemanticIDConfig) -> str:
-    """A GPU if one was named: for what is small already, on the CPU, copying it there gains nothing."""
-    return "cpu" if config.device == "auto" else config.device
+def learning_device(config: SemanticIDConfig) -> str:
+    """Where rounds of k-means run: where the training does, or for k-means alone on a GPU that was named."""
+    if config.method == "rqkmeans":
+        return exact_device(config.device)
+    from semid.quantize.rqvae_training import pick_device
+
+    return pick_device(config.device)
+
+
+def exact_device(name: str) -> str:
+    """Of all steps but training. A GPU if one was named: copying there gains nothing for what is small already."""
+    return "cpu" if name == "auto" else name
 
 
 def check_device(name: str) -> None:
-    """ConfigError if torch cannot use the device; "auto" always can."""
-    if name == "auto":
-        return
-    import torch
+    """ConfigError if torch cannot use the device, or what SEMID_BACKEND names cannot run there."""
+    if name != "auto":
+        import torch
 
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name; a torch that was built without it
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name, or a torch built without it
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
+    chosen_backend("auto", exact_device(name))
 
 
 def _read(source: Any, config: SemanticIDConfig, id_field: str, progress: bool) -> tuple[Items, list[str]]:
@@ -149,73 +250,45 @@ def _read(source: Any, config: SemanticIDConfig, id_field: str, progress: bool) 
     return items.sorted(), warnings
 
 
-def _embed(
-    items: Items, config: SemanticIDConfig, embeddings: Any, progress: bool
-) -> tuple[npt.NDArray[np.float32], dict[str, np.ndarray], dict[str, Any]]:
-    """Vectors in the items' order, and the encoder's arrays and description."""
-    if embeddings is None:
-        from semid.embed import make_encoder
-
-        options = {}
-        if config.encoder != "lexical":
-            options = {"pooling": config.pooling, "prompt": config.prompt, "device": config.device}
-        encoder = make_encoder(config.encoder, **options)
-        vectors = encoder.fit_transform(items, progress=progress)
-        arrays, meta = encoder.state()
-        return vectors, arrays, dict(meta)
-    if isinstance(embeddings, (str, Path)):
-        from semid.embed.vectors import read_vectors
-
-        in_source_order = [items.ids[row] for row in np.argsort(items.rows)]
-        vectors = read_vectors(embeddings, ids=in_source_order, source=items.source).rows(items.rows)
-    else:
-        given = np.asarray(embeddings, np.float32)
-        if given.ndim != 2 or len(given) != len(items):
-            raise InputError(f"embeddings.shape={given.shape} should be ({len(items)}, D): one row per item.")
-        finite = np.isfinite(given).all(axis=1)
-        if not finite.all():
-            bad = [items.ids[i] for i in range(len(items)) if not finite[items.rows[i]]]
-            raise InputError.listing([f"embeddings: the vector of item {item!r} holds NaN or inf." for item in bad])
-        vectors = given[items.rows]
-    return vectors, {}, {"kind": "vectors", "dim": vectors.shape[1]}
-
-
-def _balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32]) -> Codebooks:
+def balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str) -> Codebooks:
     """Add the prices that spread the catalogue evenly over the last level's codes."""
     from semid.quantize.sinkhorn import catalogue_prices
 
     latents = codebooks.latents(vectors)
-    codes = codebooks.encode_latents(latents)
+    codes = codebooks.encode_latents(latents, device=device)
     last = codebooks.levels[-1]
     left = latents - codebooks.quantized(codes) + last[codes[:, -1]]
-    prices, error = catalogue_prices(left, last)
+    prices, error = catalogue_prices(left, last, device=device)
     log.info("catalogue-wide balance of the last level: largest column error %.3f", error)
     return Codebooks(
         codebooks.levels, codebooks.encoder, codebooks.decoder, (None,) * (len(codebooks.levels) - 1) + (prices,)
     )
 
 
-def _assign(latents: np.ndarray, raw_codes: np.ndarray, codebooks: Codebooks, how: str) -> Assignment:
+def _assign(latents: RowTable, raw_codes: np.ndarray, codebooks: Codebooks, how: str) -> Assignment:
     if how == "global":
         from semid.assign.globally import assign_global
 
         return assign_global(latents, raw_codes, codebooks.levels)
+    if len(raw_codes) >= MANY_ITEMS:
+        return assign_in_parts(latents, raw_codes, codebooks.levels)
     from semid.assign.unique import assign_unique
 
     return assign_unique(latents, raw_codes, codebooks.levels)
 
 
-def _judge(
+def judge(
     codebooks: Codebooks,
     raw_codes: npt.NDArray[np.integer],
     assignment: Assignment,
-    vectors: npt.NDArray[np.float32],
-    texts: list[str],
+    vectors: RowTable,
+    texts: Sequence[str],
 ) -> Quality:
+    """The figures of an assignment, from vectors [N, D] that are read block by block."""
     distortion = Distortion.of(
         vectors,
-        final=codebooks.reconstruct(assignment.codes),
-        raw=codebooks.reconstruct(raw_codes),
+        final=lambda rows: codebooks.reconstruct(assignment.codes[rows]),
+        raw=lambda rows: codebooks.reconstruct(raw_codes[rows]),
     )
     return evaluate(
         assignment.codes,
@@ -227,28 +300,23 @@ def _judge(
     )
 
 
-def _encoder_name(meta: dict[str, Any]) -> str:
-    return {"vectors": "ready vectors"}.get(meta["kind"], str(meta.get("name", meta["kind"])))
-
-
-def _sizes_in_words(sizes: tuple[int, ...]) -> str:
-    return f"{len(sizes)} x {sizes[0]} codes" if len(set(sizes)) == 1 else " x ".join(map(str, sizes)) + " codes"
-
-
-def _training_in_words(training: Any) -> str:
+def _learnt_in_words(config: SemanticIDConfig, training: Any, n_items: int) -> str:
+    sizes = config.sizes
+    said = f"{len(sizes)} x {sizes[0]} codes" if len(set(sizes)) == 1 else " x ".join(map(str, sizes)) + " codes"
+    said += f", {config.method}"
     start, trained = (getattr(training, name, float("nan")) for name in ("start_error", "trained_error"))
-    if not (np.isfinite(start) and np.isfinite(trained)):
-        return ""
-    return f"; held-out error {start:.3f} -> {min(start, trained):.3f}"
+    if np.isfinite(start) and np.isfinite(trained):
+        said += f"; held-out error {start:.3f} -> {min(start, trained):.3f}"
+    return said + (f"; from {SAMPLE:,} of the items" if n_items > SAMPLE else "")
 
 
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
+def finite_values(values: dict[str, Any]) -> dict[str, Any]:
     """NaN is no JSON: None says the same."""
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value for key, value in values.items()
     }
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     names = ("numpy", "scikit-learn", "torch", "faiss-cpu")
     return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["card", "fetch", "push"]
 
-FILES = ["semid.json", "semid-*.safetensors", "ids.tsv"]
+FILES = ["semid.json", "semid-*.safetensors", "*.tsv"]
 
 
 def card(ids: SemanticIDTokenizer, repo_id: str) -> str:

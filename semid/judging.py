@@ -8,7 +8,9 @@ import numpy as np
 
 from semid import artifact
 from semid.catalog import read_items
-from semid.errors import ArtifactError, InputError
+from semid.clusters import KIND as CLUSTERS
+from semid.clusters import ClusterTokens
+from semid.errors import ArtifactError, ConfigError, InputError
 from semid.evaluate import evaluate
 from semid.interactions import Histories, read_interactions
 from semid.quality import Quality
@@ -49,14 +51,31 @@ def verify(folder: Path) -> tuple[list[str], str]:
     """Everything wrong with an artefact, and its fingerprint ("" if it cannot be opened)."""
     problems = artifact.verify(folder)
     try:
-        ids = SemanticIDTokenizer.from_pretrained(folder)
-        problems += [f"{folder}: {problem}" for problem in ids.ledger.check(ids.sizes)]
-        problems += [f"{folder}: {problem}" for problem in _wrong_codebooks(ids)] if ids.is_learnt else []
-    except (ArtifactError, KeyError) as error:
+        loaded = artifact.load(folder)
+        broken = _broken_clusters(folder) if loaded.manifest.get("kind") == CLUSTERS else _broken_ids(loaded)
+    except (ArtifactError, ConfigError, KeyError) as error:
         if str(error) not in problems:
             problems.append(str(error))
         return problems, ""
-    return problems, artifact.load(folder).fingerprint
+    return problems + [f"{folder}: {problem}" for problem in broken], loaded.fingerprint
+
+
+def _broken_ids(loaded: artifact.Artifact) -> list[str]:
+    ids = SemanticIDTokenizer.from_artifact(loaded)
+    problems = ids.ledger.check(ids.sizes)
+    if not problems:
+        told = {name: loaded.manifest.get(name) for name in ("counts", "generation")}
+        true = {"counts": {"items": len(ids), "live": ids.ledger.n_live}, "generation": ids.ledger.last_generation}
+        problems += [
+            f"{name}={told[name]}, but the table of items says {true[name]}. Restore the folder from a copy."
+            for name in told
+            if told[name] != true[name]
+        ]
+    return problems + (_wrong_codebooks(ids) if ids.is_learnt else [])
+
+
+def _broken_clusters(folder: Path) -> list[str]:
+    return ClusterTokens.open(folder).check()
 
 
 def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:

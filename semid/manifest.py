@@ -1,15 +1,16 @@
 """The manifest of an artefact, `semid.json`: what is in it, its fingerprint, and reading it with suspicion.
 
-Format version 1 is a JSON object with the caller's keys and these:
+Format version 2 is a JSON object with the caller's keys and these:
 
-    format_version   1
+    format_version   2
     semid_version    which semid wrote it
-    files            name -> {"sha256", "bytes"}: one data file, named after its sha256, and perhaps ids.tsv
-    arrays           name -> {"dtype", "shape", "sha256"}: what the data file holds
+    files            name -> {"sha256", "bytes"}: data files, named after their sha256, and tables for people
+    arrays           name -> {"dtype", "shape", "sha256"}: what the data files hold
     fingerprint      "sha256:..." over the caller's keys (but for `provenance`) and `arrays`
 
 So the fingerprint says what the artefact is, whoever wrote it; library versions and the like, which must not
-change it, go under `provenance`. Reading recomputes it, so no damage to those keys goes unnoticed.
+change it, go under `provenance`. Reading recomputes it, so no damage to those keys goes unnoticed. Format 1, with one
+data file, is read as well.
 
 Not here: the folder around it (`artifact.py`).
 """
@@ -35,6 +36,7 @@ __all__ = [
     "FORMAT_VERSION",
     "MANIFEST",
     "PEOPLE",
+    "TABLE",
     "as_text",
     "complete",
     "data_name",
@@ -43,10 +45,11 @@ __all__ = [
     "read_manifest",
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "semid.json"
 PEOPLE = "ids.tsv"
 DATA = re.compile(r"semid-[0-9a-f]{16}\.safetensors")
+TABLE = re.compile(r"[a-z0-9-]+\.tsv")  # for people, never read back
 OURS = ("format_version", "semid_version", "files", "arrays", "fingerprint")
 AGAIN = "Restore the folder from a copy, or run semid fit again."
 
@@ -147,13 +150,12 @@ def _check_keys(path: Path, manifest: dict) -> None:
             found = repr(manifest.get(key))[:80]
             raise ArtifactError(f"{path}: {key}={found} should be a {kind.__name__}. {AGAIN}")
     files, arrays = manifest["files"], manifest["arrays"]
-    data = [name for name in files if name != PEOPLE]
+    data = [name for name in files if not TABLE.fullmatch(name)]
     if not (
         all(_has(entry, {"sha256": str, "bytes": int}) for entry in files.values())
         and all(_has(entry, {"sha256": str, "dtype": str, "shape": list}) for entry in arrays.values())
-        and len(data) == 1
-        and DATA.fullmatch(data[0])
-        and data[0] == data_name(files[data[0]]["sha256"])
+        and data
+        and all(DATA.fullmatch(name) and name == data_name(files[name]["sha256"]) for name in data)
     ):
         raise ArtifactError(f"{path}: files and arrays are not as semid writes them. {AGAIN}")
     try:

@@ -6,12 +6,15 @@ a set of vectors and used for any number of ID sets. N items, D dims, G <= N dis
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.byte_order import WORD, byte_order
 from semid.errors import InputError
+from semid.tables import MappedRows, RowTable
 
 __all__ = ["Neighbours", "find_neighbours"]
 
@@ -20,7 +23,7 @@ SAMPLED_QUERIES = 10_000  # standard error of a recall below 0.004
 MOST_PAIRS = 1_000_000_000  # query-item pairs: with more than 100,000 items, fewer queries
 FEWEST_QUERIES = 1_000
 SPARE = 5  # candidates beyond the neighbours wanted, ranked again by exact differences
-BLOCK = 1 << 16  # distinct vectors searched at a time: bounds the float32 copy
+BLOCK = 1 << 14  # vectors read, and distinct ones searched, at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +80,7 @@ class Neighbours:
         return agreeing
 
 
-def find_neighbours(
-    vectors: npt.NDArray[np.floating], *, k: int = 10, queries: int | None = None, seed: int = 0
-) -> Neighbours:
+def find_neighbours(vectors: RowTable, *, k: int = 10, queries: int | None = None, seed: int = 0) -> Neighbours:
     """The k nearest vectors of every item, or of a seeded sample, by L2 distance on the vectors as given.
 
     For vectors of unit length that is the order of the cosine. The search is exhaustive: a blocked matrix
@@ -88,7 +89,7 @@ def find_neighbours(
     Parameters
     ----------
     vectors : float16, float32 or float64 [N, D]
-        May be a memory map.
+        May be a memory map, or rows of a file: they are read a block at a time.
     k : int
         Neighbours of each item, itself excluded; N - 1 if there are fewer.
     queries : int, optional
@@ -102,7 +103,7 @@ def find_neighbours(
     InputError
         `vectors` is not a matrix of finite numbers.
     """
-    vectors = np.asanyarray(vectors)
+    vectors = vectors if isinstance(vectors, MappedRows) else np.asanyarray(vectors)
     if vectors.ndim != 2 or vectors.shape[1] == 0 or not np.issubdtype(vectors.dtype, np.floating):
         raise InputError(
             f"vectors is {vectors.dtype} of shape {vectors.shape}; expected floats of shape (items, dims). "
@@ -130,32 +131,64 @@ def _draw(n_items: int, n_queries: int, seed: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(seed).choice(n_items, n_queries, replace=False))
 
 
-def _distinct(vectors: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The group of each row [N] and a row of each group [G], groups in the order of their bytes."""
-    # + 0 turns -0.0 into 0.0, so that equal vectors have equal bytes.
-    rows = np.ascontiguousarray(vectors + vectors.dtype.type(0))
+def _distinct(vectors: RowTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The group of each row [N] and a row of each group [G], groups in the order of their bytes.
+
+    Equal vectors are found by a 64-bit digest: of a hundred million, two others share one by accident with a chance
+    of 1 in 4,000. Sorting whole vectors would take their size in memory again.
+    """
+    digests = bytearray()
+    for start in range(0, len(vectors), BLOCK):
+        for row in _as_bytes(vectors[start : start + BLOCK], start):
+            digests += hashlib.blake2b(row, digest_size=8).digest()
+    _, first, groups = np.unique(np.frombuffer(digests, np.uint64), return_index=True, return_inverse=True)
+
+    def words(rows: npt.NDArray[np.int64], place: int) -> npt.NDArray[np.uint64]:
+        found = np.empty((len(rows), WORD), np.uint8)
+        for start in range(0, len(rows), BLOCK):
+            some = slice(start, start + BLOCK)
+            found[some] = _as_bytes(vectors[first[rows[some]]], start)[:, place : place + WORD]
+        return found.view(">u8").astype(np.uint64)[:, 0]
+
+    n_bytes = vectors.shape[1] * vectors.dtype.itemsize
+    order, _ = byte_order(np.full(len(first), n_bytes), words)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return number[groups], first[order]
+
+
+def _as_bytes(rows: npt.NDArray[np.floating], start: int) -> npt.NDArray[np.uint8]:
+    """The bytes of each row, zeros up to a multiple of 8: uint8 [n, W]; InputError names a row that is not finite."""
     if not np.isfinite(rows).all():
-        row = int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
+        row = start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise InputError(f"vectors[{row}] holds NaN or infinity; expected finite numbers. Embed it again.")
-    as_bytes = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
-    _, first, groups = np.unique(as_bytes, return_index=True, return_inverse=True)
-    return groups.astype(np.int64), first
+    width = rows.shape[1] * rows.dtype.itemsize
+    padded = np.zeros((len(rows), -(-width // WORD) * WORD), np.uint8)
+    # + 0 turns -0.0 into 0.0, so that equal vectors have equal bytes.
+    padded[:, :width] = np.ascontiguousarray(rows + rows.dtype.type(0)).view(np.uint8)
+    return padded
 
 
-def _search(vectors, first, asked, k) -> npt.NDArray[np.int64]:
+def _search(vectors: RowTable, first, asked, k) -> npt.NDArray[np.int64]:
     """The k groups nearest to each group of `asked`, itself excluded; -1 where there are no more."""
     import faiss
 
     # Moving and scaling all vectors together keeps the order of distances, and float32 loses less that way.
-    centre = np.mean(vectors[first], axis=0, dtype=np.float64)
-    scale = 1.0 / max(float(vectors.max()), -float(vectors.min()), np.finfo(np.float32).tiny)
+    in_file = np.sort(first)  # a table is read from its first row to its last
+    parts = [in_file[start : start + BLOCK] for start in range(0, len(in_file), BLOCK)]
+    centre = np.sum([vectors[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(first)
+    largest = max(float(np.abs(vectors[part]).max()) for part in parts)
+    scale = 1.0 / max(largest, np.finfo(np.float32).tiny)
     queries = ((vectors[first[asked]] - centre) * scale).astype(np.float32)
+    group_of = np.argsort(first)  # of each row in file order
     width = k + 1 + SPARE
     near, far = np.zeros((len(asked), 0), np.int64), np.zeros((len(asked), 0), np.float32)
-    for start in range(0, len(first), BLOCK):
-        block = ((vectors[first[start : start + BLOCK]] - centre) * scale).astype(np.float32)
-        distance, found = faiss.knn(queries, block, min(width, len(block)))
-        near, far = np.concatenate([near, found + start], 1), np.concatenate([far, distance], 1)
+    for start, part in zip(range(0, len(in_file), BLOCK), parts, strict=True):
+        block = ((vectors[part] - centre) * scale).astype(np.float32)
+        groups = group_of[start : start + len(part)]
+        by_group = np.argsort(groups)  # of candidates at the same distance, faiss takes the first
+        distance, found = faiss.knn(queries, block[by_group], min(width, len(block)))
+        near, far = np.concatenate([near, groups[by_group][found]], 1), np.concatenate([far, distance], 1)
         if near.shape[1] > width:
             best = np.argpartition(far, width - 1, axis=1)[:, :width]
             near, far = np.take_along_axis(near, best, 1), np.take_along_axis(far, best, 1)

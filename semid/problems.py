@@ -7,7 +7,9 @@ counts the rest. Nothing is opened or parsed here.
 from __future__ import annotations
 
 import json
+import math
 import os
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -39,6 +41,7 @@ class Problems:
     style: Literal["line", "row", "index"] = "line"
     total: int = 0
     shown: list[str] = field(default_factory=list)
+    _lines: list[float] = field(default_factory=list, repr=False)  # of the shown messages, ascending
 
     @classmethod
     def of(cls, source: object) -> Problems:
@@ -58,10 +61,13 @@ class Problems:
         return self.where(line) if self.style == "index" else f"{self.style} {line}"
 
     def add(self, line: int | None, message: str) -> None:
-        """Note one problem, at a place or (`line=None`) with the source as a whole."""
+        """Note a problem, at a place or with the source as a whole (`line=None`); the first ten by place are shown."""
         self.total += 1
-        if len(self.shown) < SHOWN_PROBLEMS:
-            self.shown.append(f"{self.name if line is None else self.where(line)}: {message}")
+        at = bisect_right(self._lines, math.inf if line is None else line)
+        if at < SHOWN_PROBLEMS:
+            self._lines.insert(at, math.inf if line is None else line)
+            self.shown.insert(at, f"{self.name if line is None else self.where(line)}: {message}")
+            del self._lines[SHOWN_PROBLEMS:], self.shown[SHOWN_PROBLEMS:]
 
     def check_columns(self, line: int | None, names: Iterable[str]) -> None:
         """Note every column whose name another one has already; unnamed columns may be many."""

@@ -5,13 +5,18 @@ Only the result: `semid.evaluate` computes it, `semid.advice` judges it. N items
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.tables import RowTable
+
 __all__ = ["Distortion", "LevelUse", "Quality", "percent"]
+
+BLOCK = 1 << 14  # rows compared at a time
+Rows = RowTable | Callable[[slice], npt.NDArray]
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,13 @@ class Distortion:
     relative_to_variance: float | None  # final / mean squared distance to the mean vector; None if that is 0
 
     @classmethod
-    def of(cls, vectors: npt.NDArray, *, final: npt.NDArray, raw: npt.NDArray | None = None) -> Distortion:
-        """Measure it: all arrays are floats [N, D], `final` and `raw` the reconstructions."""
-        centre = np.mean(vectors, axis=0, dtype=np.float64)
-        variance = _mean_square(vectors, centre)
+    def of(cls, vectors: RowTable, *, final: Rows, raw: Rows | None = None) -> Distortion:
+        """Measure it: all are floats [N, D], `final` and `raw` the reconstructions, or functions from a slice to them.
+
+        Reads and asks for a block of rows at a time.
+        """
+        centre = _mean(vectors)
+        variance = _mean_square(vectors, lambda rows: centre)
         moved = _mean_square(vectors, final)
         return cls(
             raw=None if raw is None else _mean_square(vectors, raw),
@@ -128,14 +136,22 @@ class Quality:
             )
 
 
-def _mean_square(vectors: npt.NDArray, others: npt.NDArray) -> float:
-    """Mean over rows of the squared distance, in float64, by blocks of rows; `others` may be one row."""
-    total, step = 0.0, 1 << 14
-    for start in range(0, len(vectors), step):
-        other = others if others.ndim == 1 else others[start : start + step]
-        gap = np.asarray(vectors[start : start + step], np.float64) - other
+def _mean(vectors: RowTable) -> npt.NDArray[np.float64]:
+    sums = [vectors[part].sum(axis=0, dtype=np.float64) for part in _blocks(len(vectors))]
+    return np.sum(sums, axis=0) / len(vectors)
+
+
+def _mean_square(vectors: RowTable, others: Rows) -> float:
+    """Mean over rows of the squared distance, in float64, by blocks of rows."""
+    total = 0.0
+    for part in _blocks(len(vectors)):
+        gap = np.asarray(vectors[part], np.float64) - (others(part) if callable(others) else others[part])
         total += float(np.einsum("nd,nd->", gap, gap))
     return total / len(vectors)
+
+
+def _blocks(n_rows: int) -> Iterator[slice]:
+    return (slice(start, min(n_rows, start + BLOCK)) for start in range(0, n_rows, BLOCK))
 
 
 def percent(share: float) -> str:

@@ -68,7 +68,7 @@ def artefact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
     settings = f"none: imported from {ids.imported_from}"
     if ids.config is not None:
         settings = ", ".join(f"{name}={value}" for name, value in ids.config.to_dict().items() if value is not None)
-    _, encoder = ids._encoder_state
+    _, encoder = ids.encoder_state
     return {
         "items": f"{len(ids):,} ({int(ids.ledger.live.sum()):,} live)",
         "generation": str(ids.ledger.last_generation),

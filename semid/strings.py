@@ -1,21 +1,29 @@
 """PackedStrings: a list of strings as two arrays, so that it can live in a memory-mapped file.
 
 `data` is all strings in UTF-8, end to end; `offsets[i]:offsets[i + 1]` is string i. Nothing is decoded until
-it is asked for, so ten million item ids open at once.
+it is asked for, so ten million item ids open at once, and take a fraction of the memory of Python's strings.
+`StringPacker` makes one, string by string.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["PackedStrings"]
+from semid.byte_order import WORD, byte_order
+
+__all__ = ["PackedStrings", "StringPacker"]
+
+BLOCK = 4096  # strings decoded, copied or compared at once
+SHOWN = 6  # strings in a repr
 
 
 class PackedStrings(Sequence[str]):
-    """A read-only sequence of strings over two arrays.
+    """A read-only sequence of strings over two arrays. Equal to any list of the same strings.
 
     Parameters
     ----------
@@ -27,7 +35,11 @@ class PackedStrings(Sequence[str]):
     >>> names = PackedStrings.pack(["nail polish", "", "crème"])
     >>> names[2], len(names), names.offsets.tolist()
     ('crème', 3, [0, 11, 11, 17])
+    >>> names
+    PackedStrings(['nail polish', '', 'crème'])
     """
+
+    __hash__ = None
 
     def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         self.data = data
@@ -35,26 +47,136 @@ class PackedStrings(Sequence[str]):
 
     @classmethod
     def pack(cls, strings: Iterable[str]) -> PackedStrings:
-        """Pack any strings; the inverse of `list(packed)`."""
-        encoded = [string.encode("utf-8") for string in strings]
-        offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(piece) for piece in encoded], out=offsets[1:])
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
+        """Pack any strings; the inverse of `list(packed)`. UnicodeEncodeError for a lone surrogate."""
+        packer = StringPacker()
+        for string in strings:
+            packer.append(string)
+        return packer.finish()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, i):
         if isinstance(i, slice):
-            return [self[j] for j in range(*i.indices(len(self)))]
+            start, stop, step = i.indices(len(self))
+            return self._decoded(start, stop) if step == 1 else [self[j] for j in range(start, stop, step)]
         i = range(len(self))[i]  # negative numbers, and IndexError past the end
         return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8")
 
     def __iter__(self) -> Iterator[str]:
-        data, offsets = self.data.tobytes(), self.offsets.tolist()
-        for start, end in zip(offsets, offsets[1:], strict=False):
-            yield data[start:end].decode("utf-8")
+        for start in range(0, len(self), BLOCK):
+            yield from self._decoded(start, min(len(self), start + BLOCK))
+
+    def _decoded(self, start: int, stop: int) -> list[str]:
+        if stop <= start:
+            return []
+        offsets = self.offsets[start : stop + 1]
+        bounds = (offsets - offsets[0]).tolist()
+        raw = self.data[offsets[0] : offsets[-1]].tobytes()
+        if raw.isascii():  # a letter is a byte: decode once, then cut
+            text = raw.decode("ascii")
+            return [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+        return [raw[a:b].decode("utf-8") for a, b in zip(bounds, bounds[1:], strict=False)]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, PackedStrings):
+            return np.array_equal(self._ends(), other._ends()) and np.array_equal(self._bytes(), other._bytes())
+        if isinstance(other, str) or not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return self.offsets[1:] - self.offsets[0]
+
+    def _bytes(self) -> npt.NDArray[np.uint8]:
+        return self.data[self.offsets[0] : self.offsets[-1]]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(repr, self[:SHOWN])) + (f", and {len(self) - SHOWN:,} more" if len(self) > SHOWN else "")
+        return f"PackedStrings([{shown}])"
 
     def take(self, rows: npt.NDArray[np.integer]) -> PackedStrings:
         """The strings of `rows`, in that order, as a new PackedStrings."""
-        return PackedStrings.pack(self[int(row)] for row in rows)
+        rows = np.asarray(rows, np.int64)
+        starts, ends = self.offsets[:-1][rows], self.offsets[1:][rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(ends - starts, out=offsets[1:])
+        data, source = np.empty(offsets[-1], np.uint8), memoryview(self.data)
+        for first in range(0, len(rows), BLOCK):
+            part = slice(first, first + BLOCK)
+            bounds = zip(starts[part].tolist(), ends[part].tolist(), strict=True)
+            piece = b"".join([source[a:b] for a, b in bounds])
+            data[offsets[first] : offsets[first] + len(piece)] = np.frombuffer(piece, np.uint8)
+        return PackedStrings(data, offsets)
+
+    @cached_property
+    def order(self) -> npt.NDArray[np.int64]:
+        """int64 [N]: rows by the UTF-8 bytes of their strings, equal ones as they stand.
+
+        >>> PackedStrings.pack(["b", "é", "ab", "a"]).order.tolist()
+        [3, 2, 0, 1]
+        """
+        return self._order_and_repeats[0]
+
+    def repeats(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Rows whose string an earlier row has, ascending, and the first row of each: two int64 [R].
+
+        >>> [rows.tolist() for rows in PackedStrings.pack(["b", "a", "b", "b"]).repeats()]
+        [[2, 3], [0, 0]]
+        """
+        order, again = self._order_and_repeats
+        begins = np.maximum.accumulate(np.where(again, 0, np.arange(len(order))))
+        rows, firsts = order[again], order[begins[again]]
+        by_row = np.argsort(rows)
+        return rows[by_row], firsts[by_row]
+
+    @cached_property
+    def _order_and_repeats(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        return byte_order(np.diff(self.offsets), self._words)
+
+    def _words(self, rows: npt.NDArray[np.int64], place: int) -> npt.NDArray[np.uint64]:
+        words = np.zeros((len(rows), WORD), np.uint8)
+        for first in range(0, len(rows), BLOCK):
+            here = rows[first : first + BLOCK]
+            starts, ends = self.offsets[:-1][here] + place, self.offsets[1:][here]
+            places = starts[:, None] + np.arange(WORD)
+            inside = places < ends[:, None]
+            words[first : first + BLOCK][inside] = self.data[places[inside]]
+        return words.view(">u8").astype(np.uint64)[:, 0]
+
+
+class StringPacker:
+    """Strings on their way into a PackedStrings.
+
+    >>> packer = StringPacker()
+    >>> packer.append("kohl")
+    >>> packer.pad(2)
+    >>> packer.finish()
+    PackedStrings(['kohl', ''])
+    """
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all strings so far."""
+        return len(self._data)
+
+    def append(self, string: str) -> None:
+        """Add one string; UnicodeEncodeError for a lone surrogate."""
+        self._data += string.encode("utf-8")
+        self._ends.append(len(self._data))
+
+    def pad(self, length: int) -> None:
+        """Add empty strings until there are `length`."""
+        if length > len(self):
+            self._ends.extend([len(self._data)] * (length - len(self)))
+
+    def finish(self) -> PackedStrings:
+        """All of them. Nothing may be added afterwards."""
+        return PackedStrings(np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from semid.errors import ArtifactError, InputError
 
-__all__ = ["TensorFile", "plain", "tensor_blocks"]
+__all__ = ["TensorFile", "TensorFiles", "plain", "tensor_blocks"]
 
 DTYPES = {
     "BOOL": np.dtype(np.bool_),
@@ -145,6 +145,38 @@ class TensorFile(Mapping[str, np.ndarray]):
         if offsets[1] - offsets[0] != math.prod(shape) * DTYPES[kind].itemsize:
             raise self._damaged(f"array {name}: shape={shape} of {kind} does not fill data_offsets={offsets}")
         return DTYPES[kind], tuple(shape), base + offsets[0]
+
+
+class TensorFiles(Mapping[str, np.ndarray]):
+    """The arrays of several files as one mapping.
+
+    Raises ArtifactError if two files hold an array of the same name.
+    """
+
+    def __init__(self, files: Mapping[str, TensorFile]) -> None:
+        self._files: dict[str, TensorFile] = {}
+        for file in files.values():
+            for name in file:
+                if name in self._files:
+                    raise ArtifactError(f"{file.path}: array {name} is in {self._files[name].path} too. Restore both.")
+                self._files[name] = file
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._files[name][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def kind(self, name: str) -> tuple[str, list[int]]:
+        """(dtype name, shape) as the header says, without touching the data."""
+        return self._files[name].kind(name)
+
+    def homes(self) -> dict[str, str]:
+        """Array name -> name of its file."""
+        return {name: file.path.name for name, file in self._files.items()}
 
 
 def _n_bytes(place: tuple[np.dtype, tuple[int, ...], int]) -> int:

@@ -11,7 +11,7 @@ Looking up never computes anything: the ledger holds each item's codes for good.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,15 @@ from semid import artifact
 from semid.assign.ledger import Ledger
 from semid.config import SemanticIDConfig
 from semid.errors import ArtifactError, ConfigError, InputError
-from semid.strings import PackedStrings
+from semid.string_chain import StringChain
 from semid.token_block import TokenTable, find_base
 from semid.vocabulary import Found, Vocabulary
 
 if TYPE_CHECKING:
+    from semid.adding import Added
     from semid.catalog import Items
+    from semid.embed.lexical import LexicalEncoder
+    from semid.embed.neural import NeuralEncoder
     from semid.interactions import Histories
     from semid.quality import Quality
     from semid.quantize.codebooks import Codebooks
@@ -38,7 +41,9 @@ __all__ = ["Parsed", "SemanticIDTokenizer"]
 
 KIND = "semantic-id tokenizer"
 ENCODER = "item_encoder."
+STATISTICS = "fit."
 LEARN = "Learn IDs with: semid fit items.jsonl -o DIR"
+BLOCK = 1 << 16  # items written as text at once
 UNLEARNT = "none"  # the encoder's kind, where IDs come from elsewhere: no config, encoder or codebooks then
 
 
@@ -77,16 +82,20 @@ class SemanticIDTokenizer:
         ledger: Ledger,
         codebooks: Codebooks | Callable[[], Codebooks] | None,
         encoder_state: tuple[dict[str, np.ndarray], dict[str, Any]],
-        texts: PackedStrings | None,
         provenance: dict[str, Any],
+        text_fields: Sequence[str] | None = None,
+        fit_statistics: dict[str, np.ndarray] | None = None,
+        history: Sequence[dict[str, Any]] | None = None,
     ) -> None:
         self.config = config
         self.vocabulary = vocabulary
         self.ledger = ledger
-        self.texts = texts
         self.provenance = provenance
+        self.text_fields = None if text_fields is None else list(text_fields)
+        self.fit_statistics = dict(fit_statistics or {})
+        self.history = [{"generation": 0, "added": len(ledger)}] if history is None else list(history)
         self._codebooks = codebooks
-        self._encoder_state = encoder_state
+        self.encoder_state = encoder_state
 
     # ---- making, keeping, opening
 
@@ -125,30 +134,60 @@ class SemanticIDTokenizer:
         config = config or SemanticIDConfig.from_dict(choices)
         return cls(**fit(items, config, embeddings=embeddings, id_field=id_field, progress=progress))
 
-    def save_pretrained(self, folder: str | Path, *, force: bool = False) -> str:
+    def save_pretrained(
+        self, folder: str | Path, *, force: bool = False, tables: Mapping[str, Iterable[str]] | None = None
+    ) -> str:
         """Write the artefact folder, in one step as readers see it; returns its fingerprint.
+
+        `tables` are further .tsv files for people: name -> lines. To change an artefact where it lies, without
+        writing all of it again, see `semid.changing`.
 
         Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artefact.
         """
+        every = self.people(range(len(self.ledger.segments))) | dict(tables or {})
+        return artifact.save(folder, self.manifest(), *self.parts(), tables=every, force=force)
+
+    def parts(self) -> list[dict[str, np.ndarray]]:
+        """All arrays, by what stands in one file: what was learnt, then each segment of the ledger."""
         arrays = dict(self.codebooks.arrays()) if self.is_learnt else {}
-        arrays |= self.ledger.arrays()
-        encoder_arrays, encoder_meta = self._encoder_state
-        arrays |= {ENCODER + name: array for name, array in encoder_arrays.items()}
-        if self.texts is not None:
-            arrays |= {"text.data": self.texts.data, "text.offsets": self.texts.offsets}
-        manifest = {
+        arrays |= {ENCODER + name: array for name, array in self.encoder_state[0].items()} | self.fit_statistics
+        return [arrays, *self.ledger.parts()]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:...`, as in the artefact: names these IDs wherever they are kept. Reads all of them if not opened."""
+        return artifact.fingerprint(self.manifest(), {name: one for part in self.parts() for name, one in part.items()})
+
+    def manifest(self) -> dict[str, Any]:
+        """What `semid.json` says besides names and checksums of files and arrays."""
+        return {
             "kind": KIND,
             # Where it was learnt is not what was learnt.
             "config": None if self.config is None else self.config.to_dict() | {"device": "auto"},
-            "encoder": encoder_meta,
+            "encoder": self.encoder_state[1],
             "vocabulary": self.vocabulary.to_dict(),
-            "counts": {"items": len(self), "live": int(self.ledger.live.sum())},
+            "text_fields": self.text_fields,
+            "counts": {"items": len(self), "live": self.ledger.n_live},
             "generation": self.ledger.last_generation,
+            "history": self.history,
             "provenance": self.provenance,
         }
-        texts = self.texts if self.texts is not None else [""] * len(self)
-        people = artifact.people_lines(self.ledger.item_ids, self.vocabulary.texts(self.ledger.codes), texts)
-        return artifact.save(folder, manifest, arrays, people=people, force=force)
+
+    def people(self, parts: Iterable[int]) -> dict[str, Iterable[str]]:
+        """The tables for people of some parts of the ledger: file name -> lines."""
+        tables = {}
+        for number in parts:
+            segment = self.ledger.segments[number]
+            if number and not len(segment):
+                continue  # a change that brought no rows
+            texts = segment.texts if segment.texts is not None else [""] * len(segment)
+            tokens = self._token_texts(segment.codes)
+            tables[artifact.people_table(number)] = artifact.people_lines(segment.item_ids, tokens, texts)
+        return tables
+
+    def _token_texts(self, codes: npt.NDArray[np.uint16]) -> Iterator[str]:
+        for start in range(0, len(codes), BLOCK):
+            yield from self.vocabulary.texts(codes[start : start + BLOCK])
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> SemanticIDTokenizer:
@@ -161,13 +200,20 @@ class SemanticIDTokenizer:
             from semid.hub import fetch
 
             path = fetch(str(folder), revision=revision)
-        loaded = artifact.load(path)
+        return cls.from_artifact(artifact.load(path))
+
+    @classmethod
+    def from_artifact(cls, loaded: artifact.Artifact) -> SemanticIDTokenizer:
+        """The tokenizer of a loaded folder; ArtifactError if it is of another kind or damaged."""
         try:
-            return cls._from_artifact(loaded)
+            ids = cls._from_artifact(loaded)
         except (KeyError, TypeError, ConfigError, InputError) as error:
+            path = loaded.folder
             raise ArtifactError(
                 f"{path / 'semid.json'}: {error}: not what this semid writes. Run semid verify {path}."
             ) from error
+        ids.__dict__["fingerprint"] = loaded.fingerprint  # known without reading the arrays
+        return ids
 
     @classmethod
     def _from_artifact(cls, loaded: artifact.Artifact) -> SemanticIDTokenizer:
@@ -188,7 +234,7 @@ class SemanticIDTokenizer:
 
         learnt = manifest["encoder"]["kind"] != UNLEARNT
         encoder_arrays = {name[len(ENCODER) :]: arrays[name] for name in arrays if name.startswith(ENCODER)}
-        texts = PackedStrings(arrays["text.data"], arrays["text.offsets"]) if "text.data" in arrays else None
+        statistics = {name: arrays[name] for name in arrays if name.startswith(STATISTICS)}
         provenance = manifest.get("provenance")  # no checksum guards it
         return cls(
             config=SemanticIDConfig.from_dict(manifest["config"]) if learnt else None,
@@ -196,8 +242,10 @@ class SemanticIDTokenizer:
             ledger=ledger,
             codebooks=codebooks if learnt else None,
             encoder_state=(encoder_arrays, manifest["encoder"]),
-            texts=texts,
             provenance=provenance if isinstance(provenance, dict) else {},
+            text_fields=_list_of(str, manifest, "text_fields"),
+            fit_statistics=statistics,
+            history=_list_of(dict, manifest, "history"),
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
@@ -206,6 +254,49 @@ class SemanticIDTokenizer:
 
         return push(self, repo_id, private=private, token=token)
 
+    def add(self, items: Any, **choices: Any) -> tuple[SemanticIDTokenizer, Added]:
+        """The same with new items, each with the nearest free ID, and a report: see `semid.adding.add`.
+
+        In memory: for an artefact in a folder see `semid.changing`.
+        """
+        from semid.adding import add
+
+        return add(self, items, **choices)
+
+    def retire(self, item_ids: Iterable[str], *, date: str | None = None) -> SemanticIDTokenizer:
+        """The same with these items retired: still decoded, no longer generated, their IDs never given out again.
+
+        UnknownIDError with near matches for an id that the catalogue does not hold. Items that are retired already
+        stay as they are; if no other is named, the result is this tokenizer itself.
+        """
+        ledger = self.ledger.retire(item_ids)
+        if ledger is self.ledger:
+            return self
+        noted = {"generation": ledger.last_generation, "retired": self.ledger.n_live - ledger.n_live}
+        return self.changed(ledger, noted, date=date)
+
+    def changed(self, ledger: Ledger, noted: dict[str, Any], *, date: str | None = None) -> SemanticIDTokenizer:
+        """The same with another table of items; `noted` says in the history what changed, `date` when, if at all.
+
+        A date is no part of the fingerprint.
+        """
+        provenance = self.provenance
+        if date is not None:
+            dates = provenance.get("dates")
+            dates = dates if isinstance(dates, dict) else {}
+            provenance = provenance | {"dates": dates | {str(noted["generation"]): date}}
+        return SemanticIDTokenizer(
+            config=self.config,
+            vocabulary=self.vocabulary,
+            ledger=ledger,
+            codebooks=self._codebooks,
+            encoder_state=self.encoder_state,
+            provenance=provenance,
+            text_fields=self.text_fields,
+            fit_statistics=self.fit_statistics,
+            history=[*self.history, noted],
+        )
+
     # ---- looking up
 
     def __len__(self) -> int:
@@ -213,9 +304,14 @@ class SemanticIDTokenizer:
         return len(self.ledger)
 
     @property
-    def item_ids(self) -> PackedStrings:
+    def item_ids(self) -> StringChain:
         """All item ids, in the order of the table."""
         return self.ledger.item_ids
+
+    @property
+    def texts(self) -> StringChain | None:
+        """The items' texts, in the order of the table, or None where they were not kept."""
+        return self.ledger.texts
 
     @property
     def codes(self) -> npt.NDArray[np.uint16]:
@@ -239,7 +335,7 @@ class SemanticIDTokenizer:
         Raises UnknownIDError with near matches for an id that the catalogue does not hold.
         """
         one = isinstance(item_ids, str)
-        codes = self.ledger.codes[self.ledger.rows_of([item_ids] if one else item_ids)]
+        codes = self.ledger.codes_of(self.ledger.rows_of([item_ids] if one else item_ids))
         return codes[0] if one else codes
 
     def tokens(self, item_ids: str | Iterable[str]) -> str | list[str]:
@@ -294,10 +390,12 @@ class SemanticIDTokenizer:
         else:
             found = self._find_token_ids(text_or_token_ids, base, tokenizer)
         whole = [attempt.codes for attempt in found if attempt.codes is not None]
-        rows = iter(self.ledger.rows_of_codes(np.array(whole, np.int64)).tolist() if whole else [])
+        found_rows = self.ledger.rows_of_codes(np.array(whole, np.int64)) if whole else np.zeros(0, np.int64)
+        retired = iter((self.ledger.retired_generations(found_rows) > 0).tolist())
+        rows = iter(found_rows.tolist())
         parsed = []
         for attempt in found:
-            row = -1 if attempt.codes is None else next(rows)
+            row, is_retired = (-1, False) if attempt.codes is None else (next(rows), next(retired))
             known = row >= 0
             parsed.append(
                 Parsed(
@@ -306,7 +404,7 @@ class SemanticIDTokenizer:
                     attempt.text,
                     attempt.codes,
                     self.ledger.item_ids[row] if known else None,
-                    known and bool(self.ledger.retired_in[row]),
+                    known and is_retired,
                     attempt.problem or (None if known else "no item has this ID"),
                 )
             )
@@ -340,6 +438,11 @@ class SemanticIDTokenizer:
         """Whether these IDs were learnt here; imported ones have neither codebooks nor an encoder nor a config."""
         return self._codebooks is not None
 
+    @property
+    def encoder_kind(self) -> str:
+        """How items became vectors: "lexical", "neural", "vectors" (ready ones), or "none" (imported IDs)."""
+        return self.encoder_state[1]["kind"]
+
     @cached_property
     def codebooks(self) -> Codebooks:
         """The codebooks, read from the artefact when first asked for; ConfigError if the IDs were imported."""
@@ -363,20 +466,23 @@ class SemanticIDTokenizer:
 
         Raises ConfigError if that was not an encoder of semid, or if the IDs were imported.
         """
-        from semid.embed import encoder_from_state
-
-        arrays, meta = self._encoder_state
         if not self.is_learnt:
             raise ConfigError(
                 f"These IDs were imported from {self.imported_from}, which does not say how items become vectors: "
                 f"there is no encoder. {LEARN}"
             )
-        if meta["kind"] == "vectors":
+        if self.encoder_state[1]["kind"] == "vectors":
             raise ConfigError(
                 "These IDs were learnt from ready vectors, so semid cannot embed new items. "
-                "Embed them as before and use encode_vectors."
+                "Embed them as before, and give the vectors (--embeddings, embeddings=), or use encode_vectors."
             )
-        return encoder_from_state(arrays, meta).transform(items, progress=progress)
+        return self._encoder.transform(items, progress=progress)
+
+    @cached_property
+    def _encoder(self) -> LexicalEncoder | NeuralEncoder:
+        from semid.embed import encoder_from_state
+
+        return encoder_from_state(*self.encoder_state)
 
     def encode_vectors(self, vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.int32]:
         """Nearest codes of vectors [N, D]: int32 [N, L]. Not IDs: they may belong to other items.
@@ -420,6 +526,14 @@ class SemanticIDTokenizer:
         kept = _kept_figures(self.provenance)
         missing = {f.name: kept[f.name] for f in fields(now) if getattr(now, f.name) is None and f.name in kept}
         return replace(now, **missing)
+
+
+def _list_of(kind: type, manifest: Mapping[str, Any], name: str) -> list | None:
+    """An entry that artefacts of format 1 do not have."""
+    found = manifest.get(name)
+    if found is not None and not (isinstance(found, list) and all(isinstance(one, kind) for one in found)):
+        raise ConfigError(f"{name}={found!r:.200} should be a list of {kind.__name__}")
+    return found
 
 
 def _kept_figures(provenance: Any) -> dict[str, Any]:

@@ -45,3 +45,20 @@ def semid(monkeypatch, capsys, tmp_path):
     yield run
     cli.log.handlers[:] = handlers
     cli.log.setLevel(level)
+
+
+@pytest.fixture(scope="module")
+def served_folder(tmp_path_factory):
+    """What a server of an extended model reads: `model` and `filters`, see `served_model.py`."""
+    from tests.served_model import save_artifact
+
+    folder = tmp_path_factory.mktemp("served")
+    save_artifact(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served_catalogue(served_folder):
+    from tests.served_model import open_artifact
+
+    return open_artifact(served_folder)

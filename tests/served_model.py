@@ -62,7 +62,6 @@ def save_artifact(folder: Path) -> None:
         ledger=Ledger.create(ITEM_IDS, codes),
         codebooks=None,
         encoder_state=({}, {"kind": "none"}),
-        texts=None,
         provenance={"base": BASE},
     )
     ids.save_pretrained(folder / "model")

@@ -40,7 +40,7 @@ def data_file(folder):
 
 @pytest.fixture
 def saved(tmp_path):
-    artifact.save(tmp_path / "ids", MANIFEST, ARRAYS, people=PEOPLE)
+    artifact.save(tmp_path / "ids", MANIFEST, ARRAYS, tables={"ids.tsv": PEOPLE})
     return tmp_path / "ids"
 
 
@@ -99,7 +99,7 @@ def test_arrays_that_the_format_cannot_hold_are_refused(tmp_path, array):
 
 def test_saving_twice_writes_the_same_bytes(tmp_path, saved):
     again = dict(reversed(ARRAYS.items()))
-    artifact.save(tmp_path / "again", dict(reversed(MANIFEST.items())), again, people=PEOPLE)
+    artifact.save(tmp_path / "again", dict(reversed(MANIFEST.items())), again, tables={"ids.tsv": PEOPLE})
     assert contents(tmp_path / "again") == contents(saved)
 
 
@@ -115,7 +115,7 @@ def test_the_manifest_is_sorted_json_with_true_checksums(saved):
 
 def test_a_loaded_manifest_can_be_saved_again(tmp_path, saved):
     loaded = artifact.load(saved)
-    mark = artifact.save(tmp_path / "copy", loaded.manifest, loaded.arrays, people=PEOPLE)
+    mark = artifact.save(tmp_path / "copy", loaded.manifest, loaded.arrays, tables={"ids.tsv": PEOPLE})
     assert mark == loaded.fingerprint
     assert contents(tmp_path / "copy") == contents(saved)
 
@@ -148,7 +148,7 @@ def test_people_get_their_file_only_if_asked(tmp_path, saved):
     assert (saved / "ids.tsv").read_text() == "\n".join(PEOPLE) + "\n"
     artifact.save(saved, MANIFEST, ARRAYS, force=True)
     assert not (saved / "ids.tsv").exists()
-    artifact.save(tmp_path / "odd", {}, {}, people=["\ud800"])
+    artifact.save(tmp_path / "odd", {}, {}, tables={"ids.tsv": ["\ud800"]})
     assert (tmp_path / "odd" / "ids.tsv").read_text() == "\\ud800\n"
 
 

@@ -21,7 +21,7 @@ def data_file(folder):
 
 @pytest.fixture
 def saved(tmp_path):
-    artifact.save(tmp_path / "ids", {"config": {"levels": 3}}, ARRAYS, people=["B1"])
+    artifact.save(tmp_path / "ids", {"config": {"levels": 3}}, ARRAYS, tables={"ids.tsv": ["B1"]})
     return tmp_path / "ids"
 
 
@@ -38,7 +38,7 @@ def test_a_newer_format_says_to_upgrade(saved):
     with pytest.raises(ArtifactError) as error:
         artifact.load(saved)
     assert str(error.value) == (
-        f"{saved}/semid.json: format_version=3 is newer than this semid 0.1.0 reads (1). Upgrade semid."
+        f"{saved}/semid.json: format_version=3 is newer than this semid 0.1.0 reads (2). Upgrade semid."
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from semid import artifact, atomic
 from semid.errors import ArtifactError
+from tests.crashes import kill_at_every_call
 
 
 def variant(number, n_items=64):
@@ -133,45 +134,16 @@ def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path):
 
 # ---- crashes and refusals at every step
 
-CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir")
-CRASHER = """
-    import os, shutil, signal, sys
-    from pathlib import Path
-    import numpy as np
-    from semid import artifact
-
-    def dying(real, fatal):
-        def call(*args, **kwargs):
-            fatal[0] -= 1
-            if fatal[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-        return call
-
-    root, old = Path(sys.argv[1]), sys.argv[2] == "old"
-    for step in range(1, 200):
-        folder = root / str(step)
-        if old:
-            shutil.copytree(root / "old", folder)
-        child = os.fork()
-        if child == 0:
-            fatal = [step]
-            for name in {calls}:
-                setattr(os, name, dying(getattr(os, name), fatal))
-            artifact.save(folder, {{"number": 2}}, {{"values": np.full(64, 2)}}, people=["new"], force=True)
-            os._exit(0)
-        if os.waitpid(child, 0)[1] == 0:
-            break
-    print(step)
-"""
-
-
 @pytest.mark.parametrize("before", ["old", "new"])
 def test_kill_at_every_system_call_leaves_the_old_artefact_or_the_new_one(tmp_path, before):
-    artifact.save(tmp_path / "old", *variant(1), people=["old"])
-    script = textwrap.dedent(CRASHER).format(calls=CALLS)
-    command = [sys.executable, "-c", script, str(tmp_path), before]
-    steps = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    artifact.save(tmp_path / "old", *variant(1), tables={"ids.tsv": ["old"]})
+    arguments = '{"number": 2}, {"values": np.full(64, 2)}, tables={"ids.tsv": ["new"]}, force=True'
+    steps = kill_at_every_call(
+        tmp_path,
+        imports="import shutil\nimport numpy as np\nfrom semid import artifact",
+        before='shutil.copytree(folder.parent / "old", folder)' if before == "old" else "",
+        write=f"artifact.save(folder, {arguments})",
+    )
     assert steps > 15
     outcomes = []
     for step in range(1, steps + 1):
@@ -219,7 +191,7 @@ def test_a_failure_at_any_step_leaves_old_or_new_and_no_litter(tmp_path, monkeyp
     for step in range(1, 200):
         folder = tmp_path / str(step) / "ids"
         if before == "old":
-            artifact.save(folder, *variant(1), people=["old"])
+            artifact.save(folder, *variant(1), tables={"ids.tsv": ["old"]})
             old = contents(folder)
         left = [step]
 
@@ -236,7 +208,7 @@ def test_a_failure_at_any_step_leaves_old_or_new_and_no_litter(tmp_path, monkeyp
             for name in real:
                 patch.setattr(os, name, failing(name))
             try:
-                artifact.save(folder, *variant(2), people=["new"], force=True)
+                artifact.save(folder, *variant(2), tables={"ids.tsv": ["new"]}, force=True)
             except ArtifactError as error:
                 assert str(error).startswith(f"{folder}: cannot be written: No space left. Make room there")
             except KeyboardInterrupt:
@@ -279,5 +251,5 @@ def test_an_error_in_the_lines_for_people_is_passed_on_and_nothing_is_left(tmp_p
         raise FileNotFoundError("theirs")
 
     with pytest.raises(FileNotFoundError, match="theirs"):
-        artifact.save(tmp_path / "ids", {}, {}, people=lines())
+        artifact.save(tmp_path / "ids", {}, {}, tables={"ids.tsv": lines()})
     assert list(tmp_path.iterdir()) == []

@@ -262,6 +262,7 @@ def test_a_disk_that_fills_up_leaves_nothing(semid, monkeypatch):
     )
 
 
+@pytest.mark.slow  # of the save alone: test_artifact_writers.py
 def test_a_file_size_limit_leaves_nothing(tmp_path):
     (tmp_path / "items.jsonl").write_bytes(lines_of(catalogue(60)))
     done = subprocess.run(
@@ -279,6 +280,7 @@ def test_a_file_size_limit_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["items.jsonl"]
 
 
+@pytest.mark.slow  # a fit beside any writer: the next test
 def test_of_two_fits_into_one_folder_one_wins(tmp_path):
     (tmp_path / "items.jsonl").write_bytes(lines_of(catalogue(60)))
     command = [sys.executable, "-m", "semid", "fit", "items.jsonl", "-o", "sid", *KMEANS]
@@ -306,7 +308,7 @@ STAGES = [
     (fitting, "read_items"),
     (fitting, "check_capacity"),
     (LexicalEncoder, "fit"),
-    (LexicalEncoder, "transform"),
+    (LexicalEncoder, "blocks"),
     (fitting, "learner_for"),
     (ResidualKMeans, "fit"),
     (Codebooks, "latents"),

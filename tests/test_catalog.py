@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from semid.catalog import Items, clean_text, id_string, read_items, text_of
+from semid.catalog import Items, clean_text, id_string, read_items
 from semid.errors import ConfigError, DependencyError, InputError
 from semid.records import Problems, iter_records
+from semid.text import text_of
 
 TOY = [
     {"id": "B1", "title": "Red polish", "brand": "OPI", "categories": ["Nails", "Polish"]},

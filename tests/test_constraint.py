@@ -125,7 +125,7 @@ def rows_for(world: World, size: int) -> st.SearchStrategy[list[int]]:
     return pieces.map(lambda parts: ([-1] * size + [token for part in parts for token in part])[-size:] if size else [])
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.data())
 def test_exactly_the_tokens_of_the_oracle_remain(data):
     world = data.draw(worlds())

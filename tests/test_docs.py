@@ -13,7 +13,7 @@ import pytest
 
 import semid
 from semid.artifact import load
-from semid.assign.ledger import ARRAYS
+from semid.assign.segment import ARRAYS
 from semid.cli import cli
 from semid.config import SemanticIDConfig
 from semid.quality import Distortion, LevelUse, Quality

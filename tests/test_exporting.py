@@ -46,7 +46,6 @@ def made(codes: Sequence, sizes: Sequence[int], *, template: str = "onerec", ret
         ledger=ledger.retire(retired) if retired else ledger,
         codebooks=None,
         encoder_state=({}, {"kind": "none"}),
-        texts=None,
         provenance={},
     )
 

@@ -22,7 +22,7 @@ MANIFEST = {"config": {"levels": 2, "note": "crème"}, "provenance": {"numpy": n
 
 def make():
     with tempfile.TemporaryDirectory() as folder:
-        artifact.save(folder, MANIFEST, LEDGER.arrays(), people=["one", "two"])
+        artifact.save(folder, MANIFEST, LEDGER.arrays(), tables={"ids.tsv": ["one", "two"]})
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.catalog import clean_text, read_items, text_of
+from semid.catalog import clean_text, read_items
 from semid.errors import InputError
 from semid.interactions import read_interactions
+from semid.text import text_of
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here
 NAMES = ["a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv", "a.parquet", "a.unknown"]

@@ -16,7 +16,7 @@ from semid.tokenizer import SemanticIDTokenizer
 from semid.trie import Trie
 
 SAMPLE = Path(__file__).parents[1] / "docs/examples/debian-3000.jsonl"
-STEPS, BATCH, PACKAGES = 200, 4, 100
+STEPS, BATCH, PACKAGES = 100, 4, 50
 ASKED = 12
 
 pytestmark = pytest.mark.slow

@@ -139,6 +139,49 @@ def test_every_product_gives_the_codes_of_the_definition(hard, product, threads)
     np.testing.assert_allclose(left[-1], np.square(latents - quantized).sum(axis=1).mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("product", get_args(blocks.Product))
+def test_any_number_of_codes_and_rows_will_do_for_every_product(product):
+    rng = np.random.default_rng(6)
+    for rows, sizes in ((1, (2, 3)), (7, (5, 33)), (1500, (70, 4, 129))):
+        levels = random_levels(rng, sizes, 3)
+        latents = np.concatenate([near_ties(rng, levels, rows - rows // 2), snap(rng.normal(size=(rows // 2, 3)))])
+        codes = np.full((rows, len(sizes)), -1, np.int32)
+        laid_out = [blocks.make_level(centroids, None, product) for centroids in levels]
+        blocks.assign_rows(latents, laid_out, product, codes, threads=1)
+        np.testing.assert_array_equal(codes, float64_codes(latents, levels))
+
+
+@pytest.mark.parametrize("product", get_args(blocks.Product))
+def test_no_product_is_further_off_than_its_bound(product):
+    """In bfloat16 1 + 2^-8 lies half-way between two numbers: nothing is rounded further, as a factor or as a sum."""
+    rng = np.random.default_rng(7)
+    half_way, sums = np.full((1, 8), 1 + 2.0**-8), np.eye(8)[:1] + 2.0**-8 * np.eye(8)[1:2]
+    ones = np.eye(8)[:1] + np.eye(8)[1:2]
+    for rows, centroids in (
+        (half_way - 2.0**-20, np.concatenate([half_way, -half_way])),
+        (sums, np.concatenate([ones, -ones])),
+        (snap(rng.normal(size=(500, 8))), snap_centroids(rng.normal(size=(61, 8)))),
+    ):
+        error, bound, product_of_norms = error_and_bound(product, rows.astype(np.float32), centroids.astype(np.float32))
+        assert (error <= bound).all()
+        if product == "bfloat16" and len(rows) == 1:
+            assert error[0] >= 0.7 * 2.0**-8 * product_of_norms[0]  # it does get that bad
+
+
+def error_and_bound(product, rows, centroids):
+    """Of each row, the largest error of a score as a block computes it, what the level allows, and |r| max |c|."""
+    level = blocks.make_level(centroids, None, product)
+    block = blocks._Block(len(rows), rows.shape[1], product)
+    block.assign(rows, [level], np.zeros((len(rows), 1), np.int32), np.zeros(1))
+    tile, _ = block._tile(len(level.offsets))
+    scores = (tile.astype(np.int32) << 16).view(np.float32) if product == "bfloat16" else tile
+    rounded = torch.from_numpy(rows).bfloat16().double().numpy() if product == "bfloat16" else rows
+    norms, lost = np.linalg.norm(rows, axis=1), np.linalg.norm(rows - rounded.astype(float), axis=1)
+    error = np.abs(scores[: len(centroids)] - centroids.astype(float) @ rows.T.astype(float)).max(axis=0)
+    slope, error_slope, floor = (float(part) for part in level.bound)
+    return error, slope * norms + error_slope * lost + floor, norms * np.linalg.norm(centroids, axis=1).max()
+
+
 def test_without_numba_the_codes_are_the_same(hard, monkeypatch):
     latents, levels, expected = (hard[0][:20_000], hard[1], hard[2][:20_000])
     monkeypatch.setattr(blocks, "available", lambda: False)

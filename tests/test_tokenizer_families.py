@@ -35,8 +35,8 @@ CODES = (np.arange(256)[:, None] * [1, 3, 5, 7] + [0, 11, 22, 33]) % 256
 FIRST_STRETCH_DIFFERS = {"mistral"}
 # Each stretch gets a space before it, words are joined by spaces, or what is unknown is lost: text for display only.
 TEXT_CHANGES = {"mistral-prepend", "bert", "unigram"}
-# As large as qwen and cl100k and of their kind.
-SLOW = {"tekken", "deepseek"}
+# As large as qwen and of its kind.
+SLOW = {"cl100k", "tekken", "deepseek"}
 
 AROUND_AN_ID = {
     "alone": "{}",

@@ -6,9 +6,6 @@ import logging
 import math
 import random
 import re
-import subprocess
-import sys
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +20,7 @@ from semid.errors import ArtifactError, CapacityError, ConfigError, InputError
 from semid.tensors import TensorFile, tensor_blocks
 from semid.tokenizer import SemanticIDTokenizer
 from semid.trie import Trie
+from tests.crashes import kill_at_every_call
 from tests.prefix_model import Model, catalogues, prefixes
 
 EQUAL = ("codes", "ptr", "rows")
@@ -162,8 +160,8 @@ def ids() -> SemanticIDTokenizer:
 
 def changed(ids: SemanticIDTokenizer, **fields: object) -> SemanticIDTokenizer:
     """The same artefact with another ledger or provenance."""
-    kept = {name: getattr(ids, name) for name in ("config", "vocabulary", "ledger", "texts", "provenance")}
-    return SemanticIDTokenizer(**kept | fields, codebooks=ids.codebooks, encoder_state=ids._encoder_state)
+    kept = {name: getattr(ids, name) for name in ("config", "vocabulary", "ledger", "provenance")}
+    return SemanticIDTokenizer(**kept | fields, codebooks=ids.codebooks, encoder_state=ids.encoder_state)
 
 
 class Table:
@@ -397,38 +395,13 @@ def test_what_is_no_trie_is_refused_by_name(tmp_path, ids):
         Trie.load(foreign)
 
 
-CRASHER = """
-    import os, signal, sys
-    from pathlib import Path
-    from semid.trie import Trie
-
-    def dying(real, fatal):
-        def call(*args, **kwargs):
-            fatal[0] -= 1
-            if fatal[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-        return call
-
-    for step in range(1, 100):
-        path = Path(sys.argv[1]) / str(step) / "a.trie"
-        Trie.from_codes([[1, 0]], (4, 4)).save(path)
-        child = os.fork()
-        if child == 0:
-            fatal = [step]
-            for name in ("open", "write", "fsync", "replace", "unlink"):
-                setattr(os, name, dying(getattr(os, name), fatal))
-            Trie.from_codes([[2, 0]], (4, 4)).save(path)
-            os._exit(0)
-        if os.waitpid(child, 0)[1] == 0:
-            break
-    print(step)
-"""
-
-
 def test_a_save_killed_at_any_system_call_leaves_the_old_trie_or_the_new_one(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(CRASHER), str(tmp_path)]
-    steps = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    steps = kill_at_every_call(
+        tmp_path,
+        imports="from semid.trie import Trie",
+        before='Trie.from_codes([[1, 0]], (4, 4)).save(folder / "a.trie")',
+        write='Trie.from_codes([[2, 0]], (4, 4)).save(folder / "a.trie")',
+    )
     assert steps > 6
     found = [int(Trie.load(tmp_path / str(step) / "a.trie").codes[1]) for step in range(1, steps + 1)]
     assert found == sorted(found) and set(found) == {1, 2}

@@ -18,13 +18,14 @@ from scipy.optimize import linear_sum_assignment
 
 from semid.assign import geometry, matching, spill
 from semid.assign.capacity import check_capacity
-from semid.assign.geometry import nearest_prefixes, smallest
+from semid.assign.geometry import nearest_prefixes
 from semid.assign.globally import assign_global
 from semid.assign.keys import pack
 from semid.assign.matching import contest, match
-from semid.assign.occupancy import Occupancy
+from semid.assign.occupancy import CodeList, Occupancy
 from semid.assign.unique import Assignment, assign_unique
 from semid.errors import CapacityError, InputError
+from semid.quantize.beam_plain import smallest
 
 DIMS = 3
 
@@ -344,7 +345,7 @@ def test_occupancy_agrees_with_a_set(seed):
     sizes = [3, 3, 4]
     ids = rng.permutation(all_ids(sizes))
     held = {tuple(row) for row in ids[:15].tolist()}
-    occupancy = Occupancy(ids[:15], sizes)
+    occupancy = Occupancy([CodeList(ids[:7], sizes), CodeList(ids[7:15], sizes)], sizes)
     for new in ids[15:].tolist():
         prefixes = np.array([new[:-1], rng.integers(3, size=2).tolist()])
         rows = occupancy.rows(prefixes)

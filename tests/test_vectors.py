@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from semid.embed.vectors import read_vectors
 from semid.errors import InputError
+from semid.tables import MappedRows, Tables
 
 IDS = [f"item{i}" for i in range(6)]
 
@@ -91,7 +92,7 @@ def test_chunks_join_to_the_rows(tmp_path, matrix, monkeypatch):
 
 def test_npy_is_mapped_not_loaded(tmp_path, matrix):
     np.save(tmp_path / "v.npy", matrix)
-    assert isinstance(read_vectors(tmp_path / "v.npy")._array, np.memmap)
+    assert isinstance(read_vectors(tmp_path / "v.npy")._array, MappedRows)
 
 
 def test_ids_beside_the_file_bring_rows_into_the_order_of_the_items(tmp_path, matrix):
@@ -234,3 +235,93 @@ def test_a_damaged_header_is_an_input_error_or_harmless(tmp_path_factory, suffix
         assert path.name in str(error)
     else:
         assert not refused
+
+
+# ---- folders and Parquet --------------------------------------------------------------------------------
+
+
+def test_shards_follow_each_other_by_the_numbers_in_their_names(tmp_path, matrix):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("not vectors")
+    for name, rows in (("part-2.npy", matrix[:3]), ("part-10.npy", matrix[3:5]), ("part-11.npy", matrix[5:])):
+        np.save(folder / name, rows)
+    vectors = read_vectors(folder, ids=IDS)
+    assert np.array_equal(vectors.rows(), matrix)
+    for order in ([5, 0, 3, 3], [1, 2], [4], []):
+        assert np.array_equal(vectors.rows(order), matrix[order])
+    assert np.array_equal(vectors.rows(slice(2, 6)), matrix[2:6])
+    (tmp_path / "parts.ids.txt").write_text("".join(f"{i}\n" for i in reversed(IDS)))
+    assert np.array_equal(read_vectors(folder, ids=IDS).rows(), matrix[::-1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())
+def test_any_cut_into_shards_gives_the_same_rows(tmp_path_factory, lengths, data):
+    folder = tmp_path_factory.mktemp("v")
+    rows = np.random.default_rng(0).normal(size=(sum(lengths), 3)).astype(np.float16)
+    for number, part in enumerate(np.split(rows, np.cumsum(lengths)[:-1])):
+        write_safetensors(folder / f"{number}.safetensors", {"v": ("F16", part)})
+    order = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=20))
+    assert np.array_equal(read_vectors(folder).rows(order), rows[order].astype(np.float32))
+
+
+def test_folders_that_make_no_sense_are_refused(tmp_path, matrix):
+    with pytest.raises(InputError, match=r"all of one format; found no such file"):
+        read_vectors(tmp_path)
+    np.save(tmp_path / "a.npy", matrix)
+    np.save(tmp_path / "b.npy", matrix[:, :3])
+    with pytest.raises(InputError, match=r"the files differ: float32 of 3 dims; float32 of 4 dims\. Write them alike"):
+        read_vectors(tmp_path)
+    np.save(tmp_path / "b.npy", matrix.astype(np.float16))
+    with pytest.raises(InputError, match=r"differ: float16 of 4 dims; float32 of 4 dims"):
+        read_vectors(tmp_path)
+    write_safetensors(tmp_path / "b.safetensors", {"v": ("F32", matrix)})
+    with pytest.raises(InputError, match=r"found \.npy and \.safetensors"):
+        read_vectors(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["list", "large", "fixed"])
+def test_a_parquet_column_is_read_in_blocks(tmp_path, matrix, monkeypatch, kind):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("semid.embed.vector_formats.PARQUET_ROWS", 4)
+    of = {"list": pa.list_(pa.float32()), "large": pa.large_list(pa.float64()), "fixed": pa.list_(pa.float32(), 4)}
+    table = pa.table({"id": IDS, "v": pa.array(matrix.tolist(), of[kind])})
+    pq.write_table(table, tmp_path / "v.parquet", row_group_size=5)
+    assert np.array_equal(read_vectors(tmp_path / "v.parquet", ids=IDS).rows([5, 1]), matrix[[5, 1]])
+    with Tables(room=0) as tables:  # decoded into a file
+        vectors = read_vectors(tmp_path / "v.parquet", ids=IDS, tables=tables)
+        assert tables.on_disk == matrix.nbytes
+        assert np.array_equal(vectors.rows(), matrix)
+
+
+def test_parquet_that_holds_no_vectors_is_refused(tmp_path, matrix):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "v.parquet"
+
+    def written(**columns):
+        pq.write_table(pa.table(columns), path)
+        return path
+
+    with pytest.raises(InputError, match=r"0 columns of lists of floats; expected one\. .*: none"):
+        read_vectors(written(id=IDS, n=[[1, 2]] * 6))
+    with pytest.raises(InputError, match=r"2 columns of lists of floats; expected one\. .*: a, b"):
+        read_vectors(written(a=matrix.tolist(), b=matrix.tolist()))
+    assert read_vectors(path, name="b").shape == (6, 4)
+    with pytest.raises(InputError, match=r"no column 'c' of lists of floats\. Such columns there: a, b"):
+        read_vectors(path, name="c")
+    with pytest.raises(InputError, match=r"row 3: column 'v' holds 3 numbers, expected 4 as in row 1"):
+        read_vectors(written(v=[row[: 3 if i == 2 else 4] for i, row in enumerate(matrix.tolist())]))
+    with pytest.raises(InputError, match=r"row 2: column 'v' holds 0 numbers, expected 4"):
+        read_vectors(written(v=[None if i == 1 else row for i, row in enumerate(matrix.tolist())]))
+    with pytest.raises(InputError, match=r"1 rows hold NaN.*row 4"):
+        read_vectors(written(v=[[None] * 4 if i == 4 else row for i, row in enumerate(matrix.tolist())]))
+    with pytest.raises(InputError, match=r"shape=\(0, 0\) should be \(items, dims\)"):
+        read_vectors(written(v=pa.array([], pa.list_(pa.float32()))))
+    path.write_bytes(b"PAR1 not really")
+    with pytest.raises(InputError, match="not a readable Parquet file"):
+        read_vectors(path)

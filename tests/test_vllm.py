@@ -35,8 +35,6 @@ from tests.served_model import (
     Reference,
     a_prompt,
     finite,
-    open_artifact,
-    save_artifact,
 )
 
 REAL = importlib.util.find_spec("vllm") is not None
@@ -161,22 +159,10 @@ def vllm():
         sys.modules.pop("semid.tokenizer_exports.vllm", None)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("served")
-    save_artifact(path)
-    return path
-
-
 @pytest.fixture(autouse=True)
-def environment(folder, monkeypatch):
-    monkeypatch.setenv("SEMID_FILTERS", str(folder / "filters"))
+def environment(served_folder, monkeypatch):
+    monkeypatch.setenv("SEMID_FILTERS", str(served_folder / "filters"))
     monkeypatch.delenv("SEMID_ARTIFACT", raising=False)
-
-
-@pytest.fixture(scope="module")
-def catalogue(folder):
-    return open_artifact(folder)
 
 
 def config(folder, vocab_size=VOCABULARY, generation=EOS):
@@ -216,15 +202,15 @@ def test_the_stand_ins_have_the_methods_and_fields_of_the_real_interfaces(vllm):
 # ---- V1
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32))
-def test_v1_rows_follow_their_requests_through_every_change_of_the_batch(vllm, folder, catalogue, seed):
+def test_v1_rows_follow_their_requests_through_every_change_of_the_batch(vllm, served_folder, served_catalogue, seed):
     rng = np.random.default_rng(seed)
-    processor = vllm.ours.TrieLogitsProcessorV1(config(folder), torch.device("cpu"), False)
-    reference = Reference(catalogue)
+    processor = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
+    reference = Reference(served_catalogue)
     batch: list[tuple] = []  # of each row: options, prompt, output
     for _ in range(8):
-        update = change(rng, vllm, batch, catalogue)
+        update = change(rng, vllm, batch, served_catalogue)
         processor.update_state(update)
         constrained = {row for row, (options, *_) in enumerate(batch) if options != {"semid_mode": "off"}}
         assert processor.requests.keys() == constrained  # nothing is kept of those that left
@@ -269,10 +255,10 @@ def change(rng, vllm, batch, catalogue):
     return vllm.BatchUpdate(batch_size=len(batch), removed=removed, added=added, moved=moved)
 
 
-def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, folder, catalogue):
+def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, served_folder, served_catalogue):
     """Asynchronous scheduling: -1 stands in the list during update_state, and the token before apply."""
-    processor = vllm.ours.TrieLogitsProcessorV1(config(folder), torch.device("cpu"), False)
-    first, second, _ = catalogue.ids.vocabulary.token_ids(catalogue.ids.codes[:1], BASE)[0].tolist()
+    processor = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
+    first, second, _ = served_catalogue.ids.vocabulary.token_ids(served_catalogue.ids.codes[:1], BASE)[0].tolist()
     output: list[int] = []
     added = [(0, params({"semid_mode": "items"}), [5], output)]
     processor.update_state(vllm.BatchUpdate(batch_size=1, removed=[], added=added, moved=[]))
@@ -281,13 +267,13 @@ def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, fold
     unknown = finite(processor.apply(torch.zeros(1, VOCABULARY))[0])
     output[-1] = first
     known = finite(processor.apply(torch.zeros(1, VOCABULARY))[0])
-    assert unknown == Reference(catalogue).allowed({"semid_mode": "items"}, [5], [])
-    assert known == Reference(catalogue).allowed({"semid_mode": "items"}, [5], [first])
+    assert unknown == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [])
+    assert known == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [first])
     assert second in known
 
 
-def test_v1_may_change_the_likeliest_token(vllm, folder):
-    assert not vllm.ours.TrieLogitsProcessorV1(config(folder), torch.device("cpu"), False).is_argmax_invariant()
+def test_v1_may_change_the_likeliest_token(vllm, served_folder):
+    assert not vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False).is_argmax_invariant()
 
 
 # ---- V2
@@ -350,18 +336,18 @@ class Slots:
         return self.processor.apply(logits, context)
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.integers(0, 2**32), st.booleans())
-def test_v2_rows_obey_their_slots_whatever_was_there_before(vllm, folder, catalogue, seed, speculative):
+def test_v2_rows_obey_their_slots_whatever_was_there_before(vllm, served_folder, served_catalogue, seed, speculative):
     rng = np.random.default_rng(seed)
-    runner, reference = Slots(vllm, folder), Reference(catalogue)
+    runner, reference = Slots(vllm, served_folder), Reference(served_catalogue)
     for _ in range(8):
         for slot in [slot for slot in runner.requests if rng.random() < 0.25]:
             runner.remove(slot)
         for _ in range(rng.integers(0, 3)):
             if runner.free:
                 options = OPTIONS[rng.integers(len(OPTIONS))]
-                constrained = runner.add(options, [4, *a_prompt(rng, catalogue)])
+                constrained = runner.add(options, [4, *a_prompt(rng, served_catalogue)])
                 assert constrained == (RequestOptions.of(options).mode != "off")
         slots = [int(slot) for slot in rng.permutation(sorted(runner.requests))]
         if not slots:
@@ -423,7 +409,7 @@ def test_a_request_that_cannot_be_fulfilled_is_refused_with_the_reason(processor
         processor_class.validate_params(params(options, **others))
 
 
-def test_filters_are_checked_at_once_where_the_server_is_told_the_catalogue(processor_class, folder, monkeypatch):
+def test_filters_are_checked_at_once_where_the_server_knows_the_catalogue(processor_class, served_folder, monkeypatch):
     wrong = {
         "bans all 42 items": {"semid_only": ["nobody"]},
         "'sail' is no filter of this server. It has: sale": {"semid_filter": "sail"},
@@ -431,7 +417,7 @@ def test_filters_are_checked_at_once_where_the_server_is_told_the_catalogue(proc
     }
     for options in wrong.values():
         processor_class.validate_params(params(options))  # nobody can tell
-    monkeypatch.setenv("SEMID_ARTIFACT", str(folder / "model"))
+    monkeypatch.setenv("SEMID_ARTIFACT", str(served_folder / "model"))
     for message, options in wrong.items():
         with pytest.raises(ConfigError, match=message):
             processor_class.validate_params(params(options))
@@ -439,21 +425,21 @@ def test_filters_are_checked_at_once_where_the_server_is_told_the_catalogue(proc
     processor_class.validate_params(params())
 
 
-def test_a_model_without_room_for_the_tokens_is_refused_at_the_start(processor_class, folder):
+def test_a_model_without_room_for_the_tokens_is_refused_at_the_start(processor_class, served_folder):
     with pytest.raises(ConfigError, match="the model has 40 tokens, the artefact's end at 44"):
-        make(processor_class, config(folder, vocab_size=40))
+        make(processor_class, config(served_folder, vocab_size=40))
 
 
-def test_end_tokens_are_those_of_the_generation_config_or_else_of_the_model(processor_class, folder):
-    eos = {generation: make(processor_class, config(folder, generation=generation)) for generation in (None, 2)}
+def test_end_tokens_are_those_of_the_generation_config_or_else_of_the_model(processor_class, served_folder):
+    eos = {generation: make(processor_class, config(served_folder, generation=generation)) for generation in (None, 2)}
     demand = RequestOptions(mode="items")
     ends = {key: each.masks._constraint(rules_of(demand)).eos_ids for key, each in eos.items()}
     assert ends == {None: (3,), 2: (2,)}
 
 
-def test_requests_that_restrict_tokens_in_another_way_are_left_alone(vllm, folder):
+def test_requests_that_restrict_tokens_in_another_way_are_left_alone(vllm, served_folder):
     processor = vllm.ours.TrieLogitsProcessorV2(
-        config(folder), SimpleNamespace(device=torch.device("cpu"), max_num_reqs=4)
+        config(served_folder), SimpleNamespace(device=torch.device("cpu"), max_num_reqs=4)
     )
     assert processor.add_request(0, params())
     for others in ({"allowed_token_ids": [4]}, {"structured_outputs": object()}, {"bad_words": ["a"]}):

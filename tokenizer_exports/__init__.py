@@ -14,6 +14,7 @@ _HOME = {  # public name -> the file that holds it
     "IndexFile": "files",
     "Rules": "constraint",
     "TrieLogitsProcessor": "logits",
+    "build_top_k": "top_k",
     "export": "exporting",
     "extend": "huggingface",
     "extend_folder": "checkpoint",
@@ -23,6 +24,7 @@ _HOME = {  # public name -> the file that holds it
     "prefix_allowed_tokens_fn": "logits",
     "read_index": "files",
     "train_only_new_rows": "freeze",
+    "write_alignment": "alignment",
 }
 
 __all__ = sorted(_HOME)

@@ -38,7 +38,7 @@ from semid.trie import Trie
 if TYPE_CHECKING:
     from semid.tokenizer import SemanticIDTokenizer
 
-__all__ = ["Exported", "Format", "export"]
+__all__ = ["Exported", "Format", "check_path", "export"]
 
 Format = Literal["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 
@@ -106,7 +106,7 @@ def export(
     path = Path(path)
     if to not in get_args(Format):
         raise ConfigError(f"to={to!r} should be one of {', '.join(get_args(Format))}.")
-    _check_path(path, force)
+    check_path(path, force)
     n_live = int(ids.ledger.live.sum())
     if not n_live:
         raise ConfigError("the catalogue has no live item, so there is nothing to export. Add items first.")
@@ -119,13 +119,14 @@ def export(
     if n_gone := len(ids) - n_live:
         notes = [f"Without {n_gone:,} retired item{'s' * (n_gone > 1)}.", *notes]
     with drafting(path.parent) as draft:
-        _check_path(path, force)  # again, now that nobody else is writing
+        check_path(path, force)  # again, now that nobody else is writing
         written = draft.write(blocks)
         draft.publish(written, path.name)
     return Exported(path, to, n_live, written.n_bytes, tuple(notes))
 
 
-def _check_path(path: Path, force: bool) -> None:
+def check_path(path: Path, force: bool) -> None:
+    """Refuse a file to write: OutputExistsError if it is there, a folder, or named like a file of an artefact."""
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected a file to write. Add a name: {path / 'export'}.")
     if path.name in (MANIFEST, PEOPLE) or DATA.fullmatch(path.name) or is_litter(path.name):

@@ -100,10 +100,9 @@ def import_index(
     return SemanticIDTokenizer(
         config=None,
         vocabulary=vocabulary,
-        ledger=Ledger.create(index.item_ids, codes),
+        ledger=Ledger.create(index.item_ids, codes, None if items is None else _texts(items, index.item_ids, say)),
         codebooks=None,
         encoder_state=({}, {"kind": UNLEARNT}),
-        texts=None if items is None else _texts(items, index.item_ids, say),
         provenance={"imported_from": index.path.name},
     )
 

@@ -17,7 +17,7 @@ from semid.tokenizer_exports.live_items import live_blocks
 if TYPE_CHECKING:
     from semid.tokenizer import SemanticIDTokenizer
 
-__all__ = ["parquet_blocks"]
+__all__ = ["Drain", "parquet_blocks"]
 
 
 def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
@@ -39,7 +39,7 @@ def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
     )
 
     def blocks() -> Iterator[bytes]:
-        drain = _Drain()
+        drain = Drain()
         with pyarrow.parquet.ParquetWriter(drain, schema) as writer:
             for items in live_blocks(ids):
                 columns = [items.item_ids, ids.vocabulary.texts(items.codes), *items.codes.T, items.generation]
@@ -50,7 +50,7 @@ def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
     return blocks()
 
 
-class _Drain(io.RawIOBase):
+class Drain(io.RawIOBase):
     """A file that is only written to, and handed on piece by piece."""
 
     def __init__(self) -> None:

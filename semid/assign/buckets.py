@@ -16,7 +16,7 @@ import numpy.typing as npt
 from semid.assign.geometry import nearest_prefixes, spans
 from semid.assign.keys import pack, rank_within, run_starts
 from semid.assign.matching import contest
-from semid.assign.occupancy import Occupancy
+from semid.assign.occupancy import CodeList, Occupancy
 from semid.assign.problem import Problem
 from semid.assign.spill import spill
 
@@ -81,12 +81,15 @@ def resolve(
         Told (items settled, items to settle) as the work goes on.
     """
     sizes, occupied = problem.sizes, problem.occupied
+    sources = [] if occupied is None else [occupied]
     keys = pack(wanted, sizes)
     order = np.argsort(keys, kind="stable")
-    collides = _collisions(keys[order], pack(occupied, sizes))
+    collides = _collisions(keys[order])
+    if occupied is not None:
+        collides |= occupied.holds(wanted[order])
     leaders = _leaders(problem.latents, keys, order[collides])
     bounds = run_starts(pack(wanted[order, :-1], sizes[:-1]))
-    others = Occupancy(occupied, sizes) if len(occupied) else None
+    others = Occupancy(sources, sizes) if sources else None
     touched = _touched(wanted, order, bounds, collides, sizes[-1], others)
     taken = None if others is None else others.taken
 
@@ -102,7 +105,8 @@ def resolve(
     homeless = np.sort(crowded.members[codes[crowded.members, -1] < 0])
     settle(len(touched.members) - len(homeless))
     if len(homeless):
-        occupancy = Occupancy(np.concatenate((codes[order[codes[order, -1] >= 0]], occupied)), sizes)
+        placed = codes[codes[:, -1] >= 0]
+        occupancy = Occupancy([CodeList(placed, sizes), *sources], sizes)
         codes[homeless] = spill(
             problem.latents,
             homeless,
@@ -127,14 +131,12 @@ class _Counter:
             self.progress(self.done, self.total)
 
 
-def _collisions(keys: npt.NDArray, occupied: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Which of the sorted keys [N] occur twice, or are taken."""
+def _collisions(keys: npt.NDArray) -> npt.NDArray[np.bool_]:
+    """Which of the sorted keys [N] occur twice."""
     same = keys[1:] == keys[:-1]
     collides = np.zeros(len(keys), np.bool_)
     collides[1:] = same
     collides[:-1] |= same
-    if len(occupied):
-        collides |= np.isin(keys, occupied)
     return collides
 
 

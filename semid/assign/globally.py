@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.assign.buckets import resolve
-from semid.assign.geometry import beam_search, code_scores, scores_of, smallest, spans
+from semid.assign.geometry import scores_of, spans
 from semid.assign.keys import pack
+from semid.assign.occupancy import InUse
 from semid.assign.problem import Problem
 from semid.assign.unique import Assignment, certify
+from semid.quantize.beam_plain import beam_search, code_scores, smallest
 from semid.threads import in_threads
 
 __all__ = ["assign_global"]
@@ -39,7 +41,7 @@ def assign_global(
     matching: Literal["buckets", "sparse"] = "buckets",
     candidates: int = 32,
     order: npt.NDArray[np.integer] | None = None,
-    occupied: npt.NDArray[np.integer] | None = None,
+    occupied: npt.NDArray[np.integer] | InUse | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Assignment:
     """Give every item an ID of its own, near its latent, under any prefix.
@@ -113,9 +115,12 @@ def _match_all(problem: Problem, nearest: Codes, scores: Float64s, fallback: Cod
     from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
     n, sizes = len(nearest), problem.sizes
-    keys = pack(np.concatenate((nearest, fallback[:, None]), axis=1), sizes)
+    spelled = np.concatenate((nearest, fallback[:, None]), axis=1)
+    keys = pack(spelled, sizes)
     costs = np.column_stack((scores, scores_of(problem.latents, fallback, problem.codebooks)))
-    usable = ~np.isin(keys, pack(problem.occupied, sizes))
+    usable = np.ones(keys.shape, np.bool_)
+    if problem.occupied is not None:
+        usable = ~problem.occupied.holds(spelled.reshape(-1, len(sizes))).reshape(keys.shape)
     usable[:, -1] &= ~(keys[:, :-1] == keys[:, -1:]).any(axis=1)
     rows, _ = np.nonzero(usable)
     ids, columns = np.unique(keys[usable], return_inverse=True)
@@ -126,7 +131,6 @@ def _match_all(problem: Problem, nearest: Codes, scores: Float64s, fallback: Cod
     edge_of_id = np.zeros(len(ids), np.int64)
     edge_of_id[columns] = np.flatnonzero(usable.ravel())  # any edge of an ID spells its codes
     edges = edge_of_id[matched]
-    spelled = np.concatenate((nearest, fallback[:, None]), axis=1).reshape(-1, len(sizes))
     codes = fallback.copy()
-    codes[items] = spelled[edges]
+    codes[items] = spelled.reshape(-1, len(sizes))[edges]
     return codes

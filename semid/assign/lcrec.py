@@ -13,8 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.geometry import CHUNK_VALUES, code_scores, residuals
+from semid.assign.geometry import CHUNK_VALUES, residuals
 from semid.assign.keys import pack, run_starts
+from semid.quantize.beam_plain import code_scores
 from semid.quantize.sinkhorn import lcrec_sinkhorn
 
 __all__ = ["lcrec_repair", "lcrec_sinkhorn"]

@@ -1,12 +1,13 @@
 """The ledger: which item has which codes, written once.
 
-A row is an item: its id, its codes, the generation that added it and the one that retired it. Rows are only
-ever appended; an item's codes never change, and those of a retired item are never given out again. A change
-makes a new ledger and starts a new generation; the first is 0.
+A row is an item: its id, its text, its codes, the generation that added it and the one that retired it. Rows are
+only ever appended; an item's codes never change, and those of a retired item are not given out again unless that is
+asked for. A change makes a new ledger and starts a new generation; the first is 0.
 
-Everything is an array, the indexes too, so a ledger of ten million items opens from a mapped file without
-being read (sorting its codes alone would take over a second): ids are found by bisection over sorted 64-bit
-hashes, codes by bisection over the rows in the order of their codes (`lookup.py`).
+A ledger is a chain of segments (`segment.py`): a change adds a small one, so that it costs what it brings, not what
+was there. Everything in them is an array, the indexes too, so a ledger of ten million items opens from a mapped file
+without being read: ids are found by bisection over sorted 64-bit hashes, codes by bisection over the rows in the
+order of their codes (`lookup.py`). Whole columns (`codes`, `live`, ...) are put together when first asked for.
 
 Not here: which codes an item should get (`unique.py`), files (`semid/artifact.py`), token strings
 (`semid/vocabulary.py`). N items, L levels.
@@ -15,29 +16,24 @@ Not here: which codes an item should get (`unique.py`), files (`semid/artifact.p
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.lookup import code_keys, find_codes, find_ids, hash_ids, near_ids
-from semid.errors import ArtifactError, CapacityError, InputError, UnknownIDError
+from semid.assign.ledger_check import problems_of
+from semid.assign.ledger_codes import LedgerCodes
+from semid.assign.lookup import code_keys, find_ids, hashes_of, near_ids
+from semid.assign.new_rows import MAX_CODE, MAX_ROWS, new_segment
+from semid.assign.segment import Segment, merged
+from semid.errors import CapacityError, InputError, UnknownIDError
+from semid.string_chain import StringChain
 from semid.strings import PackedStrings
 
-__all__ = ["Ledger"]
+__all__ = ["MAX_CODE", "Ledger"]
 
-MAX_CODE = 65535  # codes are stored as uint16
-MAX_ROWS = 2**31 - 1  # rows are stored as int32
-ARRAYS = {  # name -> dtype, dimensions
-    "item_ids.data": (np.uint8, 1),
-    "item_ids.offsets": (np.int64, 1),
-    "codes": (np.uint16, 2),
-    "generation": (np.int32, 1),
-    "retired_in": (np.int32, 1),
-    "id_hashes": (np.uint64, 1),
-    "id_order": (np.int32, 1),
-    "code_order": (np.int32, 1),
-}
+GROWN = 4  # a segment is merged into the one before when that is less than this many times its weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,17 +51,11 @@ class Ledger:
     semid.errors.UnknownIDError: item id 'B33' is not among the 3 items. Did you mean 'B3'?
     """
 
-    item_ids: PackedStrings
-    codes: npt.NDArray[np.uint16]  # [N, L]
-    generation: npt.NDArray[np.int32]  # [N], that added the row
-    retired_in: npt.NDArray[np.int32]  # [N], generation that retired the row; 0 while it is live
-    id_hashes: npt.NDArray[np.uint64]  # [N], ascending
-    id_order: npt.NDArray[np.int32]  # [N], the row of each hash
-    code_order: npt.NDArray[np.int32]  # [N], rows in the lexicographic order of their codes
+    segments: tuple[Segment, ...]  # at least one
 
     @classmethod
-    def create(cls, item_ids: Iterable[str], codes: npt.ArrayLike) -> Ledger:
-        """A ledger of generation 0 from N distinct ids and distinct integer codes [N, L].
+    def create(cls, item_ids: Iterable[str], codes: npt.ArrayLike, texts: Iterable[str] | None = None) -> Ledger:
+        """A ledger of generation 0 from N distinct ids, distinct integer codes [N, L], and perhaps N texts.
 
         Raises
         ------
@@ -74,23 +64,7 @@ class Ledger:
         CapacityError
             N is past 2^31 - 1.
         """
-        packed = _packed(item_ids)
-        codes = _stored(codes, len(packed))
-        if len(codes) > MAX_ROWS:
-            raise CapacityError(f"n_items={len(codes)} should be at most {MAX_ROWS}. Split the catalogue.")
-        hashes = hash_ids(packed)
-        id_order = np.argsort(hashes, kind="stable").astype(np.int32)
-        code_order = np.argsort(code_keys(codes), kind="stable").astype(np.int32)
-        zeros = np.zeros(len(codes), np.int32)
-        ledger = cls(packed, codes, zeros, zeros, hashes[id_order], id_order, code_order)
-        problems = [f"item id {packed[row]!r} comes twice. Keep one." for row in ledger._repeated_ids()]
-        problems += [
-            f"items {packed[a]!r} and {packed[b]!r} have the same codes {codes[a].tolist()}. Assign again."
-            for a, b in ledger._repeated_codes()
-        ]
-        if problems:
-            raise InputError.listing(problems)
-        return ledger
+        return cls((new_segment(0, 0, item_ids, codes, texts),))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Ledger:
@@ -98,41 +72,90 @@ class Ledger:
 
         Checks types and shapes only; `check` reads everything.
         """
-        n_items = len(arrays["codes"]) if "codes" in arrays and arrays["codes"].ndim else 0
-        for name, (dtype, n_dims) in ARRAYS.items():
-            array = arrays.get(name)
-            have = "missing" if array is None else f"{array.dtype}{list(array.shape)}"
-            length = {"item_ids.offsets": n_items + 1, "item_ids.data": None}.get(name, n_items)
-            fits = array is not None and array.dtype == dtype and array.ndim == n_dims
-            if not fits or length not in (None, len(array)):
-                want = f"{np.dtype(dtype)}[{'bytes' if length is None else length}{', L' * (n_dims - 1)}]"
-                raise ArtifactError(f"array {name} is {have}, expected {want}. Run semid verify.")
-        columns = {name: arrays[name] for name in ARRAYS if not name.startswith("item_ids.")}
-        return cls(PackedStrings(arrays["item_ids.data"], arrays["item_ids.offsets"]), **columns)
+        segments = [Segment.from_arrays(arrays, "", 0)]
+        while f"{_prefix(len(segments))}codes" in arrays:
+            rows = segments[-1].first + len(segments[-1])
+            segments.append(Segment.from_arrays(arrays, _prefix(len(segments)), rows))
+        return cls(tuple(segments))
+
+    def parts(self) -> list[dict[str, np.ndarray]]:
+        """Name -> array of each segment, the names distinct: a change leaves the first parts as they were."""
+        return [segment.arrays(_prefix(number)) for number, segment in enumerate(self.segments)]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Name -> array, for `artifact.save`."""
-        ids = {"item_ids.data": self.item_ids.data, "item_ids.offsets": self.item_ids.offsets}
-        return {name: ids[name] if name in ids else getattr(self, name) for name in ARRAYS}
+        """Name -> array of all parts."""
+        return {name: array for part in self.parts() for name, array in part.items()}
+
+    # ---- whole columns
 
     def __len__(self) -> int:
         """N, retired items included."""
-        return len(self.codes)
+        return self.segments[-1].first + len(self.segments[-1])
 
     @property
     def n_levels(self) -> int:
         """L."""
-        return self.codes.shape[1]
+        return self.segments[0].codes.shape[1]
 
-    @property
+    @cached_property
+    def item_ids(self) -> StringChain:
+        """The N ids."""
+        return StringChain([segment.item_ids for segment in self.segments])
+
+    @cached_property
+    def texts(self) -> StringChain | None:
+        """The N texts, or None where they are not kept."""
+        if any(segment.texts is None for segment in self.segments):
+            return None
+        revised = {}
+        for segment in self.segments:
+            revised |= dict(zip(segment.revised.rows.tolist(), segment.revisions, strict=True))
+        return StringChain([segment.texts for segment in self.segments], revised)
+
+    @cached_property
+    def codes(self) -> npt.NDArray[np.uint16]:
+        """uint16 [N, L]."""
+        return self._column("codes")
+
+    @cached_property
+    def generation(self) -> npt.NDArray[np.int32]:
+        """int32 [N]: the generation that added each item; never falls."""
+        return self._column("generation")
+
+    @cached_property
+    def retired_in(self) -> npt.NDArray[np.int32]:
+        """int32 [N]: the generation that retired each item; 0 while it is live."""
+        column = np.zeros(len(self), np.int32)
+        for segment in self.segments:
+            column[segment.retired.rows] = segment.retired.generation
+        return column
+
+    @cached_property
     def live(self) -> npt.NDArray[np.bool_]:
         """bool [N]: which items are not retired."""
         return self.retired_in == 0
 
+    @cached_property
+    def code_order(self) -> npt.NDArray[np.int32]:
+        """int32 [N]: rows in the lexicographic order of their codes."""
+        whole = self.segments[0]
+        for segment in self.segments[1:]:
+            whole = merged(whole, segment)
+        return whole.code_order
+
+    def _column(self, name: str) -> np.ndarray:
+        columns = [getattr(segment, name) for segment in self.segments]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    @property
+    def n_live(self) -> int:
+        """How many items are not retired."""
+        return len(self) - sum(len(segment.retired) for segment in self.segments)
+
     @property
     def last_generation(self) -> int:
         """The generation that the latest change started; 0 if there was none."""
-        return int(max(self.generation.max(initial=0), self.retired_in.max(initial=0)))
+        return int(self.segments[-1].newest[0])
 
     # ---- look-up
 
@@ -140,7 +163,13 @@ class Ledger:
         """int64 [M]: the row of each id, retired ones too; -1 where there is none."""
         if isinstance(item_ids, str):
             raise InputError(f"item_ids={item_ids!r} should be a list of ids. Write [{item_ids!r}].")
-        return find_ids(item_ids, self.item_ids, self.id_hashes, self.id_order)
+        encoded = [item_id.encode("utf-8", "surrogatepass") for item_id in item_ids]
+        sought = hashes_of(encoded)
+        found = np.full(len(encoded), -1, np.int64)
+        for one in self.segments:
+            rows = find_ids(encoded, sought, one.item_ids, one.id_hashes, one.id_order)
+            found = np.where(rows >= 0, rows + one.first, found)
+        return found
 
     def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
         """int64 [M]: the row of each id, retired ones too; UnknownIDError names those that do not exist."""
@@ -156,25 +185,62 @@ class Ledger:
             raise UnknownIDError(str(InputError.listing(problems, len(unknown))))
         return rows
 
+    def codes_of(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
+        """uint16 [M, L]: the codes of some rows, without putting the whole column together."""
+        codes = np.empty((len(rows), self.n_levels), np.uint16)
+        for segment in self.segments:
+            here = np.flatnonzero((rows >= segment.first) & (rows < segment.first + len(segment)))
+            codes[here] = segment.codes[rows[here] - segment.first]
+        return codes
+
     def rows_of_codes(self, codes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64 [M]: the row, retired ones too, that has each of the codes [M, L]; -1 where there is none."""
+        """int64 [M]: the row, retired ones too, that has each of the codes [M, L]; -1 where there is none.
+
+        Of several, where codes were given out again, the latest.
+        """
         codes = np.asarray(codes)
         if codes.shape == (0,):
             return np.zeros(0, np.int64)
         if codes.ndim != 2 or codes.shape[1] != self.n_levels or codes.dtype.kind not in "iu":
             raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [M, {self.n_levels}].")
-        if not len(self):
-            return np.full(len(codes), -1, np.int64)
         fits = ((codes >= 0) & (codes <= MAX_CODE)).all(axis=1)
         keys = code_keys(np.where(fits[:, None], codes, 0).astype(np.uint16))
-        places = find_codes(keys, self.codes, self.code_order)
-        rows = self.code_order[np.minimum(places, len(self) - 1)].astype(np.int64)
-        return np.where(fits & (code_keys(self.codes[rows]) == keys), rows, -1)
+        found = np.full(len(codes), -1, np.int64)
+        for segment in self.segments:
+            found = np.maximum(found, segment.places_of(keys))
+        return np.where(fits, found, -1)
+
+    def retired_generations(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        """int32 [M]: the generation that retired each row, 0 for live ones; for a few rows of many."""
+        found = np.zeros(len(rows), np.int32)
+        for segment in self.segments:
+            notes = segment.retired
+            if len(notes):
+                place = np.minimum(np.searchsorted(notes.rows, rows), len(notes) - 1)
+                found = np.where(notes.rows[place] == rows, notes.generation[place], found)
+        return found
 
     # ---- changes
 
-    def append(self, item_ids: Iterable[str], codes: npt.ArrayLike) -> Ledger:
-        """A ledger with these items added as one new generation; this ledger itself if there are none.
+    def append(
+        self,
+        item_ids: Iterable[str],
+        codes: npt.ArrayLike,
+        texts: Iterable[str] | None = None,
+        *,
+        revised: Mapping[int, str] | None = None,
+        reuse_after: int | None = None,
+    ) -> Ledger:
+        """A ledger with these items added as one new generation; this ledger itself if there is nothing to change.
+
+        Parameters
+        ----------
+        texts
+            Of the new items; needed where the ledger keeps texts.
+        revised : row -> text
+            Rows that get another text, in the same generation.
+        reuse_after : int, optional
+            Codes may be given out again that were retired at least so many generations before the new one.
 
         Raises
         ------
@@ -182,10 +248,15 @@ class Ledger:
             An id exists or comes twice; codes are taken, by a retired item too, or come twice.
         """
         codes = np.asarray(codes)
-        new = Ledger.create(item_ids, codes if codes.size else np.zeros((0, self.n_levels), np.uint16))
-        if not len(new):
+        codes = codes if codes.size else np.zeros((0, self.n_levels), np.uint16)
+        if self.texts is None:
+            texts = None
+        elif texts is None:
+            texts = [""] * len(codes)
+        new = new_segment(len(self), self.last_generation + 1, item_ids, codes, texts, revised=revised)
+        if not new.weight:
             return self
-        known, taken = self.find_rows(new.item_ids), self.rows_of_codes(new.codes)
+        known, taken = self.find_rows(new.item_ids), self.takers(new.codes, reuse_after)
         problems = [f"item id {new.item_ids[i]!r} exists. Leave it out." for i in np.flatnonzero(known >= 0)]
         for i in np.flatnonzero(taken >= 0):
             owner, shown = self.item_ids[taken[i]], new.codes[i].tolist()
@@ -194,35 +265,40 @@ class Ledger:
             raise InputError.listing(problems)
         if len(self) + len(new) > MAX_ROWS:
             raise CapacityError(f"n_items={len(self) + len(new)} should be at most {MAX_ROWS}.")
-        ids, more = self.item_ids, new.item_ids
-        places = np.searchsorted(self.id_hashes, new.id_hashes, side="right")
-        code_places = find_codes(code_keys(new.codes[new.code_order]), self.codes, self.code_order)
-        shift = np.int32(len(self))
-        return Ledger(
-            PackedStrings(
-                np.concatenate([ids.data, more.data]),
-                np.concatenate([ids.offsets, more.offsets[1:] + ids.offsets[-1]]),
-            ),
-            np.concatenate([self.codes, new.codes]),
-            np.concatenate([self.generation, np.full(len(new), self.last_generation + 1, np.int32)]),
-            np.concatenate([self.retired_in, new.retired_in]),
-            np.insert(self.id_hashes, places, new.id_hashes),
-            np.insert(self.id_order, places, new.id_order + shift),
-            np.insert(self.code_order, code_places, new.code_order + shift),
-        )
+        return self._with(new)
 
     def retire(self, item_ids: Iterable[str]) -> Ledger:
         """A ledger where these items are retired, in one new generation; UnknownIDError as in `rows_of`.
 
         Items retired before stay as they are; if no other is named, the result is this ledger itself.
         """
-        rows = self.rows_of(item_ids)
-        rows = rows[self.retired_in[rows] == 0]
+        rows = np.unique(self.rows_of(item_ids))
+        rows = rows[self.retired_generations(rows) == 0]
         if not len(rows):
             return self
-        retired_in = self.retired_in.copy()
-        retired_in[rows] = self.last_generation + 1
-        return replace(self, retired_in=retired_in)
+        none, texts = np.zeros((0, self.n_levels), np.uint16), None if self.texts is None else PackedStrings.pack([])
+        return self._with(
+            Segment.of(len(self), self.last_generation + 1, PackedStrings.pack([]), none, texts, retired=rows)
+        )
+
+    def in_use(self, reuse_after: int | None = None) -> LedgerCodes:
+        """The codes that the next generation may not give out, for `assign_unique`."""
+        return LedgerCodes(self, reuse_after)
+
+    def takers(self, codes: npt.NDArray[np.uint16], reuse_after: int | None) -> npt.NDArray[np.int64]:
+        """int64 [M]: the row that keeps the next generation from giving these codes out; -1 if none does."""
+        rows = self.rows_of_codes(codes)
+        if reuse_after is None:
+            return rows
+        retired = self.retired_generations(rows)
+        return np.where((retired > 0) & (self.last_generation + 1 - retired >= reuse_after), -1, rows)
+
+    def _with(self, new: Segment) -> Ledger:
+        segments = [*self.segments, new]
+        while len(segments) > 1 and GROWN * segments[-1].weight >= segments[-2].weight:
+            newer = segments.pop()
+            segments.append(merged(segments.pop(), newer))
+        return Ledger(tuple(segments))
 
     # ---- invariants
 
@@ -231,88 +307,9 @@ class Ledger:
 
         With `sizes`, the codes per level, codes out of range are found too.
         """
-        problems = self._check_ids()
-        if problems:
-            return problems  # nothing below can be read without sound ids
-        if (self.generation < 0).any() or (np.diff(self.generation) < 0).any():
-            problems.append("generation: should be 0 or more and never fall from row to row")
-        if ((self.retired_in != 0) & (self.retired_in <= self.generation)).any():
-            problems.append("retired_in: an item should be retired after the generation that added it")
-        for level, size in enumerate(sizes or ()):
-            if (highest := int(self.codes[:, level].max(initial=0))) >= size:
-                problems.append(f"codes: level {level} has code {highest}, expected below {size}")
-        hashes = hash_ids(self.item_ids)
-        if not _is_order(self.id_order, hashes) or (hashes[self.id_order] != self.id_hashes).any():
-            problems.append("id_hashes, id_order: should be the sorted hashes of the ids and their rows")
-        elif repeated := self._repeated_ids():
-            problems.append(f"item_ids: {self.item_ids[repeated[0]]!r} comes twice")
-        if not _is_order(self.code_order, code_keys(self.codes)):
-            problems.append("code_order: should be the rows in the order of their codes")
-        elif repeated := self._repeated_codes():
-            a, b = (self.item_ids[row] for row in repeated[0])
-            problems.append(f"codes: {a!r} and {b!r} have the same")
-        return problems
-
-    def _check_ids(self) -> list[str]:
-        data, offsets = self.item_ids.data, self.item_ids.offsets
-        if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-            return ["item_ids.offsets: should rise from 0 to the length of item_ids.data"]
-        inner = offsets[offsets < len(data)]
-        try:
-            data.tobytes().decode("utf-8")
-        except UnicodeDecodeError as error:
-            return [f"item_ids.data: is not UTF-8 at byte {error.start}"]
-        if ((data[inner] & 0xC0) == 0x80).any():  # a continuation byte begins no character
-            return ["item_ids.offsets: cuts a character in two"]
-        return []
-
-    def _repeated_ids(self) -> list[int]:
-        """Rows whose id a row before has, found among equal neighbours in the order of the hashes."""
-        equal = self.id_hashes[1:] == self.id_hashes[:-1]
-        places = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
-        seen: set[str] = set()
-        repeated = []
-        for row in sorted(self.id_order[places].tolist()):
-            item_id = self.item_ids[row]
-            if item_id in seen:
-                repeated.append(row)
-            seen.add(item_id)
-        return repeated
-
-    def _repeated_codes(self) -> list[tuple[int, int]]:
-        """Pairs of neighbours in the order of the codes that have the same codes."""
-        keys = code_keys(self.codes[self.code_order])
-        places = np.flatnonzero(keys[1:] == keys[:-1])
-        return [(int(self.code_order[place]), int(self.code_order[place + 1])) for place in places]
+        return problems_of(self.segments, sizes)
 
 
-def _is_order(order: npt.NDArray[np.int32], keys: npt.NDArray) -> bool:
-    """Is `order` every row once, with ascending keys?"""
-    if not len(order):
-        return True
-    if order.min() < 0 or order.max() >= len(order) or np.bincount(order, minlength=len(order)).max() > 1:
-        return False
-    ordered = keys[order]
-    return bool((ordered[1:] >= ordered[:-1]).all())
-
-
-def _packed(item_ids: Iterable[str]) -> PackedStrings:
-    if isinstance(item_ids, PackedStrings):
-        return item_ids
-    if isinstance(item_ids, str):
-        raise InputError(f"item_ids={item_ids!r} should be a list of ids. Write [{item_ids!r}].")
-    try:
-        return PackedStrings.pack(item_ids)
-    except UnicodeEncodeError as error:
-        raise InputError(f"item id {error.object!r:.80} cannot be written in UTF-8. Change it.") from None
-
-
-def _stored(codes: npt.ArrayLike, n_items: int) -> npt.NDArray[np.uint16]:
-    codes = np.asarray(codes)
-    if codes.ndim != 2 or len(codes) != n_items or codes.dtype.kind not in "iu" or not codes.shape[1]:
-        raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [{n_items}, L].")
-    wrong = np.argwhere((codes < 0) | (codes > MAX_CODE))
-    if len(wrong):
-        row, level = wrong[0].tolist()
-        raise InputError(f"codes[{row}, {level}]={codes[row, level]} should be in 0..{MAX_CODE}.")
-    return np.ascontiguousarray(codes, np.uint16)
+def _prefix(number: int) -> str:
+    """What the names of a segment's arrays begin with."""
+    return f"change{number}." if number else ""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from semid.assign.keys import pack
 from semid.strings import PackedStrings
 
-__all__ = ["code_keys", "find_codes", "find_ids", "hash_ids", "near_ids"]
+__all__ = ["code_keys", "find_codes", "find_ids", "hash_ids", "hashes_of", "near_ids"]
 
 BLOCK = 1 << 20  # ids hashed at once, which bounds the memory for them
 NEAR_POOL = 2000  # ids compared letter by letter, about 20 ms
@@ -38,31 +39,34 @@ def hash_ids(item_ids: PackedStrings) -> npt.NDArray[np.uint64]:
         data = item_ids.data[offsets[0] : offsets[-1]].tobytes()
         bounds = (offsets - offsets[0]).tolist()
         pieces = [data[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
-        hashes[first : first + len(pieces)] = _hash(pieces)
+        hashes[first : first + len(pieces)] = hashes_of(pieces)
     return hashes
 
 
-def _hash(encoded: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+def hashes_of(encoded: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+    """uint64 [M]: the hash of each id, given in UTF-8."""
     digests = b"".join([hashlib.blake2b(piece, digest_size=8).digest() for piece in encoded])
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
 
 def find_ids(
-    wanted: Iterable[str],
+    encoded: Sequence[bytes],
+    sought: npt.NDArray[np.uint64],
     item_ids: PackedStrings,
     hashes: npt.NDArray[np.uint64],
     order: npt.NDArray[np.integer],
 ) -> npt.NDArray[np.int64]:
-    """int64 [M]: the row of each wanted id, -1 where there is none.
+    """int64 [M]: the row of each id, -1 where there is none.
 
-    `hashes` [N] are the hashes of `item_ids` in ascending order, `order` [N] their rows.
+    `encoded` are the ids in UTF-8, `sought` their hashes. `hashes` [N] are the hashes of `item_ids` in ascending
+    order, `order` [N] their rows.
     """
-    encoded = [item_id.encode("utf-8", "surrogatepass") for item_id in wanted]
     rows = np.full(len(encoded), -1, np.int64)
-    if not encoded or not len(hashes):
+    if not len(encoded) or not len(hashes):
         return rows
-    sought = _hash(encoded)
-    places = np.searchsorted(hashes, sought)
+    places = np.empty(len(sought), np.int64)
+    ascending = np.argsort(sought)  # neighbours in the order share pages and cache lines
+    places[ascending] = np.searchsorted(hashes, sought[ascending])
     places[places == len(hashes)] = 0  # past the end; the hash at any other place differs as well
     known = np.flatnonzero(hashes[places] == sought)
     firsts = order[places[known]].astype(np.int64)
@@ -117,9 +121,13 @@ def code_keys(codes: npt.NDArray[np.uint16]) -> npt.NDArray:
 
 
 def find_codes(
-    keys: npt.NDArray, codes: npt.NDArray[np.uint16], order: npt.NDArray[np.integer]
+    keys: npt.NDArray,
+    codes: npt.NDArray[np.uint16],
+    order: npt.NDArray[np.integer],
+    *,
+    side: Literal["left", "right"] = "right",
 ) -> npt.NDArray[np.int64]:
-    """int64 [M]: the first place in `order` whose codes' key is not below the key sought.
+    """int64 [M]: the first place in `order` whose codes' key is above the key sought; with "left", not below it.
 
     `order` [N] are the rows of `codes` in lexicographic order. All M searches step together.
     """
@@ -128,8 +136,8 @@ def find_codes(
     for _ in range(len(order).bit_length()):
         middle = (low + high) // 2
         unsettled = low < high
-        rows = order[np.minimum(middle, len(order) - 1)]
-        below = unsettled & (code_keys(codes[rows]) < keys)
+        found = code_keys(codes[order[np.minimum(middle, len(order) - 1)]])
+        below = unsettled & ((found < keys) | ((found == keys) if side == "right" else False))
         low = np.where(below, middle + 1, low)
         high = np.where(unsettled & ~below, middle, high)
     return low

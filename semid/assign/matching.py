@@ -13,7 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.geometry import CHUNK_VALUES, code_scores, residuals, scores_of
+from semid.assign.geometry import CHUNK_VALUES, residuals, scores_of
+from semid.quantize.beam_plain import code_scores
 from semid.threads import in_threads
 
 __all__ = ["contest", "match"]

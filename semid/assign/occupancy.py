@@ -1,20 +1,69 @@
 """Which IDs are in use: for any prefix, how many of its last codes are free, and which.
 
-Answers are worked out for the prefixes that are asked about, from one sorted list of all IDs in use.
+Answers are worked out for the prefixes that are asked about, whether the IDs in use are a list (`CodeList`) or lie
+in a ledger of millions (`ledger_codes.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.assign.keys import pack
 
-__all__ = ["Occupancy"]
+__all__ = ["CodeList", "InUse", "Occupancy"]
 
 Ints = npt.NDArray[np.int64]
+
+
+class InUse(Protocol):
+    """A set of IDs that may not be given out."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def holds(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """bool [n]: which of the IDs [n, L] are in it."""
+
+    def under(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+        """How many IDs each prefix [n, L − 1] has in it, int64 [n], and their last codes, end to end."""
+
+
+class CodeList:
+    """IDs in use as a sorted list.
+
+    Parameters
+    ----------
+    codes : integer [M, L]
+        In any order.
+    sizes : L ints
+        K of each level.
+
+    >>> counts, last = CodeList(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3]).under(np.array([[1], [0]]))
+    >>> counts.tolist(), last.tolist()
+    ([2, 1], [0, 2, 1])
+    """
+
+    def __init__(self, codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> None:
+        self._sizes = sizes
+        self._keys, first = np.unique(pack(codes, sizes), return_index=True)
+        self._prefixes, self._last_codes = pack(codes[first, :-1], sizes[:-1]), codes[first, -1].astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def holds(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        return np.isin(pack(codes, self._sizes), self._keys)
+
+    def under(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+        wanted = pack(prefixes, self._sizes[:-1])
+        first = np.searchsorted(self._prefixes, wanted, side="left")
+        count = np.searchsorted(self._prefixes, wanted, side="right") - first
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        return count, self._last_codes[np.repeat(first, count) + within]
 
 
 class Occupancy:
@@ -22,8 +71,8 @@ class Occupancy:
 
     Parameters
     ----------
-    codes : integer [M, L]
-        Every ID in use, once.
+    sources : sequence of InUse
+        The IDs in use, each in one source.
     sizes : L ints
         K of each level.
 
@@ -34,20 +83,19 @@ class Occupancy:
     taken : bool [S, K]
         Which are not, for the prefixes that `slots` was asked about; asking may replace this array.
 
-    >>> occupancy = Occupancy(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3])
+    >>> occupancy = Occupancy([CodeList(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3])], [2, 3])
     >>> rows = occupancy.rows(np.array([[1], [0]]))
     >>> slots = occupancy.slots(rows)
     >>> occupancy.free[rows].tolist(), occupancy.taken[slots].tolist()
     ([1, 2], [[True, False, True], [False, True, False]])
     """
 
-    def __init__(self, codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> None:
-        self._sizes, self._n_codes = sizes[:-1], sizes[-1]
-        prefixes = pack(codes[:, :-1], self._sizes)
-        order = np.argsort(prefixes, kind="stable")
-        self._prefixes, self._last_codes = prefixes[order], codes[order, -1]
-        self._known, self._row_of_known = prefixes[:0], np.zeros(0, np.int64)  # ascending keys, their rows
-        self._first, self._count = np.zeros((2, 0), np.int64)  # [T] where a row's IDs lie in the sorted list
+    def __init__(self, sources: Sequence[InUse], sizes: Sequence[int]) -> None:
+        self._sources, self._sizes, self._n_codes = sources, sizes[:-1], sizes[-1]
+        self._known = pack(np.zeros((0, len(self._sizes)), np.int64), self._sizes)  # ascending keys
+        self._row_of_known = np.zeros(0, np.int64)
+        self._last_codes = np.zeros(0, np.int64)  # in use under the rows when they were first asked about
+        self._first, self._count = np.zeros((2, len(sources), 0), np.int64)  # [sources, T] where a row's are
         self._slot_of_row = np.zeros(0, np.int64)  # [T] -1: not in `taken` yet
         self._n_slots = 0
         self.taken = np.zeros((0, self._n_codes), np.bool_)
@@ -55,25 +103,28 @@ class Occupancy:
 
     def rows(self, prefixes: npt.NDArray[np.integer]) -> Ints:
         """The row of `free` that belongs to each prefix [n, L − 1]: int64 [n]."""
-        distinct, inverse = np.unique(pack(prefixes, self._sizes), return_inverse=True)
+        distinct, first, inverse = np.unique(pack(prefixes, self._sizes), return_index=True, return_inverse=True)
         place = np.searchsorted(self._known, distinct)
         new = np.ones(len(distinct), np.bool_)
         inside = place < len(self._known)
         new[inside] = self._known[place[inside]] != distinct[inside]
         if new.any():
-            self._add(distinct[new], place[new])
+            self._add(distinct[new], prefixes[first[new]], place[new])
             place = np.searchsorted(self._known, distinct)
         return self._row_of_known[place][inverse]
 
-    def _add(self, prefixes: npt.NDArray, places: Ints) -> None:
-        rows = len(self.free) + np.arange(len(prefixes))
-        self._known = np.insert(self._known, places, prefixes)
+    def _add(self, keys: npt.NDArray, prefixes: npt.NDArray[np.integer], places: Ints) -> None:
+        rows = len(self.free) + np.arange(len(keys))
+        self._known = np.insert(self._known, places, keys)
         self._row_of_known = np.insert(self._row_of_known, places, rows)
-        first = np.searchsorted(self._prefixes, prefixes, side="left")
-        count = np.searchsorted(self._prefixes, prefixes, side="right") - first
-        self._first, self._count = np.append(self._first, first), np.append(self._count, count)
+        found = [source.under(prefixes) for source in self._sources]
+        counts = np.array([count for count, _ in found]).reshape(len(found), len(rows))
+        ends = len(self._last_codes) + np.cumsum(counts).reshape(counts.shape)
+        self._first = np.concatenate((self._first, ends - counts), axis=1)
+        self._count = np.concatenate((self._count, counts), axis=1)
+        self._last_codes = np.concatenate([self._last_codes, *(codes for _, codes in found)])
         self._slot_of_row = np.append(self._slot_of_row, np.full(len(rows), -1))
-        self.free = np.append(self.free, self._n_codes - count)
+        self.free = np.append(self.free, self._n_codes - counts.sum(axis=0))
 
     def slots(self, rows: Ints) -> Ints:
         """The row of `taken` that belongs to each row of `free`, each asked once: int64 [n]."""
@@ -84,10 +135,10 @@ class Occupancy:
             table = np.zeros((2 * self._n_slots, self._n_codes), np.bool_)
             table[: len(self.taken)] = self.taken
             self.taken = table
-        count = self._count[new]
-        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        codes = self._last_codes[np.repeat(self._first[new], count) + within]
-        self.taken[np.repeat(self._slot_of_row[new], count), codes] = True
+        for first, count in zip(self._first[:, new], self._count[:, new], strict=True):
+            within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+            codes = self._last_codes[np.repeat(first, count) + within]
+            self.taken[np.repeat(self._slot_of_row[new], count), codes] = True
         return self._slot_of_row[rows]
 
     def take(self, rows: Ints, last_codes: Ints) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from semid.assign.capacity import check_capacity
 from semid.assign.geometry import spans
-from semid.assign.keys import pack
+from semid.assign.occupancy import CodeList, InUse
 from semid.errors import InputError
 
 __all__ = ["Problem"]
@@ -30,7 +30,7 @@ class Problem:
     latents: Floats  # [N, D]
     codes: npt.NDArray[np.int32]  # [N, L]
     codebooks: list[npt.NDArray[np.float64]]  # L x [K_l, D]
-    occupied: npt.NDArray[np.int32]  # [M, L], distinct
+    occupied: InUse | None  # never empty
     order: npt.NDArray[np.int64] | None  # [N] the caller's row of each canonical row; None: the same
 
     @property
@@ -46,7 +46,7 @@ class Problem:
         codebooks: Sequence[Floats],
         *,
         order: Ints | None,
-        occupied: Ints | None,
+        occupied: Ints | InUse | None,
     ) -> Problem:
         """Raise InputError or CapacityError for what `assign_unique` cannot take."""
         n, depth = len(latents), len(codebooks)
@@ -60,17 +60,18 @@ class Problem:
             _check_finite(codebook, f"codebooks[{level}]")
         sizes = [len(codebook) for codebook in codebooks]
         codes = _checked_codes(codes, "codes", sizes)
-        taken = np.zeros((0, depth), np.int32) if occupied is None else occupied
-        taken = _checked_codes(taken, "occupied", sizes)
+        if isinstance(occupied, np.ndarray):
+            occupied = CodeList(_checked_codes(occupied, "occupied", sizes), sizes)
         if len(codes) != n:
             raise InputError(f"len(codes)={len(codes)} should be {n}, one row for each latent.")
         _check_finite(latents, "latents")
-        taken = taken[np.unique(pack(taken, sizes), return_index=True)[1]]
-        check_capacity(n, sizes, occupied=len(taken))
+        n_occupied = 0 if occupied is None else len(occupied)
+        check_capacity(n, sizes, occupied=n_occupied)
         rows = _canonical(order, n)
         if rows is not None:
             latents, codes = latents[rows], codes[rows]
-        return cls(latents, codes, [codebook.astype(np.float64) for codebook in codebooks], taken, rows)
+        exact = [codebook.astype(np.float64) for codebook in codebooks]
+        return cls(latents, codes, exact, occupied if n_occupied else None, rows)
 
 
 def _checked_codes(codes: Ints, name: str, sizes: Sequence[int]) -> npt.NDArray[np.int32]:

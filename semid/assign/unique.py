@@ -21,6 +21,7 @@ from semid.assign.buckets import Resolution, resolve
 from semid.assign.capacity import check_capacity
 from semid.assign.geometry import scores_of, squared_errors
 from semid.assign.keys import code_dtype, pack
+from semid.assign.occupancy import InUse
 from semid.assign.problem import Problem
 
 __all__ = ["Assignment", "Certificate", "assign_unique", "check_capacity"]
@@ -65,7 +66,7 @@ def assign_unique(
     codebooks: Sequence[Floats],
     *,
     order: Ints | None = None,
-    occupied: Ints | None = None,
+    occupied: Ints | InUse | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Assignment:
     """Give every item an ID of its own at the least added distortion.
@@ -84,7 +85,7 @@ def assign_unique(
     order : integer [N], optional
         Distinct keys that put the items in canonical order, which breaks ties; by default the row numbers.
         Permuting the rows together with their keys permutes the result and changes nothing else.
-    occupied : integer [M, L], optional
+    occupied : integer [M, L], or InUse, optional
         IDs that belong to other items and are never given out.
     progress : callable, optional
         Told (items settled, items to settle) as the work goes on.
@@ -123,7 +124,7 @@ def certify(problem: Problem, found: Resolution) -> Assignment:
 
     keys = np.sort(pack(codes, problem.sizes))
     n_unique = n and 1 + int(np.count_nonzero(keys[1:] != keys[:-1]))
-    if n_unique != n or np.isin(keys, pack(problem.occupied, problem.sizes)).any():
+    if n_unique != n or (problem.occupied is not None and problem.occupied.holds(codes).any()):
         raise AssertionError(f"n_unique={n_unique} of n_items={n}: a defect of semid, please report it")
     raw = np.sort(pack(problem.codes, problem.sizes))
     certificate = Certificate(

@@ -6,13 +6,21 @@ commands, so `semid --help` is quick.
 
 from __future__ import annotations
 
+from semid.cli.align import align
+from semid.cli.change import add, diff, history, retire
+from semid.cli.clusters import clusters
 from semid.cli.group import cli, log, main
 from semid.cli.judge import bench, doctor, info, verify
 from semid.cli.learn import fit
 from semid.cli.llm import export, extend, import_
 from semid.cli.look import decode, encode, show
+from semid.cli.refit import refit
 
 __all__ = ["cli", "log", "main"]
 
-for command in (fit, show, encode, decode, extend, export, import_, doctor, verify, info, bench):
+COMMANDS = (
+    fit, show, encode, decode, add, retire, refit, history, diff, extend, align, clusters, export, import_,
+    doctor, verify, info, bench,
+)  # fmt: skip
+for command in COMMANDS:
     cli.add_command(command)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from semid._version import __version__
+from semid.distributed import is_writer
 from semid.errors import SemidError
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
 
     The options below may also stand behind the command.
     """
+    quiet = quiet or not is_writer()
     level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("semid: %(message)s"))

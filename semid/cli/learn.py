@@ -30,7 +30,9 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--pooling", type=click.Choice(["auto", "mean", "last", "eos"]), help="Of a language model's states.")
 @click.option("--prompt", help="Put before every text that goes into a model.")
 @click.option(
-    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Ready vectors: .npy or .safetensors."
+    "--embeddings",
+    type=click.Path(path_type=Path, readable=False),
+    help="Ready vectors: .npy, .safetensors, .parquet, or a folder of them.",
 )
 @click.option("--method", type=click.Choice(["rqvae", "rqkmeans", "lc-rec"]), help="Learner. Default: rqvae.")
 @click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="A published recipe as it is.")
@@ -58,6 +60,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path, readable=False), help="Settings from a JSON file."
 )
+@click.option("--memory", help="What semid may hold in memory: 4GB, 800MB. Default: 60 % of the machine's.")
 @click.option("--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against.")
 @click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
 @json_option
@@ -70,6 +73,7 @@ def fit(
     embeddings: Path | None,
     preset: str | None,
     config_file: Path | None,
+    memory: str | None,
     interactions: str | None,
     force: bool,
     as_json: bool,
@@ -87,15 +91,18 @@ def fit(
       zcat items.jsonl.gz | semid fit - -o my-sid --encoder sentence-transformers/all-MiniLM-L6-v2
     """
     from semid.artifact import check_output
+    from semid.distributed import is_writer
     from semid.fitting import fit as run
     from semid.interactions import read_interactions
     from semid.progress import watched
+    from semid.stages import Stages
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
     histories = read_interactions(interactions) if interactions else None
+    stages = Stages()
     made = run(
         items,
         config,
@@ -103,7 +110,12 @@ def fit(
         id_field=id_field,
         progress=watched() and not ctx.obj["quiet"],
         say=lambda line: say(ctx, line),
+        memory=memory,
+        folder=next(parent for parent in (output, *output.absolute().parents) if parent.is_dir()),
+        stages=stages,
     )
+    if not is_writer():
+        return
     ids = SemanticIDTokenizer(**made)
     known = histories.map_to(ids.item_ids) if histories else None
     if known is not None and known.n_unknown == len(known.rows):
@@ -111,6 +123,7 @@ def fit(
     quality = ids.quality(histories=known)  # before saving: an interrupt until there leaves nothing behind
     fingerprint = ids.save_pretrained(output, force=force)
     say(ctx, f"saved       {output}")
+    stages.lap("save")
     print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
 
 

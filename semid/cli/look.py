@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from semid.cli.batch import batch_options, encode_items
 from semid.cli.group import cell, folder_argument, json_option, open_ids, print_json, words
 
 
@@ -34,16 +36,23 @@ def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -
 
 @click.command()
 @folder_argument
-@click.argument("items", metavar="ITEM...|-", nargs=-1, required=True)
+@click.argument("items", metavar="[ITEM...|-]", nargs=-1)
+@batch_options
 @json_option
-def encode(folder: Path, items: tuple[str, ...], as_json: bool) -> None:
+@click.pass_context
+def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bool, **batch: Any) -> None:
     """Item ids to semantic IDs; - reads ids from standard input, one a line.
+
+    With --items, every row of a data set, in the catalogue or not: its ID, or its nearest codes.
 
     \b
     Examples:
       semid encode my-sid B004756YJA
       cut -f1 purchases.tsv | semid encode my-sid -
+      semid encode my-sid --items new.parquet -o codes.parquet --engine ray
     """
+    if encode_items(ctx, folder, items, as_json, batch):
+        return
     ids, wanted = open_ids(folder), words(items)
     codes = ids.encode(wanted)
     tokens = ids.vocabulary.texts(codes)

@@ -1,4 +1,4 @@
-"""Components: the truncated SVD that turns sparse features into D dims.
+"""Components: the truncated SVD that turns sparse features into D dims, and the memory that it takes.
 
 One thread and a fixed seed: the same features give the same components on the same machine. How features are
 weighed, and vectors made of them, is up to `lexical`.
@@ -12,10 +12,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from semid.embed.words import subwords_of, words_of
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["components_of"]
+    from semid.catalog import Items
+
+__all__ = ["components_of", "memory_to_fit"]
+
+OVERSAMPLED = 10  # dims beyond those wanted, see randomized_svd
+
+# What fitting takes at its peak, measured: bytes of the libraries and of the features' own matrices, of each word and
+# of each different word or subword of an item; and matrices float32 [items, dims].
+LIBRARIES, WORD_BYTES, PART_BYTES, DENSE_COPIES = 450_000_000, 32, 16, 3
+PROBED = 1000  # items
 
 
 def components_of(features: csr_array, dim: int, *, spectrum: float, seed: int) -> npt.NDArray[np.float16]:
@@ -45,3 +56,16 @@ def components_of(features: csr_array, dim: int, *, spectrum: float, seed: int) 
     # vectors are scaled to unit length anyway.
     exponent = 10 - math.frexp(float(np.abs(components).max()))[1]
     return np.ldexp(components, exponent).astype(np.float16)
+
+
+def memory_to_fit(items: Items, n_fitted: int, dim: int) -> int:
+    """Bytes that the words and an SVD of `n_fitted` of the items take beside the items, told from a few of them."""
+    probe = items.take(np.arange(0, len(items), max(1, len(items) // PROBED)))
+    words, parts = 0, 0
+    for column in probe.fields.values():
+        for text in column:
+            found = words_of(text)
+            words += len(found)
+            parts += len({part for word in set(found) for part in (word, *subwords_of(word))})
+    dense = 4 * n_fitted * (dim + OVERSAMPLED) * DENSE_COPIES
+    return LIBRARIES + dense + n_fitted * (WORD_BYTES * words + PART_BYTES * parts) // max(1, len(probe))

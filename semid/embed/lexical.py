@@ -41,13 +41,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.embed.components import components_of
+from semid.embed.components import components_of, memory_to_fit
 from semid.embed.counts import count_words, empty_counts, inverse_norms, log_counts, most_frequent, parts_by_word
 from semid.embed.rows import batch_starts, unit_rows
 from semid.embed.words import is_number, is_year, subwords_of, words_of
@@ -63,7 +63,7 @@ __all__ = ["LexicalEncoder", "words_of"]
 
 logger = logging.getLogger("semid")
 
-BATCH = 4096  # items in memory at once while transforming
+BATCH = 4096  # items whose features are made at once
 MOST_FITTED = 200_000  # items that the SVD looks at, evenly spread over the sorted ids
 SMALL_CATALOGUE = 1000  # below it a word counts from its first item on, above from its second
 LEAST_WEIGHT = 0.15  # of a field that says next to nothing about one item
@@ -98,6 +98,8 @@ class LexicalEncoder:
     feature_weights_ : float32 [F]
         Inverse document frequency times the weight of the kind of feature.
     components_ : float16 [F, D]
+    n_fitted_ : int
+        Items that were looked at while fitting; not stored.
 
     >>> from semid.catalog import Items
     >>> items = Items(["a", "b", "c"], {"title": ["red nail polish", "blue nail polishes", "kohl pencil"]})
@@ -154,16 +156,31 @@ class LexicalEncoder:
         self._check()
         if not len(items):
             raise InputError("items=0: the lexical encoder learns from at least one item.")
-        order = sorted(range(len(items)), key=list(items.ids).__getitem__)
-        chosen = order[:: -(-len(order) // MOST_FITTED)]
-        columns = {name: [items.fields[name][i] for i in chosen] for name in sorted(items.fields)}
+        sample = items.take(items.order()[:: self.sample_step(len(items))])
+        self.n_fitted_ = len(sample)
+        columns = {name: sample.fields[name] for name in sorted(sample.fields)}
         words, counts = count_words(columns)
         kinds = np.array([self._kind_weight(word) for word in words], np.float64)
         self.field_weights_ = self._field_weights(columns, counts, kinds)
-        self._choose_features(words, kinds, counts, len(chosen))
-        features = self._weigh(words, counts, len(chosen))
+        self._choose_features(words, kinds, counts, len(sample))
+        features = self._features(words, counts, len(sample))
+        del counts
         self.components_ = components_of(features, self.dim, spectrum=self.spectrum, seed=self.seed)
         return self
+
+    @staticmethod
+    def sample_step(n_items: int) -> int:
+        """One item in so many, by the order of their ids, is what `fit` looks at: at most 200,000 items.
+
+        >>> LexicalEncoder.sample_step(200_000), LexicalEncoder.sample_step(1_000_000)
+        (1, 5)
+        """
+        return -(-n_items // MOST_FITTED)
+
+    def memory_to_fit(self, items: Items) -> int:
+        """Bytes that `fit` takes at its peak beside the items, told from a few of them; measured to be enough."""
+        n_fitted = -(-len(items) // self.sample_step(len(items)))
+        return memory_to_fit(items, n_fitted, self.dim)
 
     def _check(self) -> None:
         for name, least in (("dim", 1), ("max_words", 1), ("max_subwords", 0)):
@@ -181,7 +198,7 @@ class LexicalEncoder:
         return self.number_weight if is_number(word) else 1.0
 
     def _field_weights(
-        self, columns: dict[str, list[str]], counts: dict[str, csr_array], kinds: npt.NDArray[np.float64]
+        self, columns: Mapping[str, Sequence[str]], counts: dict[str, csr_array], kinds: npt.NDArray[np.float64]
     ) -> dict[str, float]:
         """distinct / filled * n / (n + 6) / (1 + n / 60), with n the mean number of words, at least 0.15.
 
@@ -252,17 +269,22 @@ class LexicalEncoder:
         InputError
             None of the fields that the encoder was fitted on is there.
         """
+        vectors, filled = np.zeros((len(items), self.dim_ if self.is_fitted else 0), np.float32), 0
+        for block in self.blocks(items, progress):
+            vectors[filled : filled + len(block)] = block
+            filled += len(block)
+        return vectors
+
+    def blocks(self, items: Items, progress: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+        """What `transform` returns, float32 [n, D] at a time."""
         if not self.is_fitted:
             raise ConfigError("this LexicalEncoder is not fitted. Call fit(items) first, or fit_transform.")
         names = self._known_fields(items)
-        vectors = np.zeros((len(items), self.dim_), np.float32)
         components = self.components_.astype(np.float32)
         for start in batch_starts(len(items), BATCH, progress=progress):
             stop = min(start + BATCH, len(items))
             words, counts = count_words({name: items.fields[name][start:stop] for name in names})
-            features = self._weigh(words, counts, stop - start)
-            vectors[start:stop] = unit_rows(features @ components)
-        return vectors
+            yield unit_rows(self._features(words, counts, stop - start) @ components)
 
     def fit_transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
         """`fit`, then `transform` the same items."""
@@ -279,13 +301,23 @@ class LexicalEncoder:
             logger.warning("fields %s were not there when the encoder was fitted; left out.", have)
         return known
 
-    def _weigh(self, words: list[str], counts: dict[str, csr_array], n_items: int) -> csr_array:
+    def _features(self, words: list[str], counts: dict[str, csr_array], n_items: int) -> csr_array:
         """TF-IDF rows of unit length, float32 [n, F], from word counts per field."""
+        from scipy.sparse import vstack
+
+        containing = parts_by_word(words, self._features_of, range(len(self.feature_weights_)))
+        blocks = []
+        for start in range(0, max(1, n_items), BATCH):  # what is made on the way takes ten times the result's memory
+            n_rows = min(n_items - start, BATCH)
+            part = {name: count[start : start + n_rows] for name, count in counts.items()}
+            blocks.append(self._weigh(part, containing, n_rows))
+        return blocks[0] if len(blocks) == 1 else vstack(blocks, format="csr")
+
+    def _weigh(self, counts: dict[str, csr_array], containing: csr_array, n_items: int) -> csr_array:
+        """TF-IDF rows of a block of items; each is summed alone, so the block makes no difference."""
         from scipy.sparse import csr_array
 
-        n_features = len(self.feature_weights_)
-        containing = parts_by_word(words, self._features_of, range(n_features))
-        total = empty_counts(n_items, n_features).astype(np.float32)
+        total = empty_counts(n_items, len(self.feature_weights_)).astype(np.float32)
         for name in sorted(counts):
             found = (counts[name] @ containing).tocsr()
             found.sort_indices()

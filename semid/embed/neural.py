@@ -11,9 +11,9 @@ transformers' `AutoModel`, and the hidden states of its last layer are pooled he
 
 Padding is always on the right and masked, whatever the tokenizer prefers, so a text has the positions that
 it has alone. Equal texts are encoded once and batches are formed from the texts sorted by length, so the
-order of the items changes nothing, bit for bit; but the other texts of a batch and its padding change the
-order of floating-point sums, so a text encoded in another company may differ by float noise (about 1e-6 in
-float32).
+order of up to 65,536 items changes nothing, bit for bit (of more, so many are encoded at a time); but the other
+texts of a batch and its padding change the order of floating-point sums, so a text encoded in another company may
+differ by float noise (about 1e-6 in float32).
 
 Not here: training (`adapt.py`), downloading without being asked: a hub id is fetched by huggingface_hub,
 into its cache, and read from there when there is no network.
@@ -21,7 +21,7 @@ into its cache, and read from there when there is no network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from semid.catalog import Items
 
 __all__ = ["NeuralEncoder"]
+
+BLOCK = 1 << 16  # items whose vectors are made at once
 
 Fields = Literal["joined", "lines", "mean"]
 
@@ -116,6 +118,18 @@ class NeuralEncoder:
         DependencyError
             The model needs sentence-transformers, which is not installed.
         """
+        vectors, filled = np.zeros((len(items), self.dim_), np.float32), 0
+        for block in self.blocks(items, progress):
+            vectors[filled : filled + len(block)] = block
+            filled += len(block)
+        return vectors
+
+    def blocks(self, items: Items, progress: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+        """What `transform` returns, float32 [n, D] at a time; texts that several items share cost once a block."""
+        for start in range(0, len(items), BLOCK):
+            yield self._transform(items.part(start, min(start + BLOCK, len(items))), progress)
+
+    def _transform(self, items: Items, progress: bool) -> npt.NDArray[np.float32]:
         model = self._load()
         if self.fields == "mean":
             columns = [self._encode(column, progress) for column in items.fields.values()]

@@ -1,29 +1,28 @@
-"""Vectors that the user brings: `.npy` and `.safetensors`, mapped into memory and checked before use.
+"""Vectors that the user brings, checked before use: which row is whose, and that all numbers are finite.
 
 `read_vectors` looks at the header, the number of rows and every value, a block at a time; what it returns
-reads rows when asked for them, so a file larger than memory will do. Beside `vectors.npy` there may be
-`vectors.ids.txt`, one item id a line: then rows are found by id, whatever their order in the file.
+reads rows when asked for them, so files larger than memory will do. Beside `vectors.npy`, or a folder `vectors` of
+many files, there may be `vectors.ids.txt`, one item id a line: then rows are found by id, whatever their order.
 
-Not here: making vectors, choosing encoders. Pickled arrays are refused without being unpickled.
+Not here: file formats (`vector_formats`), making vectors, choosing encoders.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.embed.vector_formats import open_vectors
 from semid.errors import SHOWN_PROBLEMS, InputError
+from semid.tables import RowTable, Tables
 
 __all__ = ["VectorFile", "read_vectors"]
 
 BLOCK_BYTES = 1 << 25  # float32 bytes in memory at once
-FLOATS = "float16, float32, float64 or bfloat16"
-SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+PARQUET_ROOM = 1 << 28  # bytes of a Parquet file's vectors that may be held in memory
 
 
 class VectorFile:
@@ -34,7 +33,7 @@ class VectorFile:
     path : Path
         Where they are, for messages.
     array : float16, float32, float64 or (bfloat16 as) uint16 [rows of the file, D]
-        Usually mapped into memory.
+        An array, or rows of a mapped file.
     places : int64 [N], optional
         Row i of the vectors is row `places[i]` of the file.
 
@@ -43,7 +42,7 @@ class VectorFile:
     ((3, 3), [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     """
 
-    def __init__(self, path: Path, array: np.ndarray, places: npt.NDArray[np.int64] | None = None) -> None:
+    def __init__(self, path: Path, array: RowTable, places: npt.NDArray[np.int64] | None = None) -> None:
         self.path = path
         self._array = array
         self._places = places
@@ -84,20 +83,24 @@ def read_vectors(
     ids: Sequence[str] | None = None,
     name: str | None = None,
     source: str = "the catalogue",
+    tables: Tables | None = None,
 ) -> VectorFile:
-    """Open a file of vectors and check all of it.
+    """Open a file of vectors, or a folder of them, and check all of it.
 
     Parameters
     ----------
     path : path
-        `.npy`, or `.safetensors` with one 2-D tensor, or several and `name`.
+        `.npy`; `.safetensors` with one 2-D tensor, or several and `name`; `.parquet` with one column of lists of
+        floats, or several and `name`; or a folder of files of one of these formats, in the order of their names.
     ids : sequence of N strings, optional
         The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the
         file says which row is whose; then the file may hold other items too.
     name : str, optional
-        The tensor in a `.safetensors` file.
+        The tensor in a `.safetensors` file, or the column of a `.parquet` file.
     source : str
         What messages call the file that the ids come from.
+    tables : Tables, optional
+        Where vectors from Parquet are kept while they are in use.
 
     Returns
     -------
@@ -108,110 +111,17 @@ def read_vectors(
     ------
     InputError
         No such file, not the format its name says, damaged or cut short; not 2-D, empty, not floats; another
-        number of rows than ids; NaN, infinity, or a number beyond float32, with the first ten items.
+        number of rows than ids; NaN, infinity, or a number beyond float32, with the first ten items; shards that
+        do not fit together.
+    DependencyError
+        Parquet, when pyarrow is not installed.
     """
     path = Path(path)
-    array = _open(path, name)
-    if array.ndim != 2 or 0 in array.shape:
-        raise InputError(
-            f"{path}: shape={array.shape} should be (items, dims), both at least 1. Save one row of numbers per item."
-        )
+    array = open_vectors(path, name, tables or Tables(PARQUET_ROOM))
     places = None if ids is None else _places(path, ids, array.shape[0], source)
     vectors = VectorFile(path, array, places)
     _check_finite(vectors, ids)
     return vectors
-
-
-# ---- opening ----------------------------------------------------------------------------------------------
-
-
-def _open(path: Path, name: str | None) -> np.ndarray:
-    openers = {".npy": _open_npy, ".safetensors": _open_safetensors}
-    opener = openers.get(path.suffix.lower())
-    if opener is None:
-        raise InputError(f"{path}: vectors are read from .npy and .safetensors. Use numpy.save.")
-    if name is not None and opener is _open_npy:
-        raise InputError(f"{path}: name={name!r} chooses a tensor in a .safetensors file. Leave it out.")
-    try:
-        return opener(path, name)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file.") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
-
-
-def _open_npy(path: Path, name: None) -> np.ndarray:
-    with open(path, "rb") as file:
-        start = file.read(6)
-        if start != b"\x93NUMPY":
-            raise InputError(f"{path}: not a .npy file: it starts with {start!r}. Write it with numpy.save.")
-        file.seek(0)
-        try:
-            version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
-                raise ValueError(f"version {version} of the format")
-            shape, fortran, dtype = read_header(file)
-            if min(shape, default=0) < 0:
-                raise ValueError(f"shape {shape}")
-        except (ValueError, SyntaxError, TokenError) as error:
-            raise InputError(f"{path}: damaged header: {error}. Write it again with numpy.save.") from None
-        begin, size = file.tell(), file.seek(0, 2)
-    if dtype.hasobject:
-        raise InputError(
-            f"{path}: holds pickled Python objects, which are never loaded. Save numbers: "
-            "numpy.save(path, numpy.stack(vectors).astype('float32'))."
-        )
-    _check_dtype(path, dtype.name, dtype.kind == "f" and dtype.itemsize in (2, 4, 8))
-    _check_size(path, size - begin, int(np.prod(shape, dtype=object)) * dtype.itemsize)
-    return _map(path, begin, dtype, shape, "F" if fortran else "C")
-
-
-def _open_safetensors(path: Path, name: str | None) -> np.ndarray:
-    from safetensors import SafetensorError, safe_open
-
-    with open(path, "rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        try:
-            with safe_open(path, "np") as checked:  # checks the header against the size of the file
-                name = _tensor_name(path, list(checked.keys()), name)
-        except SafetensorError as error:
-            raise InputError(
-                f"{path}: damaged, cut short, or not a safetensors file ({error}). Write it again."
-            ) from None
-        entry = json.loads(file.read(header_bytes))[name]
-    kind = entry["dtype"]
-    _check_dtype(f"{path}: tensor {name!r}", kind, kind in SAFETENSORS_DTYPES)
-    begin = 8 + header_bytes + entry["data_offsets"][0]
-    return _map(path, begin, np.dtype(SAFETENSORS_DTYPES[kind]), tuple(entry["shape"]), "C")
-
-
-def _tensor_name(path: Path, names: list[str], wanted: str | None) -> str:
-    have = ", ".join(sorted(names)) or "none"
-    if wanted is not None and wanted not in names:
-        raise InputError(f"{path}: no tensor {wanted!r}. Tensors there: {have}.")
-    if wanted is None and len(names) != 1:
-        raise InputError(f"{path}: {len(names)} tensors; expected one. Choose one with name=: {have}.")
-    return wanted if wanted is not None else names[0]
-
-
-def _map(path: Path, begin: int, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    if 0 in shape:
-        return np.empty(shape, dtype)  # an empty range of a file cannot be mapped
-    return np.memmap(path, dtype, "r", begin, shape, order)
-
-
-def _check_dtype(where: Path | str, dtype: str, is_float: bool) -> None:
-    if not is_float:
-        raise InputError(f"{where}: dtype={dtype} should be {FLOATS}. Save it with .astype('float32').")
-
-
-def _check_size(path: Path, have: int, expected: int) -> None:
-    if have < expected:
-        raise InputError(f"{path}: cut short: {have} bytes of numbers, the header says {expected}. Copy it again.")
 
 
 # ---- checking ---------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from semid.distributed import all_sum, gather, place
+from semid.quantize.blocks import Multiply, float32_product
 from semid.quantize.grid import snap_centroids
 from semid.quantize.lloyd_pass import assign_and_sum
 
@@ -43,30 +45,47 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_R
     [[0.0, 0.0], [0.0, 4.0], [4.0, 0.0]]
     """
     rng = np.random.default_rng(seed)
-    distinct = points[_distinct_rows(points)]
-    if len(distinct) <= n_codes:
+    n_points = place(len(points))[1]
+    start, n_distinct = _distinct_points(points, n_codes, rng)
+    if n_distinct <= n_codes:
         # Every distinct point is its own centroid; codes left over repeat the mean and lose every tie.
-        spare = np.repeat(points.mean(axis=0, keepdims=True), n_codes - len(distinct), axis=0)
-        return np.concatenate([distinct, spare]).astype(np.float32)
+        mean = all_sum(points.sum(axis=0, keepdims=True)) / np.float32(n_points)
+        return np.concatenate([start, np.repeat(mean, n_codes - n_distinct, axis=0)]).astype(np.float32)
     mean, directions = _principal_directions(points)
     rotated = (points - mean) @ directions
     width = rotated.shape[1]
     widths = [step for step in WIDTHS if step < width] + [width]
-    step_rounds = STEP_ROUNDS if len(points) < MANY_POINTS else MANY_STEP_ROUNDS
-    start = rng.choice(len(distinct), n_codes, replace=False)
-    centroids = ((distinct[np.sort(start)] - mean) @ directions)[:, : widths[0]]
+    step_rounds = STEP_ROUNDS if n_points < MANY_POINTS else MANY_STEP_ROUNDS
+    multiply = float32_product()
+    centroids = ((start - mean) @ directions)[:, : widths[0]]
     for step, here in enumerate(widths):
         visible = np.ascontiguousarray(rotated[:, :here])
         if step:  # the clusters of the narrower step, with means in all directions that are visible now
-            codes = assign_and_sum(np.ascontiguousarray(rotated[:, : widths[step - 1]]), centroids).codes
+            narrower = np.ascontiguousarray(rotated[:, : widths[step - 1]])
+            codes = assign_and_sum(narrower, centroids, multiply=multiply).codes
             centroids = _means(visible, codes, n_codes)
         last = step == len(widths) - 1
-        centroids = lloyd(visible, centroids, rounds if last else step_rounds, rng=rng)
+        centroids = lloyd(visible, centroids, rounds if last else step_rounds, rng=rng, multiply=multiply)
     return (centroids @ directions.T + mean).astype(np.float32)
 
 
-def _distinct_rows(points: Floats) -> npt.NDArray[np.int64]:
-    """A row of each distinct point, in an order that does not depend on that of the rows.
+def _distinct_points(points: Floats, most: int, rng: np.random.Generator) -> tuple[Floats, int]:
+    """At most so many distinct points, drawn at random whatever the order of the rows, and how many there are."""
+    hashes, rows = np.unique(_hashes(points), return_index=True)
+    first = place(len(hashes))[0]
+    distinct, places = np.unique(gather(hashes), return_index=True)
+    chosen = np.arange(len(distinct))
+    if len(distinct) > most:
+        chosen = np.sort(rng.choice(len(distinct), most, replace=False))
+    places = places[chosen] - first  # among the rows of this process, or of another
+    own = (places >= 0) & (places < len(rows))
+    found = np.zeros((len(chosen), points.shape[1]), np.float32)
+    found[own] = points[rows[places[own]]]
+    return all_sum(found), len(distinct)
+
+
+def _hashes(points: Floats) -> npt.NDArray[np.uint64]:
+    """A number for each point, the same for equal points only.
 
     By a 64-bit hash of their bits: sorting the rows themselves takes longer than a round of k-means on all levels.
     """
@@ -76,19 +95,26 @@ def _distinct_rows(points: Floats) -> npt.NDArray[np.int64]:
     for start in range(0, len(bits), ROWS_AT_ONCE):
         block = bits[start : start + ROWS_AT_ONCE].astype(np.uint64)
         hashes[start : start + ROWS_AT_ONCE] = (block * factors).sum(axis=1, dtype=np.uint64)
-    return np.unique(hashes, return_index=True)[1]
+    return hashes
 
 
-def lloyd(points: Floats, centroids: Floats, rounds: int, *, rng: np.random.Generator | None = None) -> Floats:
+def lloyd(
+    points: Floats,
+    centroids: Floats,
+    rounds: int,
+    *,
+    rng: np.random.Generator | None = None,
+    multiply: Multiply | None = None,
+) -> Floats:
     """Lloyd's rounds from given centroids, fewer if they stop gaining.
 
-    A code that falls empty takes half of a crowded one's points.
+    A code that falls empty takes half of a crowded one's points. `multiply` as for `assign_and_sum`.
     """
-    rng = rng or np.random.default_rng(0)
-    squares = float(np.einsum("nd,nd->", points, points, dtype=np.float64))
+    rng, multiply = rng or np.random.default_rng(0), multiply or float32_product()
+    squares = _squares(points)
     error = np.inf
     for _ in range(rounds):
-        found = assign_and_sum(points, centroids)
+        found = assign_and_sum(points, centroids, multiply=multiply)
         before, error = error, squares - 2 * found.scores
         if error >= before * (1 - LEAST_GAIN):
             break
@@ -112,25 +138,32 @@ def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
     slowly, every round is judged without prices, and the most even one is kept among those whose error is within
     EVENING_COST of the start's.
     """
-    n_codes, points = len(centroids), points[:: 1 + len(points) // MAX_EVENING_ROWS]
-    squares = float(np.einsum("nd,nd->", points, points, dtype=np.float64))
-    highest = balance * squares / len(points)
-    fair = len(points) / n_codes
+    first, n_points = place(len(points))
+    every = 1 + n_points // MAX_EVENING_ROWS
+    n_codes, points = len(centroids), points[-first % every :: every]
+    squares, n_points = _squares(points), all_sum(len(points))
+    highest = balance * squares / n_points
+    fair = n_points / n_codes
     price = np.zeros(n_codes, np.float32)
-    best, limit, evenness = centroids, np.inf, -np.inf
+    best, limit, evenness, multiply = centroids, np.inf, -np.inf, float32_product()
     for step in range(EVENING_ROUNDS + 1):
-        plain = assign_and_sum(points, centroids)
+        plain = assign_and_sum(points, centroids, multiply=multiply)
         error = squares - 2 * plain.scores
         entropy = _entropy(plain.counts)
         if step == 0:
             limit = error * (1 + EVENING_COST)
         if error <= limit and entropy > evenness:
             best, evenness = centroids, entropy
-        priced = assign_and_sum(points, centroids, price) if step else plain
+        priced = assign_and_sum(points, centroids, price, multiply=multiply) if step else plain
         centroids = np.where((priced.counts > 0)[:, None], priced.means(), centroids)
         due = highest * (step + 1) / EVENING_ROUNDS * np.log((priced.counts + 1) / (fair + 1))
         price = ((price + due) / 2).astype(np.float32)
     return best
+
+
+def _squares(points: Floats) -> float:
+    """The sum of the squares of all points."""
+    return all_sum(float(np.einsum("nd,nd->", points, points, dtype=np.float64)))
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
@@ -141,7 +174,7 @@ def _entropy(counts: npt.NDArray[np.int64]) -> float:
 
 def usage_counts(codes: Codes, sizes: Sequence[int]) -> list[npt.NDArray[np.int64]]:
     """How many items use each code, per level."""
-    return [np.bincount(codes[:, level], minlength=size) for level, size in enumerate(sizes)]
+    return [all_sum(np.bincount(codes[:, level], minlength=size)) for level, size in enumerate(sizes)]
 
 
 def least_squares_tables(
@@ -154,9 +187,10 @@ def least_squares_tables(
     Returns L arrays float32 [K_l, D].
     """
     onehot = _onehot(codes, sizes)
-    normal = (onehot.T @ onehot).toarray()
+    normal = all_sum((onehot.T @ onehot).toarray())
     normal[np.diag_indices_from(normal)] += ridge
-    solution = np.linalg.solve(normal, onehot.T @ np.asarray(targets, np.float64)).astype(np.float32)
+    sums = all_sum(onehot.T @ np.asarray(targets, np.float64))
+    solution = np.linalg.solve(normal, sums).astype(np.float32)
     return np.split(solution, np.cumsum(sizes)[:-1])
 
 
@@ -174,8 +208,9 @@ def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rou
     def error_of(candidate: list[Floats]) -> tuple[float, Codes]:
         codes = residual_codes(latents, candidate)
         total = sum(centroids[codes[:, level]].astype(np.float64) for level, centroids in enumerate(candidate))
-        return float(((latents - total) ** 2).mean()), codes
+        return all_sum(float(((latents - total) ** 2).sum())) / n_numbers, codes
 
+    n_numbers = place(len(latents))[1] * latents.shape[1]
     best, (lowest, codes) = levels, error_of(levels)
     step = 1.0
     for _ in range(rounds):
@@ -224,12 +259,12 @@ def improve_levels(
 
 
 def _means(points: Floats, codes: Codes, n_codes: int) -> Floats:
-    counts = np.bincount(codes, minlength=n_codes)
-    sums = _onehot(codes[:, None], [n_codes], np.float32).T @ points
+    counts = all_sum(np.bincount(codes, minlength=n_codes))
+    sums = all_sum(_onehot(codes[:, None], [n_codes]).T @ points)
     return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
 
 
-def _onehot(codes: Codes, sizes: Sequence[int], dtype: npt.DTypeLike = np.float64):
+def _onehot(codes: Codes, sizes: Sequence[int]):
     """Sparse [N, sum K_l] with a one at each item's code of each level."""
     from scipy.sparse import csr_matrix
 
@@ -237,13 +272,16 @@ def _onehot(codes: Codes, sizes: Sequence[int], dtype: npt.DTypeLike = np.float6
     offsets = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     columns = (codes + offsets).ravel()
     rows = np.arange(n_items + 1) * n_levels
-    return csr_matrix((np.ones(n_items * n_levels, dtype), columns, rows), (n_items, int(np.sum(sizes))))
+    return csr_matrix((np.ones(n_items * n_levels), columns, rows), (n_items, int(np.sum(sizes))))
 
 
 def _principal_directions(points: Floats) -> tuple[Floats, Floats]:
     """Mean [d] and the rotation [d, d] onto principal axes, largest variance first."""
-    mean = points.mean(axis=0, dtype=np.float64)
-    centred = points - mean.astype(np.float32)
-    covariance = (centred.T @ centred).astype(np.float64) / len(points)
-    _, vectors = np.linalg.eigh(covariance)
+    n_points = place(len(points))[1]
+    mean = all_sum(points.sum(axis=0, dtype=np.float64)) / n_points
+    products = np.zeros((points.shape[1], points.shape[1]))
+    for start in range(0, len(points), ROWS_AT_ONCE):
+        centred = points[start : start + ROWS_AT_ONCE] - mean
+        products += centred.T @ centred
+    _, vectors = np.linalg.eigh(all_sum(products) / n_points)
     return mean.astype(np.float32), np.ascontiguousarray(vectors[:, ::-1], np.float32)

@@ -19,6 +19,7 @@ from typing import Literal
 
 import numpy.typing as npt
 
+from semid.distributed import one_process_only
 from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.residual_kmeans import Learner
@@ -131,6 +132,7 @@ class LCRecRQVAE(Learner):
         ConfigError
             A choice is impossible, or the loss became NaN.
         """
+        one_process_only("LC-Rec's recipe")
         vectors = check_vectors(X)
         sizes = check_sizes(self.codebook_size, self.levels)
         self._check()

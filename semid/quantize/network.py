@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semid.distributed import all_max
 from semid.quantize.grid import LATENT_LIMIT, ExactLayer, power_of_two_scale, snap
 
 __all__ = ["Decoder", "Encoder", "FloatLayer", "Network", "grid_scales"]
@@ -113,7 +114,7 @@ def grid_scales(network: Network, sample: npt.NDArray[np.floating]) -> list[floa
             ends.append(hidden)
         stages.append(np.stack([*ends, sum(ends)]))
         peaks = np.maximum(peaks, [np.max(np.abs(stage)) for stage in stages])
-    return [power_of_two_scale(peak, LATENT_LIMIT / 2) for peak in peaks]
+    return [power_of_two_scale(peak, LATENT_LIMIT / 2) for peak in all_max(peaks)]
 
 
 @dataclass(frozen=True)

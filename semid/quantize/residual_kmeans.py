@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semid.distributed import all_sum, from_writer, gather, place
 from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.grid import snap_centroids
@@ -74,6 +75,8 @@ class Learner:
 
 class ResidualKMeans(Learner):
     """Residual k-means with progressive starts, balanced use and joint refinement.
+
+    Under torchrun each process gives `fit` its share of the vectors (`semid.distributed`), and all end with the same.
 
     Parameters
     ----------
@@ -141,7 +144,17 @@ class ResidualKMeans(Learner):
 def starting_encoder(
     vectors: npt.NDArray[np.float32], dim: int, *, whiten: float, pull: float, landmarks: int, seed: int
 ) -> Network:
-    """Steps 1 and 2: the encoder as a float network, before any training."""
+    """Steps 1 and 2: the encoder as a float network, before any training.
+
+    Learnt once, so where several processes learn together, the first one does it with the rows of all.
+    """
+    every = gather(vectors)
+    return from_writer(lambda: _starting_encoder(every, dim, whiten, pull, landmarks, seed))
+
+
+def _starting_encoder(
+    vectors: npt.NDArray[np.float32], dim: int, whiten: float, pull: float, landmarks: int, seed: int
+) -> Network:
     principal = principal_map(vectors, dim, whiten=whiten, seed=seed)
     directions, gain = principal.directions, principal.gain
     shift = -principal.mean @ directions
@@ -191,11 +204,13 @@ def codebooks_from_encoder(
 
 def linear_decoder(quantized: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]) -> FloatLayer:
     """The affine map from quantized latents [N, d] nearest to the vectors [N, D], by least squares."""
-    mean, centre = vectors.mean(axis=0, dtype=np.float64), quantized.mean(axis=0)
+    n_items = place(len(vectors))[1]
+    mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
+    centre = all_sum(quantized.sum(axis=0)) / n_items
     centred = quantized - centre
-    normal = centred.T @ centred
+    normal = all_sum(centred.T @ centred)
     normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal) + 1e-12
-    weight = np.linalg.solve(normal, centred.T @ (vectors - mean))
+    weight = np.linalg.solve(normal, all_sum(centred.T @ (vectors - mean)))
     return FloatLayer.from_float(weight, mean - centre @ weight)
 
 

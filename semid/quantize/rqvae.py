@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from semid.distributed import all_sum, place
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.kmeans import improve_levels
 from semid.quantize.network import Encoder
@@ -58,6 +59,8 @@ class Training:
 
 class RQVAE(Learner):
     """Warm-started RQ-VAE with uniform semantic mapping.
+
+    Under torchrun each process gives `fit` its share of the vectors (`semid.distributed`), and all end with the same.
 
     Parameters
     ----------
@@ -141,11 +144,14 @@ class RQVAE(Learner):
         sizes = check_sizes(self.codebook_size, self.levels)
         self.n_features_in_ = vectors.shape[1]
         rng = np.random.default_rng(self.seed)
-        if len(vectors) > self.sample:
-            vectors = vectors[np.sort(rng.choice(len(vectors), self.sample, replace=False))]
+        n_items = place(len(vectors))[1]
+        if n_items > self.sample:
+            vectors = vectors[_own(rng.choice(n_items, self.sample, replace=False), vectors)]
+            n_items = self.sample
         held = np.zeros(len(vectors), bool)
-        if len(vectors) >= SMALLEST_TRAINING:
-            held[rng.permutation(len(vectors))[: len(vectors) // HELD_OUT]] = True
+        trains = n_items >= SMALLEST_TRAINING
+        if trains:
+            held[_own(rng.permutation(n_items)[: n_items // HELD_OUT], vectors)] = True
 
         # Held-out rows are unseen by the start as well, or the start would look better than it is.
         seen = vectors[~held]
@@ -161,10 +167,11 @@ class RQVAE(Learner):
             seed=self.seed,
         )
         self.training_ = Training(float("nan"), float("nan"), 0, 0)
-        variance = float(vectors.var(axis=0, dtype=np.float64).sum())
-        if held.any() and self.epochs > 0 and variance > 0:
+        mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
+        variance = all_sum(float(np.square(vectors - mean).sum())) / n_items
+        if trains and self.epochs > 0 and variance > 0:
             chosen = self._improve(chosen, vectors, held, variance)
-        self.codebooks_ = self._fit_to_all(chosen, vectors) if held.any() else chosen
+        self.codebooks_ = self._fit_to_all(chosen, vectors) if trains else chosen
         return self
 
     def _improve(
@@ -196,7 +203,13 @@ class RQVAE(Learner):
         return Codebooks(levels, books.encoder, decoder)
 
 
+def _own(rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
+    """Those of some rows of all that this process holds as `vectors`, sorted, as rows of `vectors`."""
+    own = np.sort(rows) - place(len(vectors))[0]
+    return own[(own >= 0) & (own < len(vectors))]
+
+
 def _held_error(books: Codebooks, rows: npt.NDArray[np.float32], variance: float) -> float:
     """Mean squared error of rows that nothing was fitted to, relative to the variance."""
     left = rows - books.reconstruct(books.encode(rows))
-    return float(np.einsum("nd,nd->", left, left, dtype=np.float64)) / len(rows) / variance
+    return all_sum(float(np.einsum("nd,nd->", left, left, dtype=np.float64))) / all_sum(len(rows)) / variance

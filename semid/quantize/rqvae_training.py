@@ -1,6 +1,9 @@
 """The training loop of `rqvae.RQVAE`, in torch. In: starting codebooks and vectors. Out: trained floats.
 
 Works in normalised units (vectors and latents of mean square 1) so that one learning rate fits any input.
+
+Where several processes learn together, each works on those rows of a batch that it holds: batches are drawn from the
+rows of all, the loss is the batch's, and gradients are added up, so the mathematics is that of one process.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from semid.distributed import all_sum, is_writer, place, sum_tensors, world
 from semid.kernels.residual_train import residual_quantize
 from semid.kernels.sinkhorn import balanced_codes
 from semid.progress import bar
 from semid.quantize.network import FloatLayer, Network
+from semid.quantize.sinkhorn import codes_balanced_together
 
 if TYPE_CHECKING:
     from semid.quantize.codebooks import Codebooks
@@ -32,6 +37,7 @@ __all__ = ["Trained", "has_fused_optimizer", "last_residual", "pick_device", "qu
 log = logging.getLogger("semid")
 
 FEWEST_EPOCHS = 3
+ROWS_AT_ONCE = 16_384  # through the encoder, whose hidden layer is five times as wide as the vectors
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,22 @@ class RQVAEModule(nn.Module):
 
 
 def quantize(
-    latents: torch.Tensor, levels: Sequence[torch.Tensor], *, epsilon: float = 0.0
+    latents: torch.Tensor, levels: Sequence[torch.Tensor], *, epsilon: float = 0.0, n_items: int | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Residual quantization with gradients, of float32 latents [B, d] by L levels float32 [K_l, d].
 
     Returns the quantized latents [B, d], and per level the codebook and commitment losses [L] (squared norms,
-    averaged over the batch). The last level is balanced over the batch if epsilon > 0 and B >= K.
+    averaged over the batch). The last level is balanced over the batch if epsilon > 0 and B >= K. `n_items` is the
+    size of a batch of which these are the rows of one process among several: it is balanced over all of them.
     """
     levels, balanced = list(levels), None
-    if epsilon > 0 and len(latents) >= len(levels[-1]):
-        balanced = balanced_codes(last_residual(latents, levels), levels[-1], epsilon=epsilon)
+    n_items = len(latents) if n_items is None else n_items
+    if epsilon > 0 and n_items >= len(levels[-1]):
+        left, last = last_residual(latents, levels), levels[-1]
+        if world() > 1:
+            balanced = codes_balanced_together(left, last, n_items, epsilon=epsilon)
+        else:
+            balanced = balanced_codes(left, last, epsilon=epsilon)
     found = residual_quantize(latents, levels, balanced)
     return found.total, found.codebook, found.commitment
 
@@ -125,10 +137,12 @@ def train(
     `watch(epoch, trained)` hears of every epoch, 0 being the start; `trained()` gives it as it is. For learning curves.
     """
     device = pick_device(settings.device)
-    mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    spread = float(np.sqrt(np.square(vectors - mean).sum(axis=1).mean()))
+    n_items = place(len(vectors))[1]
+    mean = (all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items).astype(np.float32)
+    spread = _length(vectors - mean, n_items)
     encoder = _plain(start.encoder.network, start.encoder.scale)
-    size = float(np.sqrt(np.square(encoder(vectors)).sum(axis=1).mean()))
+    parts = range(0, len(vectors), ROWS_AT_ONCE)
+    size = _length(np.concatenate([encoder(vectors[at : at + ROWS_AT_ONCE]) for at in parts]), n_items)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         module = RQVAEModule(
@@ -170,7 +184,7 @@ def _run(
     `shown` hears of each epoch that is over, and how many there will be.
     """
     with torch.no_grad():
-        anchors = module.encoder(rows)
+        anchors = torch.cat([module.encoder(part) for part in rows.split(ROWS_AT_ONCE)])
     weights = [p for name, p in module.named_parameters() if not name.startswith("levels")]
     optimizer = torch.optim.AdamW(
         [
@@ -180,20 +194,23 @@ def _run(
         lr=settings.lr,
         fused=has_fused_optimizer(rows.device),
     )
-    batches = max(1, len(rows) // settings.batch_size)
+    n_rows = place(len(rows))[1]
+    batches = max(1, n_rows // settings.batch_size)
     epochs = settings.epochs
     if settings.max_steps is not None:
         epochs = min(epochs, max(FEWEST_EPOCHS, settings.max_steps // batches))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=epochs * batches, pct_start=0.1)
     best, kept, lowest = copy.deepcopy(module.state_dict()), 0, _error(module, held)
     shown(0, epochs)
-    with bar("train", epochs * batches, unit="step", shown=settings.verbose) as advance:
+    with bar("train", epochs * batches, unit="step", shown=settings.verbose and is_writer()) as advance:
         for epoch in range(1, epochs + 1):
-            order = torch.randperm(len(rows)).to(rows.device)
+            order = torch.randperm(n_rows).to(rows.device)
             for batch in order.tensor_split(batches):
-                loss = _loss(settings, module, rows[batch], anchors[batch])
+                own = _own(batch, len(rows))
+                loss = _loss(settings, module, rows[own], anchors[own], len(batch))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
+                sum_tensors([parameter.grad for parameter in module.parameters()])
                 optimizer.step()
                 schedule.step()
                 advance(1)
@@ -205,21 +222,38 @@ def _run(
     return best, kept, epochs
 
 
-def _loss(settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
-    latents = module.encoder(rows)
-    quantized, codebook, commitment = quantize(latents, module.levels, epsilon=settings.epsilon)
+def _own(batch: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Those rows of a batch, which counts over the rows of all processes, that are among the `n_rows` of this one."""
+    if world() == 1:
+        return batch
+    own = batch - place(n_rows)[0]
+    return own[(own >= 0) & (own < n_rows)]
+
+
+def _loss(
+    settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, anchors: torch.Tensor, n_items: int | None = None
+) -> torch.Tensor:
+    """What rows [B, D] add to the loss of a batch of n_items, else their own; of no row NaN, with gradients of 0."""
+    latents, n_items = module.encoder(rows), len(rows) if n_items is None else n_items
+    quantized, codebook, commitment = quantize(latents, module.levels, epsilon=settings.epsilon, n_items=n_items)
     decoded = module.decoder(latents + (quantized - latents).detach())
     reconstruction = (decoded - rows).square().sum(1).mean()
     quantization = (codebook + settings.beta * commitment).mean()
     anchor = (latents - anchors).square().sum(1).mean()
-    return reconstruction + settings.quant_weight * quantization + settings.anchor * anchor
+    loss = reconstruction + settings.quant_weight * quantization + settings.anchor * anchor
+    return loss if n_items == len(rows) else loss * (len(rows) / n_items)
 
 
 @torch.no_grad()
 def _error(module: RQVAEModule, rows: torch.Tensor) -> float:
     """Mean squared reconstruction error with plain nearest codes."""
     quantized, _, _ = quantize(module.encoder(rows), module.levels)
-    return float((module.decoder(quantized) - rows).square().sum(1).mean())
+    return all_sum(float((module.decoder(quantized) - rows).square().sum(1).sum())) / all_sum(len(rows))
+
+
+def _length(rows: npt.NDArray[np.floating], n_items: int) -> float:
+    """The square root of the mean squared length of the rows of all processes, `n_items`."""
+    return float(np.sqrt(all_sum(np.square(rows).sum(axis=1).sum()) / n_items))
 
 
 def _linear(layer: FloatLayer) -> nn.Linear:

@@ -1,10 +1,15 @@
 """Time, memory and distortion of giving every item its own ID, as a Markdown table.
 
     python -m tests.benchmarks.uniqueness [--quick] [--optimal]
+    python -m tests.benchmarks.uniqueness --simulate 1000000,5000000,20000000
 
 The catalogue is a hierarchical Gaussian mixture: N/20 leaves of uneven size in 24 intrinsic dimensions, as
 32-d latents of length one, with exact duplicates sown in. Codebooks are residual k-means of a sample. Every
 method runs in a process of its own on the same files; making the input is not timed.
+
+`--simulate` is for catalogues larger than one would learn from here: codes are drawn, not learnt, with prefixes as
+uneven as those of the mixture, and a latent is its codes' centroids and noise, made when it is asked for. So time and
+memory are those of the assignment alone.
 """
 
 from __future__ import annotations
@@ -158,10 +163,112 @@ def measure(method: str, folder: Path) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class Simulated:
+    """Latents float32 [N, D] that are made when asked for: centroids of the codes, and noise told by the row's number.
+
+    Of every 20 rows one is an exact copy of an earlier one.
+    """
+
+    codes: npt.NDArray[np.integer]
+    codebooks: list[npt.NDArray[np.float64]]
+    noise: float = 0.05
+    ndim = 2
+    dtype = np.dtype(np.float32)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.codes), DIMS
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.integer]) -> Float32s:
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        numbers = original(rows)[..., None].astype(np.uint64) * np.uint64(DIMS) + np.arange(DIMS, dtype=np.uint64)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64
+            numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+        latents = self.noise * ((numbers >> np.uint64(40)) / 2.0**23 - 1)
+        for level, codebook in enumerate(self.codebooks):
+            latents += codebook[self.codes[original(rows), level]]
+        return (np.round(latents * 2**20) / 2**20).astype(np.float32)
+
+
+def original(rows: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
+    """The row that each one copies, itself for most."""
+    return np.where(rows % 20 == 19, rows - 7, rows)
+
+
+def drawn_codes(n_items: int, seed: int = 0) -> npt.NDArray[np.uint16]:
+    """Codes uint16 [N, 4]: leaves of uneven size that agree on two codes and mostly on the third, as in `mixture`."""
+    rng = np.random.default_rng(seed)
+    n_leaves = max(1, n_items // LEAF_ITEMS)
+    roots = rng.integers(SIZE, size=max(1, n_leaves // 100))
+    popularity = rng.gamma(0.3, size=len(roots))
+    root = rng.choice(len(roots), size=n_leaves, p=popularity / popularity.sum())
+    leaf_codes = np.stack([roots[root], rng.integers(SIZE, size=n_leaves), rng.integers(SIZE, size=n_leaves)], axis=1)
+    bounds = np.cumsum(rng.gamma(0.7, size=n_leaves))
+    codes = np.empty((n_items, 4), np.uint16)
+    for start in range(0, n_items, SAMPLE):
+        part = slice(start, min(n_items, start + SAMPLE))
+        n = part.stop - part.start
+        leaf = np.searchsorted(bounds, rng.random(n) * bounds[-1])
+        codes[part, :3] = leaf_codes[leaf]
+        strays = rng.random(n) < 0.3
+        codes[part, 2][strays] = rng.integers(SIZE, size=int(strays.sum()))
+        codes[part, 3] = np.minimum(SIZE - 1, rng.gamma(1.0, SIZE / 6, size=n))
+    return codes[original(np.arange(n_items))]
+
+
+def simulate(n_items: int, in_parts: bool) -> dict[str, float]:
+    """Assign a simulated catalogue: seconds, CPU seconds, gigabytes before and at the peak, collisions, moved."""
+    import resource
+
+    import scipy.optimize
+    import scipy.sparse.csgraph  # noqa: F401  imported here so that it is not timed
+
+    from semid.assign.parts import assign_in_parts
+    from semid.assign.unique import assign_unique
+
+    codes = drawn_codes(n_items)
+    rng = np.random.default_rng(1)
+    codebooks = [np.round(rng.normal(size=(SIZE, DIMS)) * 0.3 / 2**level * 2**14) / 2**14 for level in range(4)]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    start, cpu = time.perf_counter(), time.process_time()
+    assign = assign_in_parts if in_parts else assign_unique
+    certificate = assign(Simulated(codes, codebooks), codes, codebooks).certificate
+    return {
+        "seconds": time.perf_counter() - start,
+        "cpu": time.process_time() - cpu,
+        "before": before,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "raw": certificate.raw_collisions,
+        "moved": certificate.moved_items / n_items,
+        "largest": certificate.largest_bucket,
+        "overflow": certificate.overflow_items,
+    }
+
+
 def alone(function, *arguments):
     """Call in a fresh process, so that memory peaks do not mix."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def show_simulated(sizes: list[int], *, in_parts: bool) -> None:
+    from semid.assign.parts import MANY_ITEMS
+
+    columns = "items, settled, collisions, time (s), CPU (s), before (GB), peak (GB), moved, largest prefix, spilt"
+    print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 10}")
+    for n_items in sizes:
+        parted = in_parts or n_items >= MANY_ITEMS
+        row = alone(simulate, n_items, parted)
+        print(
+            f"| {n_items:,} | {'in parts' if parted else 'at once'} | {row['raw']:,} | {row['seconds']:.1f} "
+            f"| {row['cpu']:.1f} | {row['before']:.2f} | {row['peak']:.2f} | {row['moved']:.1%} "
+            f"| {row['largest']:,} | {row['overflow']:,} |",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -169,7 +276,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small catalogues alone, under a minute")
     parser.add_argument("--optimal", action="store_true", help="add the global optimum at 100k: minutes")
     parser.add_argument("--case", type=int, action="append", help="this case alone, counted from 0")
+    parser.add_argument("--simulate", help="sizes of drawn catalogues instead: 1000000,20000000")
+    parser.add_argument("--parts", action="store_true", help="by first codes, as fit does from 10 million on")
     arguments = parser.parse_args()
+    if arguments.simulate:
+        show_simulated([int(n) for n in arguments.simulate.split(",")], in_parts=arguments.parts)
+        return
     cases = QUICK if arguments.quick else FULL
     print("| case | collisions | method | time, s | CPU, s | peak, GB | left | moved | prefix moved | distortion |")
     print("|---|---|---|---|---|---|---|---|---|---|")
