@@ -81,6 +81,11 @@ def given_vectors(
     given = np.asarray(embeddings) if hasattr(embeddings, "dtype") else np.asarray(embeddings, np.float32)
     if given.ndim != 2 or len(given) != len(items):
         raise InputError(f"embeddings.shape={given.shape} should be ({len(items)}, D): one row per item.")
+    if (last := int(items.rows.max(initial=-1))) >= len(given):
+        raise InputError(
+            f"embeddings.shape={given.shape}: the items are {len(items)} of a source with {last + 1} rows or more, and "
+            "vectors go by the rows of the source. Give Items(ids, fields) of these items alone."
+        )
     prepare(given.shape[1])
     return _filled(tables, len(items), given.shape[1], _checked(given, items))
 

@@ -239,7 +239,7 @@ def test_force_replaces_the_artefact_and_nothing_else(semid):
     assert semid("fit", write(catalogue(40)), "-o", "sid", *KMEANS, "--force").code == 0
     check_sound(semid, "sid", 40)
     after = {path.name for path in Path("sid").iterdir()}
-    assert "thesis.txt" in after and len(after) == len(before) == 4
+    assert "thesis.txt" in after and len(after) == len(before) == 5
 
 
 @pytest.mark.parametrize("output", ["items.jsonl", "items.jsonl/sid"])
@@ -412,15 +412,16 @@ def test_a_kill_during_the_save_leaves_no_artefact_or_a_whole_one(semid, tmp_pat
 def test_a_damaged_newer_or_foreign_folder_is_named_by_every_command(semid):
     semid("fit", write(catalogue(30)), "-o", "whole", *KMEANS)
     manifest = json.loads(Path("whole/semid.json").read_text())
-    (data,) = Path("whole").glob("*.safetensors")
+    data = {path.name: path.read_bytes() for path in Path("whole").glob("*.safetensors")}
     newer = json.dumps(manifest | {"format_version": 99})
-    cut = data.read_bytes()[:-10]
+    cut = {name: content[:-10] for name, content in data.items()}
+    sound = Path("whole/semid.json").read_bytes()
     cases = {
-        "newer than this semid": {"semid.json": newer.encode(), data.name: data.read_bytes()},
-        "semid.json": {"semid.json": b"{", data.name: data.read_bytes()},
-        "fingerprint": {"semid.json": json.dumps(manifest | {"config": {}}).encode(), data.name: data.read_bytes()},
-        "bytes": {"semid.json": Path("whole/semid.json").read_bytes(), data.name: cut},
-        "missing": {"semid.json": Path("whole/semid.json").read_bytes()},
+        "newer than this semid": {"semid.json": newer.encode(), **data},
+        "semid.json": {"semid.json": b"{", **data},
+        "fingerprint": {"semid.json": json.dumps(manifest | {"config": {}}).encode(), **data},
+        "bytes": {"semid.json": sound, **cut},
+        "missing": {"semid.json": sound},
         "not a semid folder": {"model.safetensors": b""},
     }
     for n, (words, files) in enumerate(cases.items()):

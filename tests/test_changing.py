@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import threading
 
@@ -220,7 +219,7 @@ def test_of_writers_at_once_each_wins_or_is_refused_and_no_change_is_lost(folder
     assert won
     assert set(ids.item_ids[len(OLD) :]) == {name for number in won for name in names(2, 1000 + 2 * number)}
     refused = [outcome for outcome in outcomes.values() if outcome != 2]
-    assert all(f"process {os.getpid()} is writing here" in outcome for outcome in refused)
+    assert all("process" in outcome and "is writing here" in outcome for outcome in refused)
     assert ids.ledger.last_generation == len(won)
     assert faults(folder) == []
 

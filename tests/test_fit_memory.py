@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from semid.cli import cli
 from semid.config import SemanticIDConfig
+from semid.embed import lexical
 from semid.encoding import encode_table, error_statistics, sample_rows
 from semid.errors import ConfigError
 from semid.fitting import SAMPLE, fit, memory_to_learn
@@ -31,10 +32,11 @@ CHOICES = {"levels": 3, "codebook_size": 16, "method": "rqkmeans"}
 def tiny_blocks(monkeypatch):
     for name, size in {
         "semid.encoding.BLOCK": 50, "semid.quality.BLOCK": 30, "semid.neighbours.BLOCK": 40, "semid.strings.BLOCK": 7,
-        "semid.embed.lexical.BATCH": 20, "semid.tables.PIECE_ROWS": 9, "semid.tables.PIECE_BYTES": 5000,
+        "semid.tables.PIECE_ROWS": 9, "semid.tables.PIECE_BYTES": 5000,
         "semid.embedding.BLOCK": 25,
     }.items():  # fmt: skip
         monkeypatch.setattr(name, size)
+    monkeypatch.setattr(lexical, "BATCH", 20)
 
 
 def saved(folder, made) -> dict[str, bytes]:
@@ -67,7 +69,7 @@ def test_blocks_make_no_difference_to_what_is_learnt(tmp_path, monkeypatch):
     config = SemanticIDConfig.from_dict(CHOICES)
     whole = fit(ITEMS, config)
     monkeypatch.setattr("semid.encoding.BLOCK", 33)
-    monkeypatch.setattr("semid.embed.lexical.BATCH", 10)
+    monkeypatch.setattr(lexical, "BATCH", 10)
     blocks = fit(ITEMS, config, memory="100GB")
     assert np.array_equal(whole["ledger"].codes, blocks["ledger"].codes)
     for name, array in whole["fit_statistics"].items():

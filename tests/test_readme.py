@@ -1,4 +1,4 @@
-"""The README and the quickstart show what happens: every command and Python block runs, and says what the page says."""
+"""The README and other pages show what happens: every command and Python block runs, and says what the page says."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ def tool(name: str):
 
 
 blocks = tool("run_blocks")
+NAMES = ("quickstart", "language-models", "changing", "alignment", "users")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", ["README.md", "docs/quickstart.md", "docs/language-models.md"])
+@pytest.mark.parametrize("path", PAGES)
 def test_a_page_shows_what_its_blocks_print(path):
     page = blocks.run_page(ROOT / path)
     assert blocks.BLOCK.search(page.text)

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from semid.catalog import Items
 from semid.embed.vectors import read_vectors
+from semid.embedding import given_vectors
 from semid.errors import InputError
 from semid.tables import MappedRows, Tables
 
@@ -325,3 +327,9 @@ def test_parquet_that_holds_no_vectors_is_refused(tmp_path, matrix):
     path.write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match="not a readable Parquet file"):
         read_vectors(path)
+
+
+def test_vectors_of_a_part_of_a_source_are_refused_with_the_reason():
+    items = Items(["a", "b", "c"], {}).take([2])
+    with pytest.raises(InputError, match="of a source with 3 rows or more"):
+        given_vectors(items, np.ones((1, 4), np.float32))
