@@ -82,7 +82,7 @@ def _open_npy(path: Path, name: None, tables: Tables) -> RowTable:
             shape, fortran, dtype = read_header(file)
             if min(shape, default=0) < 0:
                 raise ValueError(f"shape {shape}")
-        except (ValueError, SyntaxError, TokenError) as error:
+        except (ValueError, SyntaxError, TypeError, TokenError) as error:
             raise InputError(f"{path}: damaged header: {error}. Write it again with numpy.save.") from None
         begin, size = file.tell(), file.seek(0, 2)
     if dtype.hasobject:

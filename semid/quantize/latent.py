@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NeighbourMap", "PrincipalMap", "nearest_neighbours", "neighbour_map", "principal_map"]
+__all__ = ["NeighbourMap", "PrincipalMap", "landmark_map", "nearest_neighbours", "neighbour_map", "principal_map"]
 
 LANDMARK_ROUNDS = 5
 ACTIVE_SHARE = 0.05  # share of items that switch a landmark on; 0.02-0.2 measured alike
@@ -41,9 +41,9 @@ class PrincipalMap:
 
 @dataclass(frozen=True)
 class NeighbourMap:
-    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias, the step to be added to z.
+    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias; of neighbours, the step to be added to z.
 
-    inner [d, M], inner_bias [M], outer [M, d], linear [d, d], bias [d]; all float32.
+    inner [d, M], inner_bias [M], outer [M, e], linear [d, e], bias [e]; all float32. A step has e = d.
     """
 
     inner: Floats
@@ -116,20 +116,33 @@ def neighbour_map(
         `(z + pull * mean of neighbours) / (1 + pull) - z`.
     units : M, landmarks; lowered to n / 4 for small catalogues.
     """
-    from semid.quantize.kmeans import lloyd
-
     learnt_from = latents[rows]
     target = (latents[neighbours].mean(axis=1) - learnt_from) * (pull / (1 + pull))
-    units = max(1, min(units, len(rows) // 4))
+    return landmark_map(learnt_from, target, units=units, seed=seed)
+
+
+def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) -> NeighbourMap:
+    """A layer of landmarks that answers inputs [n, d] with targets [n, e], by ridge regression.
+
+    `units` is M, lowered to n / 4 for small catalogues. The inputs should be centred.
+
+    >>> inputs = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    >>> answer = landmark_map(inputs, np.abs(inputs), units=64)
+    >>> bool(np.square(answer(inputs) - np.abs(inputs)).mean() < 0.1)
+    True
+    """
+    from semid.quantize.kmeans import lloyd
+
+    units = max(1, min(units, len(inputs) // 4))
     rng = np.random.default_rng(seed)
-    landmarks = learnt_from[np.sort(rng.choice(len(rows), units, replace=False))]
-    landmarks = lloyd(learnt_from, landmarks, LANDMARK_ROUNDS, rng=rng)
+    landmarks = inputs[np.sort(rng.choice(len(inputs), units, replace=False))]
+    landmarks = lloyd(inputs, landmarks, LANDMARK_ROUNDS, rng=rng)
     inner = landmarks / np.maximum(np.linalg.norm(landmarks, axis=1, keepdims=True), 1e-12)
-    shown = learnt_from[:: max(1, len(rows) // 4096)] @ inner.T
+    shown = inputs[:: max(1, len(inputs) // 4096)] @ inner.T
     threshold = np.quantile(shown, 1 - ACTIVE_SHARE, axis=0).astype(np.float32)
-    hidden = np.maximum(learnt_from @ inner.T - threshold, 0)
-    features = np.concatenate([hidden, learnt_from, np.ones((len(rows), 1), np.float32)], axis=1)
+    hidden = np.maximum(inputs @ inner.T - threshold, 0)
+    features = np.concatenate([hidden, inputs, np.ones((len(inputs), 1), np.float32)], axis=1)
     normal = (features.T @ features).astype(np.float64)
     normal[np.diag_indices_from(normal)] += RIDGE * np.trace(normal) / len(normal)
-    weights = np.linalg.solve(normal, (features.T @ target).astype(np.float64)).astype(np.float32)
+    weights = np.linalg.solve(normal, (features.T @ targets).astype(np.float64)).astype(np.float32)
     return NeighbourMap(np.ascontiguousarray(inner.T), -threshold, weights[:units], weights[units:-1], weights[-1])

@@ -23,8 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semid.distributed import all_sum, place
+from semid.distributed import all_sum, place, world
+from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks
+from semid.quantize.guides import Guide
 from semid.quantize.kmeans import improve_levels
 from semid.quantize.network import Encoder
 from semid.quantize.residual import residual_codes
@@ -138,15 +140,21 @@ class RQVAE(Learner):
         self.seed = seed
         self.verbose = verbose
 
-    def fit(self, X: npt.ArrayLike, y: object = None) -> RQVAE:
-        """Learn from vectors [N, D]; y is ignored. Returns self."""
+    def fit(self, X: npt.ArrayLike, y: object = None, *, guides: Sequence[Guide] = ()) -> RQVAE:
+        """Learn from vectors [N, D]; y is ignored. Returns self.
+
+        `guides` are what else the codes should agree with, one entry per vector; see `guides.py`. What training ends
+        with is then kept, whatever the error. ConfigError if one is of another length, or processes learn together.
+        """
         vectors = check_vectors(X)
+        _check_guides(guides, len(vectors))
         sizes = check_sizes(self.codebook_size, self.levels)
         self.n_features_in_ = vectors.shape[1]
         rng = np.random.default_rng(self.seed)
         n_items = place(len(vectors))[1]
         if n_items > self.sample:
-            vectors = vectors[_own(rng.choice(n_items, self.sample, replace=False), vectors)]
+            chosen = _own(rng.choice(n_items, self.sample, replace=False), vectors)
+            vectors, guides = vectors[chosen], [guide.take(chosen) for guide in guides]
             n_items = self.sample
         held = np.zeros(len(vectors), bool)
         trains = n_items >= SMALLEST_TRAINING
@@ -170,17 +178,22 @@ class RQVAE(Learner):
         mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
         variance = all_sum(float(np.square(vectors - mean).sum())) / n_items
         if trains and self.epochs > 0 and variance > 0:
-            chosen = self._improve(chosen, vectors, held, variance)
+            chosen = self._improve(chosen, vectors, held, variance, guides)
         self.codebooks_ = self._fit_to_all(chosen, vectors) if trains else chosen
         return self
 
     def _improve(
-        self, start: Codebooks, vectors: npt.NDArray[np.float32], held: npt.NDArray[np.bool_], variance: float
+        self,
+        start: Codebooks,
+        vectors: npt.NDArray[np.float32],
+        held: npt.NDArray[np.bool_],
+        variance: float,
+        guides: Sequence[Guide] = (),
     ) -> Codebooks:
-        """Train from `start`; return whichever reconstructs the held-out rows better."""
+        """Train from `start`; return whichever reconstructs the held-out rows better, or with guides what was trained."""
         from semid.quantize.rqvae_training import train
 
-        trained = train(self, start, vectors, held)
+        trained = train(self, start, vectors, held, guides=guides)
         seen = vectors[~held]
         on_grid = Codebooks.from_float(trained.encoder, trained.levels, trained.decoder, seen)
         refined = self._fit_to_all(on_grid, seen)
@@ -188,7 +201,7 @@ class RQVAE(Learner):
         starts = (start, self._fit_to_all(start, seen))
         start_error = min(_held_error(books, vectors[held], variance) for books in starts)
         trained_error = _held_error(refined, vectors[held], variance)
-        better = trained.kept_epoch > 0 and trained_error < start_error
+        better = trained.kept_epoch > 0 and (trained_error < start_error or bool(guides))
         log.info("held-out error %.4f at the start, %.4f after training", start_error, trained_error)
         self.training_ = Training(start_error, trained_error, trained.epochs, trained.kept_epoch if better else 0)
         return refined if better else start
@@ -201,6 +214,14 @@ class RQVAE(Learner):
         moved = Codebooks(levels, books.encoder, books.decoder)
         decoder = fit_decoder(books.decoder.network, moved.quantized(codes), codes, vectors, books.sizes)
         return Codebooks(levels, books.encoder, decoder)
+
+
+def _check_guides(guides: Sequence[Guide], n_items: int) -> None:
+    if guides and world() > 1:
+        raise ConfigError(f"guides={len(guides)}: several processes cannot learn with guides yet. Use one process.")
+    for guide in guides:
+        if len(guide) != n_items:
+            raise ConfigError(f"{type(guide).__name__} has {len(guide)} entries; expected {n_items}, one per vector.")
 
 
 def _own(rows: npt.NDArray[np.int64], vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

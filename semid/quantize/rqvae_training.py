@@ -30,6 +30,8 @@ from semid.quantize.sinkhorn import codes_balanced_together
 
 if TYPE_CHECKING:
     from semid.quantize.codebooks import Codebooks
+    from semid.quantize.guide_losses import CoOccurrenceLoss, SpokenTextLoss
+    from semid.quantize.guides import Guide
     from semid.quantize.rqvae import RQVAE
 
 __all__ = ["Trained", "has_fused_optimizer", "last_residual", "pick_device", "quantize", "train"]
@@ -130,9 +132,12 @@ def train(
     vectors: npt.NDArray[np.float32],
     held: npt.NDArray[np.bool_],
     *,
+    guides: Sequence[Guide] = (),
     watch: Callable[[int, Callable[[], Trained]], object] | None = None,
 ) -> Trained:
     """Train on the rows that are not held out; return the epoch with the lowest held-out error.
+
+    With guides, one entry per vector, it is the last epoch: what they are for costs some of the error.
 
     `watch(epoch, trained)` hears of every epoch, 0 being the start; `trained()` gives it as it is. For learning curves.
     """
@@ -167,7 +172,8 @@ def train(
                 watch(epoch, partial(trained, epoch, epochs))
 
         seen, unseen = rows[torch.from_numpy(~held)], rows[torch.from_numpy(held)]
-        best, epoch, epochs = _run(settings, module, seen, unseen, shown)
+        taken = [guide.take(np.flatnonzero(~held)) for guide in guides]
+        best, epoch, epochs = _run(settings, module, seen, unseen, shown, taken)
     module.load_state_dict(best)
     return trained(epoch, epochs)
 
@@ -178,6 +184,7 @@ def _run(
     rows: torch.Tensor,
     held: torch.Tensor,
     shown: Callable[[int, int], object],
+    guides: Sequence[Guide] = (),
 ) -> tuple[dict[str, torch.Tensor], int, int]:
     """The epochs; returns the best state, its number (0 = the start), and how many there were.
 
@@ -185,11 +192,13 @@ def _run(
     """
     with torch.no_grad():
         anchors = torch.cat([module.encoder(part) for part in rows.split(ROWS_AT_ONCE)])
+    losses = _guide_losses(guides, anchors, settings.seed)
     weights = [p for name, p in module.named_parameters() if not name.startswith("levels")]
     optimizer = torch.optim.AdamW(
         [
             {"params": weights, "weight_decay": settings.weight_decay},
             {"params": list(module.levels), "weight_decay": 0.0},
+            *({"params": list(loss.parameters()), "weight_decay": 0.0} for loss in losses),
         ],
         lr=settings.lr,
         fused=has_fused_optimizer(rows.device),
@@ -207,7 +216,8 @@ def _run(
             order = torch.randperm(n_rows).to(rows.device)
             for batch in order.tensor_split(batches):
                 own = _own(batch, len(rows))
-                loss = _loss(settings, module, rows[own], anchors[own], len(batch))
+                guided = partial(_guided, losses, module, rows, own) if losses else None
+                loss = _loss(settings, module, rows[own], anchors[own], len(batch), guided)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 sum_tensors([parameter.grad for parameter in module.parameters()])
@@ -217,7 +227,7 @@ def _run(
             error = _error(module, held)
             shown(epoch, epochs)
             log.debug("epoch %d: held-out error %.5f", epoch, error)
-            if error < lowest:
+            if error < lowest or losses:
                 best, kept, lowest = copy.deepcopy(module.state_dict()), epoch, error
     return best, kept, epochs
 
@@ -231,17 +241,51 @@ def _own(batch: torch.Tensor, n_rows: int) -> torch.Tensor:
 
 
 def _loss(
-    settings: RQVAE, module: RQVAEModule, rows: torch.Tensor, anchors: torch.Tensor, n_items: int | None = None
+    settings: RQVAE,
+    module: RQVAEModule,
+    rows: torch.Tensor,
+    anchors: torch.Tensor,
+    n_items: int | None = None,
+    guided: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """What rows [B, D] add to the loss of a batch of n_items, else their own; of no row NaN, with gradients of 0."""
+    """What rows [B, D] add to the loss of a batch of n_items, else their own; of no row NaN, with gradients of 0.
+
+    `guided` gives what the guides add, from latents and quantized latents [B, d].
+    """
     latents, n_items = module.encoder(rows), len(rows) if n_items is None else n_items
     quantized, codebook, commitment = quantize(latents, module.levels, epsilon=settings.epsilon, n_items=n_items)
-    decoded = module.decoder(latents + (quantized - latents).detach())
+    passed = latents + (quantized - latents).detach()
+    decoded = module.decoder(passed)
     reconstruction = (decoded - rows).square().sum(1).mean()
     quantization = (codebook + settings.beta * commitment).mean()
     anchor = (latents - anchors).square().sum(1).mean()
     loss = reconstruction + settings.quant_weight * quantization + settings.anchor * anchor
+    if guided is not None:
+        loss = loss + guided(latents, passed)
     return loss if n_items == len(rows) else loss * (len(rows) / n_items)
+
+
+def _guide_losses(guides: Sequence[Guide], start: torch.Tensor, seed: int) -> list[CoOccurrenceLoss | SpokenTextLoss]:
+    if not guides:
+        return []
+    from semid.quantize.guide_losses import losses_of
+
+    return losses_of(guides, start, seed)
+
+
+def _guided(
+    losses: Sequence[CoOccurrenceLoss | SpokenTextLoss],
+    module: RQVAEModule,
+    rows: torch.Tensor,
+    batch: torch.Tensor,
+    latents: torch.Tensor,
+    quantized: torch.Tensor,
+) -> torch.Tensor:
+    """The weighted sum of the guides' losses."""
+    from semid.quantize.guide_losses import Step
+
+    step = Step(module.encoder, list(module.levels), rows, batch, latents, quantized)
+    return sum(loss.weight * loss(step) for loss in losses)
 
 
 @torch.no_grad()
