@@ -1,0 +1,148 @@
+"""What alignment does to IDs: each option beside the plain fit, and published sets, as markdown tables.
+
+    python -m tests.benchmarks.aligned_training --data DIR [--data DIR ...] --llm FOLDER [--update docs/benchmarks.md]
+
+Whole fits (`semid fit`) of the same vectors, 4 x 256, judged by their unique IDs. Everything that is learnt from
+histories leaves out each user's last two items, and the lift is measured on these pairs alone; for sets that were
+published nobody knows what they have seen. Distortion: mean squared error of reconstructions from unique IDs, relative
+to the variance of the vectors. Cold: share of items that get the same first code, and the same first two, from their
+text alone as they have. DIR: see published.py; FOLDER: a small language model's, for the loss towards its words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.catalog import read_items
+from semid.embed.vectors import read_vectors
+from semid.evaluate import evaluate
+from semid.guidance import Guidance, unseen_interactions
+from semid.interactions import Histories, read_interactions
+from semid.neighbours import Neighbours, find_neighbours
+from semid.tokenizer import SemanticIDTokenizer
+from semid.training_edges import training_edges
+from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
+from tests.benchmarks.page import update
+from tests.benchmarks.published import published
+
+SHOWN = 3  # prefix lengths
+COLUMNS = [
+    "IDs", "distortion", "perplexity", "lift, last two", "lift, all pairs", "neighbour recall", "cold", "CPU seconds",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class World:
+    """One data set."""
+
+    folder: Path
+    item_ids: list[str]
+    vectors: npt.NDArray[np.float32]
+    near: Neighbours
+    whole: Histories
+    last_two: Histories
+
+    @classmethod
+    def read(cls, folder: Path) -> World:
+        in_file = read_items(folder / "items.jsonl.gz")
+        items = in_file.sorted()
+        vectors = read_vectors(min(folder.glob("embeddings.*.npy")), ids=in_file.ids).rows(items.rows)
+        log = read_interactions(folder / "sequences.jsonl.gz")
+        unseen = unseen_interactions(log, training_edges(log))
+        return cls(
+            folder, items.ids, vectors, find_neighbours(vectors), log.map_to(items.ids), unseen.map_to(items.ids)
+        )
+
+    @property
+    def embeddings(self) -> Path:
+        """Their file."""
+        return min(self.folder.glob("embeddings.*.npy"))
+
+
+def variants(llm: str | None) -> dict[str, Guidance]:
+    """The rows of the table."""
+    found = {
+        "**semid**, plain": Guidance(),
+        "behaviour 1": Guidance(behaviour=1.0),
+        "behaviour 1.25": Guidance(behaviour=1.25),
+        "collaborative 10": Guidance(collaborative=10.0),
+        "behaviour 1, collaborative 10": Guidance(behaviour=1.0, collaborative=10.0),
+    }
+    if llm is not None:
+        found |= {f"llm {weight:g}": Guidance(llm=llm, llm_weight=weight) for weight in (0.3, 1.0)}
+    return found
+
+
+def judged(name: str, codes: npt.NDArray[np.integer], sizes: list[int] | None, world: World) -> list[str]:
+    """The cells that any ID set has; the others are dashes."""
+    quality = evaluate(codes, sizes=sizes, vectors=world.near, histories=world.last_two)
+    whole = evaluate(codes, sizes=sizes, histories=world.whole)
+    levels = [level.perplexity for level in quality.levels]
+    return [
+        name,
+        "-",
+        joined(levels[:4], ".0f") + (" / ..." if len(levels) > 4 else ""),
+        joined(quality.sequence_lift[:SHOWN], ".3g"),
+        joined(whole.sequence_lift[:SHOWN], ".3g"),
+        joined(quality.neighbour_recall[:SHOWN], ".3f"),
+        "-",
+        "-",
+    ]
+
+
+def measured(name: str, guidance: Guidance, world: World) -> list[str]:
+    """A fit, and its row."""
+    start = time.process_time()
+    ids = SemanticIDTokenizer.fit(
+        world.folder / "items.jsonl.gz",
+        embeddings=world.embeddings,
+        guidance=guidance,
+        interactions=world.folder / "sequences.jsonl.gz",
+    )
+    took = time.process_time() - start
+    codes = ids.encode(world.item_ids).astype(np.int64)
+    cells = judged(name, codes, list(ids.sizes), world)
+    left = world.vectors - ids.codebooks.reconstruct(codes)
+    cells[1] = f"{np.square(left).sum(1).mean() / world.vectors.var(0, dtype=np.float64).sum():.3f}"
+    same = np.logical_and.accumulate(ids.codebooks.encode(world.vectors) == codes, axis=1)
+    cells[-2] = joined(same[:, :2].mean(0), ".2f")
+    cells[-1] = f"{took:.0f}"
+    return cells
+
+
+def main() -> None:
+    """Read the arguments, print the tables."""
+    parser = argparse.ArgumentParser(description="What alignment does to IDs.")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="folder of one data set")
+    parser.add_argument("--llm", help="a language model's folder; without one its rows are left out")
+    parser.add_argument("--only", action="append", help="variants by name; default: all")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--update", type=Path, help="page to write the tables into")
+    arguments = parser.parse_args()
+    use_threads(arguments.threads)
+    parts = [f"{machine(arguments.threads)}; {versions('torch', 'numpy', 'faiss-cpu')}."]
+    for folder in arguments.data:
+        world = World.read(folder)
+        rows = [judged(ids.name, ids.codes, ids.sizes, world) for ids in published(folder, world.item_ids)]
+        for name, guidance in variants(arguments.llm).items():
+            if arguments.only and name not in arguments.only:
+                continue
+            rows.append(measured(name, guidance, world))
+            print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
+        n_pairs = len(world.last_two.rows) // 2
+        parts += [f"{folder.name}, {n_pairs:,} last pairs:", markdown(COLUMNS, rows)]
+    text = "\n\n".join(parts)
+    print(text)
+    if arguments.update:
+        update(arguments.update, "aligned_training", text)
+
+
+if __name__ == "__main__":
+    main()
