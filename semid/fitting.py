@@ -32,6 +32,8 @@ from semid.embedding import embed, encoder_name, given_vectors
 from semid.encoding import Encoded, encode_table, error_statistics, sample_rows
 from semid.errors import ConfigError
 from semid.evaluate import evaluate
+from semid.fusion import from_text_alone
+from semid.guidance import Guidance
 from semid.memory import Budget, in_words
 from semid.progress import bar
 from semid.quality import Distortion, Quality
@@ -43,6 +45,7 @@ from semid.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from semid.assign.unique import Assignment
+    from semid.quantize.guides import Guide
     from semid.quantize.residual_kmeans import Learner
 
 __all__ = [
@@ -84,6 +87,8 @@ def fit(
     memory: str | int | None = None,
     folder: Path | None = None,
     stages: Stages | None = None,
+    guidance: Guidance | None = None,
+    interactions: Any = None,
 ) -> dict[str, Any]:
     """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step.
 
@@ -95,7 +100,13 @@ def fit(
         Where tables go that do not fit; by default the system's folder for temporary files.
     stages : Stages, optional
         Hears of the end of each step.
+    guidance : Guidance, optional
+        What IDs should agree with besides the text.
+    interactions : path or Interactions, optional
+        What the guidance learns from, of that what its split leaves for training.
     """
+    guidance = guidance or Guidance()
+    edges = guidance.edges(config, interactions)
     vocabulary = Vocabulary(config.sizes, config.template)
     check_device(config.device)
     budget, stages = Budget(memory), stages or Stages()
@@ -107,16 +118,25 @@ def fit(
     stages.lap("read")
 
     with Tables(room=0, folder=folder) as tables:
-        vectors, encoder_state = _embed(items, config, embeddings, progress, tables, budget)
+        vectors, encoder_state = _embed(items, config, embeddings, progress, tables, budget, guidance.extra_dims)
         say(f"embedded    {vectors.shape[1]} dims, {encoder_name(encoder_state[1])}")
         stages.lap("embed")
-        codebooks, training = learn_codebooks(vectors, config, progress)
+        inputs, guides = guidance.prepare(items, vectors, edges, tables, seed=config.seed, progress=progress)
+        if guidance:
+            say(f"aligned     with {guidance.in_words(edges)}")
+            stages.lap("align")
+        codebooks, training = learn_codebooks(inputs, config, progress, guides)
         say(f"learnt      {_learnt_in_words(config, training, len(items))}")
         stages.lap("learn")
-        encoded = _encode(codebooks, vectors, config, progress, tables)
-        statistics = error_statistics(encoded, codebooks)
+        encoded = _encode(codebooks, inputs, config, progress, tables)
+        latents = encoded.latents
+        if inputs is not vectors:  # items to come have text alone, and their errors are compared with these
+            codebooks = from_text_alone(codebooks, vectors, latents, seed=config.seed)
+            statistics = error_statistics(_encode(codebooks, vectors, config, progress, tables), codebooks)
+        else:
+            statistics = error_statistics(encoded, codebooks)
         stages.lap("encode")
-        assignment = _assign(encoded.latents, encoded.codes, codebooks, config.assign)
+        assignment = _assign(latents, encoded.codes, codebooks, config.assign)
         certificate = assignment.certificate
         say(
             f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved by "
@@ -132,6 +152,8 @@ def fit(
         "training": None if training is None else finite_values(asdict(training)),
         "versions": library_versions(),
     }
+    if guidance:
+        provenance["guidance"] = guidance.to_dict()
     return {
         "config": config,
         "vocabulary": vocabulary,
@@ -145,12 +167,18 @@ def fit(
 
 
 def _embed(
-    items: Items, config: SemanticIDConfig, embeddings: Any, progress: bool, tables: Tables, budget: Budget
+    items: Items,
+    config: SemanticIDConfig,
+    embeddings: Any,
+    progress: bool,
+    tables: Tables,
+    budget: Budget,
+    extra_dims: int = 0,
 ) -> tuple[RowTable, tuple[dict[str, np.ndarray], dict[str, Any]]]:
     """`embed`, with as much room for tables as the budget leaves; ConfigError before the work if there is none."""
 
     def prepare(dim: int, fitting: int = 0) -> None:
-        need = max(fitting, memory_to_learn(len(items), dim, config))
+        need = max(fitting, memory_to_learn(len(items), dim + extra_dims, config))
         tables.room = budget.room(need, f"learning from {min(len(items), SAMPLE):,} items")
 
     vectors, arrays, meta = embed(items, config, embeddings, progress, tables=tables, prepare=prepare)
@@ -159,12 +187,18 @@ def _embed(
     return vectors, (arrays, meta)
 
 
-def learn_codebooks(vectors: RowTable, config: SemanticIDConfig, progress: bool) -> tuple[Codebooks, Any]:
+def learn_codebooks(
+    vectors: RowTable, config: SemanticIDConfig, progress: bool, guides: Sequence[Guide] = ()
+) -> tuple[Codebooks, Any]:
     """Codebooks, and what the learner says of its training (None where it does not train)."""
     rows = sample_rows(len(vectors), SAMPLE, config.seed)
     seen = vectors[:] if rows is None else vectors[rows]
     with rounds_on(learning_device(config)):
-        learner = learner_for(config, verbose=progress).fit(seen[share(len(seen))])
+        learner = learner_for(config, verbose=progress)
+        if guides:
+            learner.fit(seen, guides=guides if rows is None else [guide.take(rows) for guide in guides])
+        else:
+            learner.fit(seen[share(len(seen))])
     codebooks = learner.codebooks_
     if config.uniform == "catalogue":
         codebooks = balanced(codebooks, seen, exact_device(config.device))

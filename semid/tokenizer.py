@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from semid.catalog import Items
     from semid.embed.lexical import LexicalEncoder
     from semid.embed.neural import NeuralEncoder
+    from semid.guidance import Guidance
     from semid.interactions import Histories
     from semid.quality import Quality
     from semid.quantize.codebooks import Codebooks
@@ -108,6 +109,8 @@ class SemanticIDTokenizer:
         embeddings: Any = None,
         id_field: str = "id",
         progress: bool = False,
+        guidance: Guidance | None = None,
+        interactions: Any = None,
         **choices: Any,
     ) -> SemanticIDTokenizer:
         """Learn semantic IDs for a catalogue.
@@ -121,6 +124,10 @@ class SemanticIDTokenizer:
             Used instead of an encoder.
         progress : bool
             Show progress on stderr.
+        guidance : semid.guidance.Guidance, optional
+            What IDs should agree with besides the text: behaviour, a language model.
+        interactions : path or Interactions, optional
+            What the guidance learns from.
 
         Raises
         ------
@@ -132,7 +139,17 @@ class SemanticIDTokenizer:
         if config is not None and choices:
             raise ConfigError("config and single choices were both given. Put the choices into the config.")
         config = config or SemanticIDConfig.from_dict(choices)
-        return cls(**fit(items, config, embeddings=embeddings, id_field=id_field, progress=progress))
+        return cls(
+            **fit(
+                items,
+                config,
+                embeddings=embeddings,
+                id_field=id_field,
+                progress=progress,
+                guidance=guidance,
+                interactions=interactions,
+            )
+        )
 
     def save_pretrained(
         self, folder: str | Path, *, force: bool = False, tables: Mapping[str, Iterable[str]] | None = None

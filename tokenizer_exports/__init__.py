@@ -8,12 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOME = {  # public name -> the file that holds it
+    "CodeRows": "item_head",
+    "EntityNames": "entity_tokens",
+    "EntityTokens": "entity_tokens",
     "Exported": "exporting",
     "Extended": "huggingface",
     "Generated": "beam",
     "IndexFile": "files",
+    "ItemHead": "item_head",
     "Rules": "constraint",
+    "SoftHardPrompts": "soft_hard_prompts",
+    "TokenRows": "item_head",
     "TrieLogitsProcessor": "logits",
+    "Wording": "soft_hard_prompts",
+    "add_entities": "entity_tokens",
     "build_top_k": "top_k",
     "export": "exporting",
     "extend": "huggingface",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semid.cli.group import json_option, log, print_quality, say
+
+if TYPE_CHECKING:
+    from semid.guidance import Guidance
+    from semid.interactions import Interactions
 
 
 def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
@@ -61,7 +65,18 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--config", "config_file", type=click.Path(path_type=Path, readable=False), help="Settings from a JSON file."
 )
 @click.option("--memory", help="What semid may hold in memory: 4GB, 800MB. Default: 60 % of the machine's.")
-@click.option("--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against.")
+@click.option(
+    "--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against and align with."
+)
+@click.option("--fuse-behaviour", "behaviour", type=float, help="Weight of who met what beside the text. Default: 0.")
+@click.option("--align-collaborative", "collaborative", type=float, help="Weight of the loss on items met together.")
+@click.option("--align-llm", "llm", type=click.Path(), help="A language model's folder: a loss towards its words.")
+@click.option("--align-llm-weight", "llm_weight", type=float, help="Weight of that loss. Default: 0.3.")
+@click.option(
+    "--split",
+    type=click.Choice(["leave-one-out", "own", "all"]),
+    help="What is not learnt from: each user's last two (default), what n_valid and n_test say, or nothing.",
+)
 @click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
 @json_option
 @click.pass_context
@@ -99,6 +114,7 @@ def fit(
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
+    guidance = _guidance(choices)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
     histories = read_interactions(interactions) if interactions else None
@@ -113,10 +129,14 @@ def fit(
         memory=memory,
         folder=next(parent for parent in (output, *output.absolute().parents) if parent.is_dir()),
         stages=stages,
+        guidance=guidance,
+        interactions=interactions,
     )
     if not is_writer():
         return
     ids = SemanticIDTokenizer(**made)
+    if histories and guidance.uses_interactions:
+        histories = _unseen(histories, guidance, interactions)
     known = histories.map_to(ids.item_ids) if histories else None
     if known is not None and known.n_unknown == len(known.rows):
         log.warning("%s: none of its items is in the catalogue. Are the ids the same?", interactions)
@@ -125,6 +145,30 @@ def fit(
     say(ctx, f"saved       {output}")
     stages.lap("save")
     print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
+
+
+def _guidance(choices: dict[str, Any]) -> Guidance:
+    """The options of alignment, taken out of the choices."""
+    from semid.guidance import Guidance
+
+    names = ("behaviour", "collaborative", "llm", "llm_weight", "split")
+    given = {name: choices.pop(name) for name in names}
+    if given["llm"] is None and given["llm_weight"] is not None:
+        raise click.UsageError("--align-llm-weight is of --align-llm. Give the model's folder too.")
+    return Guidance(**{name: value for name, value in given.items() if value is not None})
+
+
+def _unseen(histories: Interactions, guidance: Guidance, source: str) -> Interactions:
+    """The histories to measure with: the part that was not learnt from, if there is any."""
+    from semid.guidance import unseen_interactions
+    from semid.training_edges import training_edges
+
+    unseen = unseen_interactions(histories, training_edges(histories, guidance.split, source=source))
+    if len(unseen.items) == 0:
+        log.warning("sequence_lift is of the interactions that were learnt from: split=all keeps none apart.")
+        return histories
+    log.info("sequence_lift is of the %d interactions that were not learnt from", len(unseen.items))
+    return unseen
 
 
 def _config(preset: str | None, config_file: Path | None, choices: dict[str, Any]):

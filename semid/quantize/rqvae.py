@@ -177,6 +177,8 @@ class RQVAE(Learner):
         self.training_ = Training(float("nan"), float("nan"), 0, 0)
         mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
         variance = all_sum(float(np.square(vectors - mean).sum())) / n_items
+        if guides and not (trains and self.epochs):
+            log.warning("no training, so nothing aligned: %d vectors, %d epochs", n_items, self.epochs)
         if trains and self.epochs > 0 and variance > 0:
             chosen = self._improve(chosen, vectors, held, variance, guides)
         self.codebooks_ = self._fit_to_all(chosen, vectors) if trains else chosen
@@ -190,7 +192,7 @@ class RQVAE(Learner):
         variance: float,
         guides: Sequence[Guide] = (),
     ) -> Codebooks:
-        """Train from `start`; return whichever reconstructs the held-out rows better, or with guides what was trained."""
+        """Train from `start`; return what reconstructs the held-out rows better, or with guides what was trained."""
         from semid.quantize.rqvae_training import train
 
         trained = train(self, start, vectors, held, guides=guides)

@@ -71,12 +71,13 @@ def variants(llm: str | None) -> dict[str, Guidance]:
     found = {
         "**semid**, plain": Guidance(),
         "behaviour 1": Guidance(behaviour=1.0),
-        "behaviour 1.25": Guidance(behaviour=1.25),
+        "behaviour 1.5": Guidance(behaviour=1.5),
+        "behaviour 3": Guidance(behaviour=3.0),
         "collaborative 10": Guidance(collaborative=10.0),
-        "behaviour 1, collaborative 10": Guidance(behaviour=1.0, collaborative=10.0),
+        "behaviour 1.5, collaborative 10": Guidance(behaviour=1.5, collaborative=10.0),
     }
     if llm is not None:
-        found |= {f"llm {weight:g}": Guidance(llm=llm, llm_weight=weight) for weight in (0.3, 1.0)}
+        found["llm 1"] = Guidance(llm=llm, llm_weight=1.0)
     return found
 
 
