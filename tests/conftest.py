@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import time
 from typing import NamedTuple
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -17,6 +18,12 @@ from semid import cli  # noqa: E402
 
 settings.register_profile("semid", deadline=None)
 settings.load_profile("semid")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip slow tests that begin after the moment SEMID_SLOW_UNTIL (seconds since 1970), if there is one."""
+    if item.get_closest_marker("slow") and time.time() > float(os.environ.get("SEMID_SLOW_UNTIL", "inf")):
+        pytest.skip("no time is left for slow tests")
 
 
 class Done(NamedTuple):
