@@ -75,8 +75,8 @@ def learners(every: np.ndarray, rows: np.ndarray, name: str) -> dict[str, np.nda
     found, trained = {}, []
     real = rqvae_training.train
 
-    def train(*arguments):
-        trained.append(real(*arguments))
+    def train(*arguments, **choices):
+        trained.append(real(*arguments, **choices))
         return trained[-1]
 
     rqvae_training.train = train
