@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from semid.catalog import Items
 from semid.config import SemanticIDConfig
 from semid.distributed import one_process_only
 from semid.embed.behaviour import BehaviourVectors, WalkConfig, learn_behaviour
-from semid.errors import ConfigError
+from semid.errors import ConfigError, InputError
 from semid.fusion import fuse
 from semid.interactions import Interactions, read_interactions
 from semid.quantize.guides import CoOccurrence, Guide, SpokenText
@@ -88,7 +89,7 @@ class Guidance:
     def edges(self, config: SemanticIDConfig, interactions: Any) -> Interactions | None:
         """The interactions to learn from, of a path or Interactions; None where there are none to learn from.
 
-        ConfigError for choices that do not go together, or lack interactions.
+        ConfigError for choices that do not go together, or lack interactions; InputError for a folder without a model.
         """
         if not self:
             return None
@@ -98,6 +99,8 @@ class Guidance:
                 f"method={config.method!r}, epochs={config.epochs}: collaborative and llm are losses of the RQ-VAE's "
                 "training. Use method='rqvae' and at least one epoch, or behaviour alone."
             )
+        if self.llm is not None and not (Path(self.llm) / "config.json").is_file():  # or it shows only after embedding
+            raise InputError(f"llm={self.llm!r}: no config.json there; expected a language model's folder.")
         if not self.uses_interactions:
             return None
         if interactions is None:

@@ -161,6 +161,18 @@ def test_mean_rows_are_those_of_the_loaded_model(model_folder):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json there"):
         mean_text_rows(tmp_path, ["a"])
+    with pytest.raises(InputError, match=r"llm=.*no config\.json there"):
+        fitted(Guidance(llm=str(tmp_path)), method="rqvae")
+
+
+def test_a_fit_reads_the_model_s_words(model_folder):
+    items = [{**item, "id": str(n)} for n, item in enumerate(ITEMS * 5)]  # enough for training
+    plain, towards = (
+        SemanticIDTokenizer.fit(items, levels=2, codebook_size=16, epochs=2, device="cpu", guidance=guidance)
+        for guidance in (None, Guidance(llm=str(model_folder), llm_weight=1.0))
+    )
+    assert towards.provenance["training"]["kept_epoch"] == 2
+    assert not np.array_equal(plain.codebooks.levels[0], towards.codebooks.levels[0])
 
 
 # ---- choices that do not go together

@@ -128,7 +128,7 @@ def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) 
 
     >>> inputs = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
     >>> answer = landmark_map(inputs, np.abs(inputs), units=64)
-    >>> bool(np.square(answer(inputs) - np.abs(inputs)).mean() < 0.1)
+    >>> bool(np.square(answer(inputs) - np.abs(inputs)).mean() < 0.5 * np.abs(inputs).var())
     True
     """
     from semid.quantize.kmeans import lloyd

@@ -89,9 +89,9 @@ def code_rows(split: Any, log_items: list[str]) -> CodeRows:
     embedding = nn.Embedding(sum(ids.sizes), vectors.shape[1])
     rows = CodeRows(embedding, ids.vocabulary.token_ids(ids.codes, base=0))
     with torch.no_grad():
-        centroids = np.concatenate([np.asarray(level, np.float32) for level in ids.codebooks.levels])
-        if centroids.shape == tuple(embedding.weight.shape):
-            embedding.weight.copy_(torch.from_numpy(centroids))
+        embedding.weight.copy_(torch.from_numpy(np.concatenate(ids.codebooks.levels)))
+        composed = rows.rows().numpy()  # the codebooks are of vectors that were scaled as a whole: scale them back
+        embedding.weight.mul_(float((composed * vectors).sum() / (composed**2).sum()))
     return rows
 
 
