@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
@@ -122,15 +123,25 @@ class SemanticIDConfig:
     @classmethod
     def from_dict(cls, choices: dict[str, Any]) -> SemanticIDConfig:
         """From JSON data; an unknown key is an error that names near matches."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in choices:
-            if key not in names:
-                near = get_close_matches(key, names, 1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"It has: {', '.join(names)}."
-                raise ConfigError(f"{key!r} is no setting of semid. {hint}")
+        check_names(cls, choices, no="setting of semid", listed="It has")
         return cls(**choices)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data; the inverse of `from_dict`."""
-        values = dataclasses.asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return as_json(self)
+
+
+def check_names(cls: type, choices: Iterable[str], *, no: str, listed: str) -> None:
+    """ConfigError, with near matches, for the first of the choices that is no field of the dataclass."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    for key in choices:
+        if key not in names:
+            near = get_close_matches(key, names, 1)
+            hint = f"Did you mean {near[0]!r}?" if near else f"{listed}: {', '.join(names)}."
+            raise ConfigError(f"{key!r} is no {no}. {hint}")
+
+
+def as_json(choices: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON data: tuples become lists."""
+    values = dataclasses.asdict(choices)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

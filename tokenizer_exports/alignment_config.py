@@ -6,7 +6,6 @@ so another user, task or shard changes nothing about the rest.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from difflib import get_close_matches
 from random import Random
 from typing import Any, Literal, get_args
 
+from semid.config import as_json, check_names
 from semid.errors import ConfigError
 
 __all__ = ["SPLITS", "TASKS", "AlignmentConfig", "Format", "Negative", "Split", "chance", "share"]
@@ -74,18 +74,12 @@ class AlignmentConfig:
     @classmethod
     def from_dict(cls, choices: dict[str, Any]) -> AlignmentConfig:
         """From keywords; an unknown one is an error that names near matches."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        for key in choices:
-            if key not in names:
-                near = get_close_matches(key, names, 1)
-                hint = f"Did you mean {near[0]!r}?" if near else f"There are: {', '.join(names)}."
-                raise ConfigError(f"{key!r} is no choice of alignment data. {hint}")
+        check_names(cls, choices, no="choice of alignment data", listed="There are")
         return cls(**choices)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
-        values = dataclasses.asdict(self)
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        return as_json(self)
 
 
 def _checked_tasks(tasks: Sequence[str] | str) -> tuple[str, ...]:

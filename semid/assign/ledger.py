@@ -26,7 +26,7 @@ from semid.assign.ledger_check import problems_of
 from semid.assign.ledger_codes import LedgerCodes
 from semid.assign.lookup import code_keys, find_ids, hashes_of, near_ids
 from semid.assign.new_rows import MAX_CODE, MAX_ROWS, new_segment
-from semid.assign.segment import Segment, merged
+from semid.assign.segment import Segment, joined_order, merged
 from semid.errors import CapacityError, InputError, UnknownIDError
 from semid.string_chain import StringChain
 from semid.strings import PackedStrings
@@ -138,10 +138,10 @@ class Ledger:
     @cached_property
     def code_order(self) -> npt.NDArray[np.int32]:
         """int32 [N]: rows in the lexicographic order of their codes."""
-        whole = self.segments[0]
-        for segment in self.segments[1:]:
-            whole = merged(whole, segment)
-        return whole.code_order
+        order = self.segments[0].code_order
+        for segment in self.segments[1:]:  # the orders alone: ids and texts may be large
+            order = joined_order(self.codes[: segment.first], order, segment)
+        return order
 
     def _column(self, name: str) -> np.ndarray:
         columns = [getattr(segment, name) for segment in self.segments]

@@ -22,7 +22,7 @@ from semid.errors import ArtifactError
 from semid.string_chain import joined
 from semid.strings import PackedStrings
 
-__all__ = ["Segment", "merged"]
+__all__ = ["Segment", "joined_order", "merged"]
 
 ARRAYS = {  # name -> dtype, dimensions; one entry for each row, but for strings and notes
     "item_ids.data": (np.uint8, 1),
@@ -168,11 +168,17 @@ class Segment:
         return np.where(found, rows + self.first, -1)
 
 
+def joined_order(
+    codes: npt.NDArray[np.uint16], order: npt.NDArray[np.int32], newer: Segment
+) -> npt.NDArray[np.int32]:
+    """The places of rows and of those of a segment behind them, in the order of their codes: int32 [n + m]."""
+    places = find_codes(code_keys(newer.codes[newer.code_order]), codes, order)
+    return np.insert(order, places, newer.code_order + np.int32(len(codes)))
+
+
 def merged(older: Segment, newer: Segment) -> Segment:
     """One segment in place of two neighbours; every row and note stays as it was."""
-    new_order = newer.code_order
     id_places = np.searchsorted(older.id_hashes, newer.id_hashes, side="right")
-    code_places = find_codes(code_keys(newer.codes[new_order]), older.codes, older.code_order)
     shift = np.int32(len(older))
     texts = None if older.texts is None or newer.texts is None else joined([older.texts, newer.texts])
     revised = _latest([older, newer])
@@ -191,7 +197,7 @@ def merged(older: Segment, newer: Segment) -> Segment:
         newer.newest,
         np.insert(older.id_hashes, id_places, newer.id_hashes),
         np.insert(older.id_order, id_places, newer.id_order + shift),
-        np.insert(older.code_order, code_places, new_order + shift),
+        joined_order(older.codes, older.code_order, newer),
         Notes.of(
             np.concatenate([older.retired.rows, newer.retired.rows]),
             np.concatenate([older.retired.generation, newer.retired.generation]),

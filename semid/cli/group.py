@@ -28,6 +28,7 @@ __all__ = [
     "json_option",
     "log",
     "main",
+    "nearest_folder",
     "open_ids",
     "print_json",
     "print_quality",
@@ -124,6 +125,11 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     if threads:
         for name in THREAD_VARIABLES:  # read when NumPy and torch are imported, which is later
             os.environ[name] = str(threads)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder that a new one will lie in, or the nearest one above that exists: where temporary tables may go."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
 
 
 def say(ctx: click.Context, line: str) -> None:

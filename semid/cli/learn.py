@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.group import json_option, log, print_quality, say
+from semid.cli.group import json_option, log, nearest_folder, print_quality, say
 
 if TYPE_CHECKING:
     from semid.guidance import Guidance
@@ -127,7 +127,7 @@ def fit(
         progress=watched() and not ctx.obj["quiet"],
         say=lambda line: say(ctx, line),
         memory=memory,
-        folder=next(parent for parent in (output, *output.absolute().parents) if parent.is_dir()),
+        folder=nearest_folder(output),
         stages=stages,
         guidance=guidance,
         interactions=interactions,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from semid.cli.group import folder_argument, json_option, open_ids, print_json, say
+from semid.cli.group import folder_argument, json_option, nearest_folder, open_ids, print_json, say
 from semid.cli.learn import sizes_option
 
 
@@ -91,7 +91,7 @@ def refit(
         progress=watched() and not ctx.obj["quiet"],
         say=lambda line: say(ctx, line),
         memory=memory,
-        folder=next(parent for parent in (output, *output.absolute().parents) if parent.is_dir()),
+        folder=nearest_folder(output),
         learn=learn,
         align=align,
         keep_prefix=keep_prefix,
