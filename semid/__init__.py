@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from semid.config import SemanticIDConfig
     from semid.embed import embed
     from semid.evaluate import evaluate
+    from semid.guidance import Guidance
     from semid.interactions import read_interactions
     from semid.tokenizer import SemanticIDTokenizer
     from semid.tokenizer_exports.alignment import write_alignment
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from semid.trie import Trie
 
 _HOME = {
+    "Guidance": "semid.guidance",
     "SemanticIDConfig": "semid.config",
     "SemanticIDTokenizer": "semid.tokenizer",
     "Trie": "semid.trie",
@@ -40,6 +42,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Guidance",
     "SemanticIDConfig",
     "SemanticIDTokenizer",
     "Trie",

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from semid.catalog import Items
 from semid.columns import as_arrow, column_names, matrix, row_count, values, with_columns
 from semid.errors import ArtifactError, ConfigError, InputError
+from semid.kinds import IDS, check_kind
 from semid.manifest import read_manifest
 from semid.problems import Problems, name_list, quote
 from semid.quantize.sizes import check_vectors
@@ -62,6 +63,7 @@ class BatchEncoder:
     Raises
     ------
     ArtifactError : no artefact there.
+    InputError : one of another kind.
     ConfigError : the IDs were imported; or they were learnt from ready vectors and `vectors` is not given; or it is
         not known which columns hold the text.
     """
@@ -76,6 +78,7 @@ class BatchEncoder:
     ) -> None:
         self.folder = str(Path(folder).absolute())
         manifest = read_manifest(Path(self.folder))
+        check_kind(folder, manifest, IDS)
         self.fingerprint: str = manifest["fingerprint"]
         if manifest.get("config") is None:
             raise ConfigError(f"{folder}: these IDs were imported, so nothing says what codes a new item would have.")

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from semid import artifact
+from semid import artifact, kinds
 from semid.assign.ledger import Ledger
 from semid.assign.lookup import code_keys
 from semid.errors import ArtifactError, ConfigError, InputError
@@ -36,7 +37,6 @@ from semid.vocabulary import Vocabulary
 
 __all__ = ["ClusterTokens", "Entity", "Members", "ParsedEntity", "check_apart"]
 
-KIND = "cluster tokens"
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
 
@@ -142,10 +142,15 @@ class ClusterTokens:
         """
         return artifact.save(folder, self.manifest(), self.arrays(), tables=self.tables(), force=force)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:...`, as in the folder. Reads everything if the tokens were not opened from one."""
+        return artifact.fingerprint(self.manifest(), self.arrays())
+
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
         return {
-            "kind": KIND,
+            "kind": kinds.CLUSTERS,
             "config": dict(self.config),
             "vocabulary": self.vocabulary.to_dict(),
             "coarse_of": {name: list(bounds) for name, bounds in self.coarse_of.items()},
@@ -175,19 +180,20 @@ class ClusterTokens:
 
     @classmethod
     def open(cls, folder: str | Path) -> ClusterTokens:
-        """Open a folder; ArtifactError if it is missing, damaged, of another kind, or from a newer semid."""
+        """Open a folder; ArtifactError if missing, damaged or from a newer semid, InputError if of another kind."""
         loaded = artifact.load(folder)
+        kinds.check_kind(folder, loaded.manifest, kinds.CLUSTERS)
         try:
-            return cls._from_artifact(loaded)
+            clusters = cls._from_artifact(loaded)
         except (KeyError, TypeError, ValueError) as error:
             place = Path(folder) / "semid.json"
             raise ArtifactError(f"{place}: {error}: not cluster tokens. Make them with: semid clusters.") from error
+        clusters.__dict__["fingerprint"] = loaded.fingerprint  # known without reading the arrays
+        return clusters
 
     @classmethod
     def _from_artifact(cls, loaded: artifact.Artifact) -> ClusterTokens:
         manifest, arrays = loaded.manifest, loaded.arrays
-        if manifest.get("kind") != KIND:
-            raise ConfigError(f"kind={manifest.get('kind')!r} should be {KIND!r}")
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
         members = {}
         for side in SIDES:
@@ -222,6 +228,12 @@ class ClusterTokens:
     def n_tokens(self) -> int:
         """Tokens that a language model needs for all of them."""
         return len(self.vocabulary)
+
+    @property
+    def base(self) -> int | None:
+        """Token id of the first code in the language model whose folder these tokens lie in; None if in none."""
+        base = self.provenance.get("base")
+        return base if type(base) is int and base >= 0 else None
 
     @property
     def sizes(self) -> tuple[int, ...]:

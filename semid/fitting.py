@@ -56,6 +56,7 @@ __all__ = [
     "exact_device",
     "finite_values",
     "fit",
+    "for_items_to_come",
     "given_vectors",
     "judge",
     "learn_codebooks",
@@ -129,14 +130,9 @@ def fit(
         say(f"learnt      {_learnt_in_words(config, training, len(items))}")
         stages.lap("learn")
         encoded = _encode(codebooks, inputs, config, progress, tables)
-        latents = encoded.latents
-        if inputs is not vectors:  # items to come have text alone, and their errors are compared with these
-            codebooks = from_text_alone(codebooks, vectors, latents, seed=config.seed)
-            statistics = error_statistics(_encode(codebooks, vectors, config, progress, tables), codebooks)
-        else:
-            statistics = error_statistics(encoded, codebooks)
+        codebooks, statistics = for_items_to_come(codebooks, encoded, inputs, vectors, config, progress, tables)
         stages.lap("encode")
-        assignment = _assign(latents, encoded.codes, codebooks, config.assign)
+        assignment = _assign(encoded.latents, encoded.codes, codebooks, config.assign)
         certificate = assignment.certificate
         say(
             f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved by "
@@ -211,6 +207,25 @@ def _encode(
     device = exact_device(config.device)
     with bar("encode", len(vectors), shown=progress) as advance:
         return encode_table(codebooks, vectors, tables, beam=config.encode_beam, device=device, advance=advance)
+
+
+def for_items_to_come(
+    codebooks: Codebooks,
+    encoded: Encoded,
+    inputs: RowTable,
+    vectors: RowTable,
+    config: SemanticIDConfig,
+    progress: bool,
+    tables: Tables,
+) -> tuple[Codebooks, dict[str, np.ndarray]]:
+    """The codebooks to keep, for vectors of text alone, and the errors that those of later items are compared with.
+
+    Codebooks learnt from other `inputs` than the vectors get an encoder that predicts their latents from text.
+    """
+    if inputs is not vectors:
+        codebooks = from_text_alone(codebooks, vectors, encoded.latents, seed=config.seed)
+        encoded = _encode(codebooks, vectors, config, progress, tables)
+    return codebooks, error_statistics(encoded, codebooks)
 
 
 def memory_to_learn(n_items: int, dim: int, config: SemanticIDConfig) -> int:

@@ -11,7 +11,8 @@ Not here: the command, and reading the model (`tokenizer_exports/text_rows.py`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -30,7 +31,7 @@ from semid.quantize.guides import CoOccurrence, Guide, SpokenText
 from semid.tables import RowTable, Tables
 from semid.training_edges import Split, training_edges
 
-__all__ = ["Guidance", "unseen_interactions"]
+__all__ = ["Guidance", "options_of", "unseen_interactions"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,25 @@ class Guidance:
     def to_dict(self) -> dict[str, Any]:
         """As JSON data."""
         return asdict(self) | {"walks": self.walks.to_dict()}
+
+
+def options_of(noted: Mapping[str, Any]) -> str:
+    """The options of the command line that ask for the same again, of `Guidance.to_dict` as an artefact noted it.
+
+    >>> options_of(Guidance(behaviour=1.5).to_dict())
+    '--interactions HISTORIES --fuse-behaviour 1.5'
+    """
+    given = {
+        "--fuse-behaviour": noted.get("behaviour"),
+        "--align-collaborative": noted.get("collaborative"),
+        "--align-llm": noted.get("llm"),
+        "--align-llm-weight": noted.get("llm_weight") if noted.get("llm") else None,
+    }
+    words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
+    if noted.get("behaviour") or noted.get("collaborative"):
+        split = noted.get("split", "leave-one-out")
+        words = ["--interactions HISTORIES", *words, *([] if split == "leave-one-out" else [f"--split {split}"])]
+    return " ".join(words)
 
 
 def unseen_interactions(log: Interactions, edges: Interactions) -> Interactions:

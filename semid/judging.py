@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from semid import artifact
+from semid import artifact, kinds
 from semid.catalog import read_items
-from semid.clusters import KIND as CLUSTERS
 from semid.clusters import ClusterTokens
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.evaluate import evaluate
 from semid.interactions import Histories, read_interactions
 from semid.quality import Quality
 from semid.tokenizer import SemanticIDTokenizer
+from semid.top_k_cache import TopKCache
 
 __all__ = ["judge", "verify"]
 
@@ -48,16 +48,27 @@ def judge(
 
 
 def verify(folder: Path) -> tuple[list[str], str]:
-    """Everything wrong with an artefact, and its fingerprint ("" if it cannot be opened)."""
+    """Everything wrong with an artefact of any kind, and its fingerprint ("" if it cannot be opened)."""
     problems = artifact.verify(folder)
     try:
         loaded = artifact.load(folder)
-        broken = _broken_clusters(folder) if loaded.manifest.get("kind") == CLUSTERS else _broken_ids(loaded)
+        broken = _broken(loaded)
     except (ArtifactError, ConfigError, KeyError) as error:
         if str(error) not in problems:
             problems.append(str(error))
         return problems, ""
     return problems + [f"{folder}: {problem}" for problem in broken], loaded.fingerprint
+
+
+def _broken(loaded: artifact.Artifact) -> list[str]:
+    """What the arrays promise and do not keep, by the kind of artefact."""
+    kind = loaded.manifest.get("kind")
+    if kind == kinds.CLUSTERS:
+        return ClusterTokens.open(loaded.folder).check()
+    if kind == kinds.TOP_K:
+        TopKCache.open(loaded.folder, None)  # says what does not fit together
+        return []
+    return _broken_ids(loaded)
 
 
 def _broken_ids(loaded: artifact.Artifact) -> list[str]:
@@ -72,10 +83,6 @@ def _broken_ids(loaded: artifact.Artifact) -> list[str]:
             if told[name] != true[name]
         ]
     return problems + (_wrong_codebooks(ids) if ids.is_learnt else [])
-
-
-def _broken_clusters(folder: Path) -> list[str]:
-    return ClusterTokens.open(folder).check()
 
 
 def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:

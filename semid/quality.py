@@ -6,7 +6,8 @@ Only the result: `semid.evaluate` computes it, `semid.advice` judges it. N items
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +84,21 @@ class Quality:
     def to_dict(self) -> dict[str, object]:
         """Plain dicts, lists and numbers, for JSON."""
         return asdict(self)
+
+    @staticmethod
+    def kept_figures(noted: Any) -> dict[str, Any]:
+        """What `to_dict` wrote, without the levels, by field; empty if it is not whole: no checksum guards it."""
+        if not isinstance(noted, dict):
+            return {}
+        kept = {name: value for name, value in noted.items() if name not in ("levels", "distortion")}
+        values = [one for value in kept.values() for one in (value if isinstance(value, list) else [value])]
+        distortion = noted.get("distortion")
+        if distortion is not None:
+            if not isinstance(distortion, dict) or set(distortion) != {one.name for one in fields(Distortion)}:
+                return {}
+            kept["distortion"] = Distortion(**distortion)
+            values += distortion.values()
+        return kept if all(value is None or isinstance(value, (int, float)) for value in values) else {}
 
     def lines(self) -> list[str]:
         """The figures for people, one line each."""

@@ -2,6 +2,9 @@
 
     read -> compare with the old catalogue -> embed -> learn -> rename -> encode -> assign -> judge, and count the churn
 
+What was learnt beside the text (`guidance.py`) is not kept in an artefact: it can be learnt again with everything else,
+or is given up, and then the report says so.
+
 What a language model has learnt about a token is about the items that had it. How that is kept is in `relearn`, how
 far it went is what `churn` counts. The result is an artefact of its own, generation 0: what the old one published
 stays as it is.
@@ -25,8 +28,8 @@ from semid.assign.unique import Assignment
 from semid.catalog import Items, read_items
 from semid.churn import Churn, gone_rows
 from semid.config import SemanticIDConfig
-from semid.encoding import error_statistics
 from semid.errors import ConfigError, InputError
+from semid.guidance import Guidance, options_of
 from semid.memory import Budget
 from semid.progress import bar
 from semid.quality import Distortion, Quality
@@ -51,6 +54,8 @@ def refit(
     *,
     embeddings: Any = None,
     config: SemanticIDConfig | None = None,
+    guidance: Guidance | None = None,
+    interactions: Any = None,
     id_field: str = "id",
     progress: bool = False,
     say: Say = log.info,
@@ -65,6 +70,7 @@ def refit(
     items : the new catalogue, all of it; see `semid.read_items`.
     embeddings : ready vectors for it, as in `fit`, where `old` was learnt from ready vectors.
     config : other settings, with `learn="fresh"`; by default those of `old`.
+    guidance, interactions : what IDs should agree with besides the text, with `learn="fresh"`; as in `fitting.fit`.
     say : hears one line per step.
     memory, folder : how much memory to use, and where tables go that do not fit; as in `fitting.fit`.
     choices : learn, align, keep_prefix, slack; see `semid.relearn.Choices`.
@@ -83,9 +89,12 @@ def refit(
     """
     wanted = Choices(**choices)
     warm = wanted.learn == "warm"
-    _check_start(old, config, embeddings, warm=warm)
+    guidance = guidance or Guidance()
+    _check_start(old, config, embeddings, guidance, warm=warm)
     config = config or settings_of(old)
     wanted.check(config)
+    edges = guidance.edges(config, interactions)
+    dropped = _dropped(old, guidance)
     same_tokens = (config.sizes, config.template) == (old.sizes, old.vocabulary.template)
     vocabulary = old.vocabulary if same_tokens else Vocabulary(config.sizes, config.template)
     fitting.check_device(config.device)
@@ -101,13 +110,17 @@ def refit(
     say(f"compared    {len(catalogue) - n_new:,} survive, {n_new:,} are new, {n_gone:,} are gone")
 
     with Tables(room=0, folder=folder) as tables:
-        vectors, encoder_state = _embed(old, catalogue, config, embeddings, progress, tables, budget, warm=warm)
+        room = _room(tables, budget, len(catalogue), config, guidance.extra_dims)
+        vectors, encoder_state = _embed(old, catalogue, config, embeddings, progress, tables, room, warm=warm)
         say(f"embedded    {vectors.shape[1]} dims, {fitting.encoder_name(encoder_state[1])}")
-        codebooks, training = start.learn(vectors, verbose=progress)
+        inputs, guides = guidance.prepare(catalogue, vectors, edges, tables, seed=config.seed, progress=progress)
+        if guidance:
+            say(f"aligned     with {guidance.in_words(edges)}")
+        codebooks, training = start.learn(inputs, guides, verbose=progress)
         with bar("encode", len(vectors), shown=progress) as advance:
-            codebooks, encoded = start.encode(codebooks, vectors, tables, advance=advance)
+            codebooks, encoded = start.encode(codebooks, inputs, tables, advance=advance)
         say(f"learnt      {wanted.learn}, {'' if wanted.align else 'not '}aligned with the old codes")
-        statistics = error_statistics(encoded, codebooks)
+        codebooks, statistics = fitting.for_items_to_come(codebooks, encoded, inputs, vectors, config, progress, tables)
         assignment = start.assign(codebooks, encoded)
         certificate = assignment.certificate
         say(f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved")
@@ -121,8 +134,10 @@ def refit(
         "certificate": certificate.to_dict(),
         "training": None if training is None else fitting.finite_values(asdict(training)),
         "versions": fitting.library_versions(),
-        "refit": {"of": old.fingerprint} | asdict(wanted) | {"churn": churn.to_dict()},
+        "refit": {"of": old.fingerprint} | asdict(wanted) | {"dropped_guidance": dropped, "churn": churn.to_dict()},
     }
+    if guidance:
+        provenance["guidance"] = guidance.to_dict()
     new = SemanticIDTokenizer(
         config=config,
         vocabulary=vocabulary,
@@ -141,9 +156,15 @@ def settings_of(old: SemanticIDTokenizer) -> SemanticIDConfig:
     return old.config or SemanticIDConfig(codebook_size=old.sizes, template=old.vocabulary.template)
 
 
-def _check_start(old: SemanticIDTokenizer, config: SemanticIDConfig | None, embeddings: Any, *, warm: bool) -> None:
+def _check_start(
+    old: SemanticIDTokenizer, config: SemanticIDConfig | None, embeddings: Any, guidance: Guidance, *, warm: bool
+) -> None:
     """ConfigError if the artefact lacks what to start from, or is given what it cannot use."""
     ready = old.encoder_state[1]["kind"] == "vectors"
+    if warm and guidance:
+        raise ConfigError(
+            "guidance: codebooks that go on know vectors of text alone, and no loss. Use learn=fresh (--learn fresh)."
+        )
     if warm and not old.is_learnt:
         raise ConfigError(
             f"These IDs were imported from {old.imported_from}: there are no codebooks to go on from. Use learn=fresh."
@@ -157,6 +178,19 @@ def _check_start(old: SemanticIDTokenizer, config: SemanticIDConfig | None, embe
             "embeddings: these IDs have an encoder of their own, and codebooks go on only with vectors that they "
             "know. Leave embeddings out, or use learn=fresh."
         )
+
+
+def _dropped(old: SemanticIDTokenizer, guidance: Guidance) -> dict[str, Any] | None:
+    """What the old IDs were aligned with and the new ones will not be, said aloud; None if there is nothing."""
+    noted = old.provenance.get("guidance")
+    if guidance or not isinstance(noted, dict):
+        return None
+    log.warning(
+        "these IDs were aligned while they were learnt, and this refit gives most of that up. To keep it, add: "
+        "--learn fresh %s",
+        options_of(noted),
+    )
+    return noted
 
 
 def _read(source: Any, fields: Any, id_field: str, progress: bool) -> Items:
@@ -188,16 +222,14 @@ def _embed(
     embeddings: Any,
     progress: bool,
     tables: Tables,
-    budget: Budget,
+    prepare: Callable[..., None],
     *,
     warm: bool,
 ) -> tuple[RowTable, EncoderState]:
-    """Vectors of the items by the encoder that stays, or by one that the config asks for; and that encoder."""
+    """Vectors of the items by the encoder that stays, or by one that the config asks for; and that encoder.
 
-    def prepare(dim: int, to_fit: int = 0) -> None:
-        need = max(to_fit, fitting.memory_to_learn(len(items), dim, config))
-        tables.room = budget.room(need, f"learning from {len(items):,} items")
-
+    `prepare` hears how wide they will be before the first is made.
+    """
     if not warm:
         vectors, arrays, meta = fitting.embed(items, config, embeddings, progress, tables=tables, prepare=prepare)
         return vectors, (arrays, meta)
@@ -211,6 +243,18 @@ def _embed(
     for block in encoder.blocks(items, progress):
         table.append(block)
     return table.finish(), old.encoder_state
+
+
+def _room(
+    tables: Tables, budget: Budget, n_items: int, config: SemanticIDConfig, extra_dims: int
+) -> Callable[..., None]:
+    """A function of the width of vectors that gives the tables as much room as the budget leaves."""
+
+    def prepare(dim: int, to_fit: int = 0) -> None:
+        need = max(to_fit, fitting.memory_to_learn(n_items, dim + extra_dims, config))
+        tables.room = budget.room(need, f"learning from {n_items:,} items")
+
+    return prepare
 
 
 def _same_space(old: SemanticIDTokenizer, encoder_state: EncoderState) -> bool:

@@ -9,7 +9,7 @@ Knows nothing of items, encoders and artefacts: vectors and codes in, codebooks 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from semid.encoding import Encoded, encode_table, sample_rows
 from semid.errors import ConfigError
 from semid.quantize.alignment import in_order_among_equals, match_levels, permuted, renamed
 from semid.quantize.codebooks import Codebooks
+from semid.quantize.guides import Guide
 from semid.quantize.staying import NO_CODE, staying_codes
 from semid.quantize.warm import go_on, with_tables
 from semid.tables import RowTable, Tables
@@ -92,13 +93,13 @@ class Relearning:
         """bool [N]: the items that had codes."""
         return self.old_codes[:, 0] != NO_CODE
 
-    def learn(self, vectors: RowTable, *, verbose: bool = False) -> tuple[Codebooks, Any]:
+    def learn(self, vectors: RowTable, guides: Sequence[Guide] = (), *, verbose: bool = False) -> tuple[Codebooks, Any]:
         """Codebooks for vectors [N, D] under names of their own, and what the learner's training did, or None.
 
-        Of a large catalogue a sample is learnt from, as in a first fit.
+        Of a large catalogue a sample is learnt from, as in a first fit. Guides are for learning afresh.
         """
         if self.old is None:
-            return fitting.learn_codebooks(vectors, self.config, verbose)
+            return fitting.learn_codebooks(vectors, self.config, verbose, guides)
         rows = self._sample(len(vectors))
         seen, frozen, fixed = vectors[rows], self.choices.keep_prefix, None
         if frozen:

@@ -76,6 +76,7 @@ def artefact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
         "tokens": f"{len(ids.vocabulary):,}, like {ids.vocabulary.text(ids.codes[0])}",
         "encoder": ", ".join(f"{name}={value}" for name, value in encoder.items() if isinstance(value, (str, int))),
         "settings": settings,
+        "fingerprint": ids.fingerprint,
     }
 
 

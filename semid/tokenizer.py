@@ -12,7 +12,7 @@ Looking up never computes anything: the ledger holds each item's codes for good.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from semid import artifact
+from semid import artifact, kinds
 from semid.assign.ledger import Ledger
 from semid.config import SemanticIDConfig
 from semid.errors import ArtifactError, ConfigError, InputError
+from semid.parsing import Parsed, find_in_token_ids, look_up
 from semid.string_chain import StringChain
-from semid.token_block import TokenTable, find_base
-from semid.vocabulary import Found, Vocabulary
+from semid.token_block import TokenTable
+from semid.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from semid.adding import Added
@@ -40,29 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Parsed", "SemanticIDTokenizer"]
 
-KIND = "semantic-id tokenizer"
 ENCODER = "item_encoder."
 STATISTICS = "fit."
 LEARN = "Learn IDs with: semid fit items.jsonl -o DIR"
 BLOCK = 1 << 16  # items written as text at once
 UNLEARNT = "none"  # the encoder's kind, where IDs come from elsewhere: no config, encoder or codebooks then
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """One ID, or one attempt at an ID, found in a text: `text == whole[start:end]`.
-
-    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
-    `item_id` is None where no item has the ID or it is malformed, and then `problem` says so.
-    """
-
-    start: int
-    end: int
-    text: str
-    codes: tuple[int, ...] | None
-    item_id: str | None
-    retired: bool
-    problem: str | None
 
 
 class SemanticIDTokenizer:
@@ -111,6 +94,7 @@ class SemanticIDTokenizer:
         progress: bool = False,
         guidance: Guidance | None = None,
         interactions: Any = None,
+        memory: str | int | None = None,
         **choices: Any,
     ) -> SemanticIDTokenizer:
         """Learn semantic IDs for a catalogue.
@@ -128,6 +112,8 @@ class SemanticIDTokenizer:
             What IDs should agree with besides the text: behaviour, a language model.
         interactions : path or Interactions, optional
             What the guidance learns from.
+        memory : "4GB" or bytes
+            What the process may hold; by default 60 % of the machine's memory.
 
         Raises
         ------
@@ -148,6 +134,7 @@ class SemanticIDTokenizer:
                 progress=progress,
                 guidance=guidance,
                 interactions=interactions,
+                memory=memory,
             )
         )
 
@@ -178,7 +165,7 @@ class SemanticIDTokenizer:
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
         return {
-            "kind": KIND,
+            "kind": kinds.IDS,
             # Where it was learnt is not what was learnt.
             "config": None if self.config is None else self.config.to_dict() | {"device": "auto"},
             "encoder": self.encoder_state[1],
@@ -210,7 +197,8 @@ class SemanticIDTokenizer:
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> SemanticIDTokenizer:
         """Open an artefact: a folder, or the name of a Hub repository ("user/name").
 
-        Raises ArtifactError if it is missing, damaged, of another kind, or from a newer semid.
+        Raises ArtifactError if it is missing, damaged, or from a newer semid; InputError if it holds something else,
+        such as tokens of users.
         """
         path = Path(folder)
         if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
@@ -221,7 +209,8 @@ class SemanticIDTokenizer:
 
     @classmethod
     def from_artifact(cls, loaded: artifact.Artifact) -> SemanticIDTokenizer:
-        """The tokenizer of a loaded folder; ArtifactError if it is of another kind or damaged."""
+        """The tokenizer of a loaded folder; InputError if it is of another kind, ArtifactError if it is damaged."""
+        kinds.check_kind(loaded.folder, loaded.manifest, kinds.IDS)
         try:
             ids = cls._from_artifact(loaded)
         except (KeyError, TypeError, ConfigError, InputError) as error:
@@ -235,8 +224,6 @@ class SemanticIDTokenizer:
     @classmethod
     def _from_artifact(cls, loaded: artifact.Artifact) -> SemanticIDTokenizer:
         manifest, arrays = loaded.manifest, loaded.arrays
-        if manifest.get("kind") != KIND:
-            raise ConfigError(f"kind={manifest.get('kind')!r} should be {KIND!r}")
         if not isinstance(manifest["encoder"], dict) or "kind" not in manifest["encoder"]:
             raise ConfigError(f"encoder={manifest['encoder']!r:.200} should be an object with a kind")
         vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
@@ -405,41 +392,10 @@ class SemanticIDTokenizer:
         if isinstance(text_or_token_ids, str):
             found = self.vocabulary.find(text_or_token_ids)
         else:
-            found = self._find_token_ids(text_or_token_ids, base, tokenizer)
-        whole = [attempt.codes for attempt in found if attempt.codes is not None]
-        found_rows = self.ledger.rows_of_codes(np.array(whole, np.int64)) if whole else np.zeros(0, np.int64)
-        retired = iter((self.ledger.retired_generations(found_rows) > 0).tolist())
-        rows = iter(found_rows.tolist())
-        parsed = []
-        for attempt in found:
-            row, is_retired = (-1, False) if attempt.codes is None else (next(rows), next(retired))
-            known = row >= 0
-            parsed.append(
-                Parsed(
-                    attempt.start,
-                    attempt.end,
-                    attempt.text,
-                    attempt.codes,
-                    self.ledger.item_ids[row] if known else None,
-                    known and is_retired,
-                    attempt.problem or (None if known else "no item has this ID"),
-                )
-            )
-        return parsed
-
-    def _find_token_ids(
-        self, token_ids: Sequence[int] | npt.NDArray[np.integer], base: int | None, tokenizer: TokenTable | None
-    ) -> list[Found]:
-        if base is None:
-            base = self.base if tokenizer is None else find_base(self.vocabulary, tokenizer)
-        if base is None:
-            raise ConfigError(
-                "token ids can be read only if it is known where the tokens of the IDs begin. "
-                "Give tokenizer= (extended with semid extend) or base=."
-            )
-        if not isinstance(token_ids, np.ndarray) and hasattr(token_ids, "tolist"):  # a tensor, without importing torch
-            token_ids = token_ids.tolist()
-        return self.vocabulary.find_token_ids(token_ids, base)
+            if base is None and tokenizer is None:
+                base = self.base
+            found = find_in_token_ids(self.vocabulary, text_or_token_ids, base, tokenizer)
+        return look_up(found, self.ledger)
 
     def _codes_of(self, text: str) -> Sequence[int]:
         """Codes of a text that is one ID; otherwise codes that no item has."""
@@ -523,7 +479,7 @@ class SemanticIDTokenizer:
         vectors : float [N, D] in the order of `item_ids`; measures `neighbour_recall` and distortion again
         """
         from semid.evaluate import evaluate
-        from semid.quality import Distortion
+        from semid.quality import Distortion, Quality
 
         distortion = raw_codes = None
         if vectors is not None and self.is_learnt:
@@ -540,7 +496,7 @@ class SemanticIDTokenizer:
             vectors=vectors,
             histories=histories,
         )
-        kept = _kept_figures(self.provenance)
+        kept = Quality.kept_figures(self.provenance.get("quality"))
         missing = {f.name: kept[f.name] for f in fields(now) if getattr(now, f.name) is None and f.name in kept}
         return replace(now, **missing)
 
@@ -551,21 +507,3 @@ def _list_of(kind: type, manifest: Mapping[str, Any], name: str) -> list | None:
     if found is not None and not (isinstance(found, list) and all(isinstance(one, kind) for one in found)):
         raise ConfigError(f"{name}={found!r:.200} should be a list of {kind.__name__}")
     return found
-
-
-def _kept_figures(provenance: Any) -> dict[str, Any]:
-    """The quality that the fit noted; empty if it is not whole, since no checksum guards provenance."""
-    from semid.quality import Distortion
-
-    noted = provenance.get("quality") if isinstance(provenance, dict) else None
-    if not isinstance(noted, dict):
-        return {}
-    kept = {name: value for name, value in noted.items() if name not in ("levels", "distortion")}
-    values = [one for value in kept.values() for one in (value if isinstance(value, list) else [value])]
-    distortion = noted.get("distortion")
-    if distortion is not None:
-        if not isinstance(distortion, dict) or set(distortion) != {one.name for one in fields(Distortion)}:
-            return {}
-        kept["distortion"] = Distortion(**distortion)
-        values += distortion.values()
-    return kept if all(value is None or isinstance(value, (int, float)) for value in values) else {}

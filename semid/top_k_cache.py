@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from semid import artifact
+from semid import artifact, kinds
 from semid.assign.lookup import hash_ids, hashes_of
 from semid.errors import ArtifactError, InputError
 from semid.interactions import Interactions
@@ -34,7 +34,6 @@ from semid.strings import PackedStrings
 
 __all__ = ["TopK", "TopKCache", "history_hash", "save_top_k"]
 
-KIND = "top-k cache"
 ARRAYS = ("codes", "counts", "scores", "histories", "hashes", "starts", "users.data", "users.offsets")
 
 
@@ -72,11 +71,10 @@ class TopKCache:
     def open(cls, folder: str | Path, fingerprint: str | None) -> TopKCache:
         """Open a cache for an artefact of this fingerprint; None to read it whatever its IDs are.
 
-        Raises ArtifactError if it is missing, damaged, something else, or made for another artefact.
+        Raises ArtifactError if it is missing, damaged, or made for another artefact; InputError if it is no cache.
         """
         loaded = artifact.load(folder)
-        if loaded.manifest.get("kind") != KIND:
-            raise ArtifactError(f"{folder}: kind={loaded.manifest.get('kind')!r} should be {KIND!r}. Check the path.")
+        kinds.check_kind(folder, loaded.manifest, kinds.TOP_K)
         made_for = str(loaded.manifest.get("artifact"))
         if fingerprint is not None and made_for != fingerprint:
             raise ArtifactError(
@@ -191,7 +189,7 @@ def save_top_k(
         "users.data": sorted_users.data,
         "users.offsets": sorted_users.offsets,
     }
-    manifest = {"kind": KIND, "artifact": fingerprint, "notes": dict(notes or {})}
+    manifest = {"kind": kinds.TOP_K, "artifact": fingerprint, "notes": dict(notes or {})}
     return artifact.save(folder, manifest, arrays, force=force)
 
 

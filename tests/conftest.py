@@ -20,6 +20,14 @@ settings.register_profile("semid", deadline=None)
 settings.load_profile("semid")
 
 
+LONGEST = ("test_100000_items", "test_crashes", "test_living", "test_power_cut")  # the same again at random places
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest slow tests come last, so that where time is short each other test has been run once."""
+    items.sort(key=lambda item: bool(item.get_closest_marker("slow")) and item.path.stem in LONGEST)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip slow tests that begin after the moment SEMID_SLOW_UNTIL (seconds since 1970), if there is one."""
     if item.get_closest_marker("slow") and time.time() > float(os.environ.get("SEMID_SLOW_UNTIL", "inf")):

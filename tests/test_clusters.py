@@ -243,7 +243,7 @@ def test_a_saved_folder_opens_the_same_and_needs_numpy_alone(made, tmp_path):
 
 def test_folders_of_other_kinds_are_refused(made, tmp_path):
     artifact.save(tmp_path / "ids", {"kind": "semantic-id tokenizer"}, {"codes": np.zeros((1, 2), np.uint16)})
-    with pytest.raises(ArtifactError, match="kind="):
+    with pytest.raises(InputError, match=r"ids: holds semantic IDs, made by semid fit; expected tokens of users"):
         ClusterTokens.open(tmp_path / "ids")
     with pytest.raises(ArtifactError, match="no such folder"):
         ClusterTokens.open(tmp_path / "nothing")

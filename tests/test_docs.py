@@ -9,14 +9,19 @@ import runpy
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
 import semid
 from semid.artifact import load
 from semid.assign.segment import ARRAYS
 from semid.cli import cli
+from semid.clustering import ClusterConfig, fit_clusters
 from semid.config import SemanticIDConfig
+from semid.embed.behaviour import WalkConfig
 from semid.quality import Distortion, LevelUse, Quality
+from semid.top_k_cache import save_top_k
+from tests.communities import histories
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -90,6 +95,19 @@ def test_the_format_page_names_every_key_and_array(tmp_path, method):
     written = {re.sub(r"\.\d+", ".N", name) for name in artifact.arrays}
     assert written <= named, f"docs/artifact-format.md does not name {written - named}"
     assert set(ARRAYS) <= named
+
+
+def test_the_format_page_names_every_key_and_array_of_other_kinds(tmp_path):
+    config = ClusterConfig(clusters=4, fine="residual", walks=WalkConfig(dim=4, number=2, length=6))
+    fit_clusters(histories(), config).save(tmp_path / "clusters")
+    codes, scores = np.zeros((1, 2, 3), np.uint16), np.zeros((1, 2), np.float32)
+    save_top_k(tmp_path / "cache", ["u"], codes, scores, histories=[["a"]], fingerprint="sha256:1")
+    named = names_in_code(ROOT / "docs" / "artifact-format.md")
+    clusters, cache = load(tmp_path / "clusters"), load(tmp_path / "cache")
+    assert {*clusters.manifest, *cache.manifest, clusters.manifest["kind"], cache.manifest["kind"]} <= named
+    assert {*clusters.manifest["coarse_of"], *clusters.manifest["counts"]} <= named
+    tables = {f"{side}.{name}" for side in ("users", "items") for name in ARRAYS}
+    assert set(clusters.arrays) - tables <= named and set(cache.arrays) <= named
 
 
 def test_the_changelog_has_this_version():

@@ -142,6 +142,32 @@ def test_what_cannot_be_is_refused(given, said):
     assert said in str(caught.value)
 
 
+def test_counts_of_any_integer_type_are_counts():
+    names = EntityNames(np.int64(3), np.max(np.arange(5)))
+    assert names == EntityNames(3, 4) and names.to_dict()["n_items"] == 4
+    assert type(names.n_users) is int
+
+
+def test_names_that_would_not_be_written_as_they_are_read_are_refused():
+    with pytest.raises(ConfigError, match=r"would write 'käufer_0' as .*take a name of ASCII letters"):
+        add_entities(new_tokenizer(), EntityNames(3, 4, "käufer_{}"))
+    tokenizer, names = new_tokenizer(), EntityNames(0, 4, item_name="物品{}")  # of letters that no byte is written as
+    entities = add_entities(tokenizer, names)
+    token_ids = tokenizer("物品3 und 物品0")["input_ids"]
+    assert [one.number for one in entities.find(token_ids)] == [3, 0]
+    assert tokenizer.decode(token_ids) == "物品3 und 物品0"
+    assert not entities.find(tokenizer(names.escape("物品3"))["input_ids"])
+
+
+def test_only_a_sequence_of_token_ids_is_looked_through():
+    _, entities = prepared(PATTERNS[0])
+    assert entities.find([]) == [] == entities.find(np.zeros(0, np.int64))
+    with pytest.raises(InputError, match=r"shape=\(1, 2\) should be \(T,\)"):
+        entities.find([[1, 2]])
+    with pytest.raises(InputError, match="dtype=float64 should be whole numbers"):
+        entities.item_numbers([1.5])
+
+
 def test_names_that_the_tokenizer_has_are_refused():
     tokenizer = new_tokenizer()
     tokenizer.add_tokens(["item_3"])

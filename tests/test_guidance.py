@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
 import torch
 
+from semid.cli.learn import guidance_of
+from semid.cli.refit import refit as refit_command
 from semid.errors import ConfigError, InputError
 from semid.evaluate import number_prefixes, sequence_lift
 from semid.fusion import from_text_alone, fuse
-from semid.guidance import Guidance, unseen_interactions
+from semid.guidance import Guidance, options_of, unseen_interactions
 from semid.interactions import read_interactions
 from semid.quantize.residual_kmeans import ResidualKMeans
+from semid.refit import refit
 from semid.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.text_rows import mean_text_rows
@@ -204,6 +209,86 @@ def test_behaviour_without_interactions_is_refused():
         fitted(Guidance(behaviour=1.0))
 
 
+# ---- learnt again
+
+
+NOW = SHOP[2:] + [{"id": "new", "title": "thing 41"}]
+NOW_VECTORS = np.concatenate([VECTORS[2:], np.random.default_rng(1).normal(size=(1, 6)).astype(np.float32)])
+
+
+def refitted(old: SemanticIDTokenizer, **choices: object):
+    return refit(old, NOW, embeddings=NOW_VECTORS, **choices)
+
+
+def groups_of(ids: SemanticIDTokenizer) -> float:
+    """As `same_first`, of the items that survive."""
+    first, group = ids.encode(IDS[2:])[:, 0], np.repeat(np.arange(GROUPS), EACH)[2:]
+    same, apart = first[:, None] == first, ~np.eye(len(first), dtype=bool)
+    return same[(group[:, None] == group) & apart].mean() / same[apart].mean()
+
+
+def test_a_refit_keeps_behaviour_if_it_is_given_again(caplog):
+    old = fitted(Guidance(behaviour=2.0), lines())
+    wanted = Guidance(behaviour=2.0, split="all")
+    new, churn = refitted(old, learn="fresh", guidance=wanted, interactions=read_interactions(lines()))
+    assert not caplog.records
+    assert groups_of(new) > 2.0
+    assert new.provenance["guidance"] == wanted.to_dict()
+    assert new.provenance["refit"]["dropped_guidance"] is None
+    assert new.codebooks.input_dim == VECTORS.shape[1]  # items to come have text alone
+    plain, plainly = refitted(old, learn="fresh")
+    assert groups_of(plain) < 1.5
+    assert churn.kept_prefix[0] > plainly.kept_prefix[0]
+    same = new.encode(IDS[2:])[:, 0] == old.encode(IDS[2:])[:, 0]
+    assert churn.kept_prefix[0] == same.mean()
+    assert new.decode(new.tokens("new")) == "new" and len(np.unique(new.codes, axis=0)) == len(NOW)
+
+
+def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
+    """Without slack, the same items share their codes as in a fit of the new catalogue from nothing."""
+    chosen = {"guidance": Guidance(behaviour=1.0), "interactions": read_interactions(lines())}
+    new, _ = refitted(fitted(), learn="fresh", slack=0.0, **chosen)
+    fresh = SemanticIDTokenizer.fit(NOW, embeddings=NOW_VECTORS, **chosen, **KMEANS)
+    ids = [item["id"] for item in NOW]
+    one, other = (codes.encode(ids)[:, 0] for codes in (new, fresh))
+    assert np.array_equal(one[:, None] == one, other[:, None] == other)
+
+
+@pytest.mark.parametrize("learn", ["warm", "fresh"])
+def test_a_refit_without_it_says_what_is_given_up(caplog, learn):
+    old = fitted(Guidance(behaviour=2.0), lines())
+    new, _ = refitted(old, learn=learn)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.endswith("To keep it, add: --learn fresh --interactions HISTORIES --fuse-behaviour 2.0")
+    assert new.provenance["refit"]["dropped_guidance"] == old.provenance["guidance"]
+    assert "guidance" not in new.provenance
+    caplog.clear()
+    again, _ = refitted(new, learn=learn)
+    assert not caplog.records and again.provenance["refit"]["dropped_guidance"] is None
+
+
+def test_codebooks_that_go_on_take_no_guidance():
+    with pytest.raises(ConfigError, match="Use learn=fresh"):
+        refitted(fitted(), guidance=Guidance(behaviour=1.0), interactions=read_interactions(lines()))
+    with pytest.raises(ConfigError, match=r"behaviour=1\.0 needs interactions"):
+        refitted(fitted(), learn="fresh", guidance=Guidance(behaviour=1.0))
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        Guidance(behaviour=1.5, split="all"),
+        Guidance(collaborative=10, llm="a folder/it's", llm_weight=0.5),
+        Guidance(llm="x", split="own"),
+    ],
+)
+def test_the_options_named_ask_for_the_same_again(guidance):
+    words = shlex.split(options_of(guidance.to_dict()))
+    given = guidance_of(refit_command.make_context("refit", ["d", "i", "-o", "o", *words]).params)
+    assert dataclasses.replace(given, split=guidance.split) == guidance
+    assert given.split == guidance.split or not guidance.uses_interactions
+
+
 # ---- the command
 
 
@@ -234,3 +319,20 @@ def test_the_command_says_what_is_missing(semid):
     assert done.code == 1 and "needs interactions" in done.err
     done = semid("fit", *arguments, "--align-llm-weight", "1")
     assert done.code == 2 and "--align-llm" in done.err
+
+
+def test_the_refit_command_says_what_is_given_up_or_keeps_it(semid):
+    arguments = write_shop(lines())
+    done = semid("fit", *arguments, "--interactions", "log.jsonl", "--fuse-behaviour", "2")
+    assert done.code == 0, done.err
+    again = ("refit", "sid", "items.jsonl", "--embeddings", "vectors.npy", "--json")
+    done = semid(*again, "-o", "warm")
+    assert "--learn fresh --interactions HISTORIES --fuse-behaviour 2.0" in done.err
+    assert json.loads(done.out)["dropped_guidance"]["behaviour"] == 2.0
+    aligned = ("--learn", "fresh", "--interactions", "log.jsonl", "--fuse-behaviour", "2")
+    done = semid(*again, "-o", "fresh", *aligned)
+    assert done.code == 0 and "To keep it" not in done.err and "aligned     with" in done.err
+    assert json.loads(done.out)["dropped_guidance"] is None
+    assert semid(*again, "-o", "other", *aligned[2:]).code == 1  # warm
+    done = semid(*again, "-o", "other", "--interactions", "log.jsonl")
+    assert done.code == 2 and "go with" in done.err

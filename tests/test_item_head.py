@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from semid.errors import ConfigError
+from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.entity_tokens import EntityNames, find_entities
 from semid.tokenizer_exports.huggingface import extend
 from semid.tokenizer_exports.item_head import (
@@ -107,6 +108,48 @@ def test_code_rows_of_an_artefact_are_the_rows_of_its_codes():
 def test_the_last_state_is_that_of_the_last_token_before_the_padding():
     states = torch.arange(12.0).reshape(2, 3, 2)
     assert last_states(states, torch.tensor([[1, 1, 0], [1, 1, 1]])).tolist() == [[2.0, 3.0], [10.0, 11.0]]
+    assert last_states(states, torch.tensor([[0, 1, 1], [1, 1, 1]])).tolist() == [[4.0, 5.0], [10.0, 11.0]]
+    with pytest.raises(InputError, match="a prompt holds no token"):
+        last_states(states, torch.tensor([[1, 1, 0], [0, 0, 0]]))
+
+
+def test_nothing_left_to_rank_and_catalogues_of_one():
+    states = torch.randn(2, H, generator=torch.Generator().manual_seed(3))
+    head = ItemHead(TokenRows(table(), range(N)))
+    everything = torch.arange(N).expand(2, N)
+    assert (head.rank(states, N, seen=everything).items == -1).all()
+    assert head.loss(states, padded([[], []]), seen=everything).item() == 0
+    one = ItemHead(TokenRows(table(), range(5, 6)))
+    assert one.rank(states, 1).items.tolist() == [[0], [0]]
+    assert one.loss(states, padded([[0], []])).item() == 0
+    assert head.rank(states[:0], 3).items.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "numbers, said",
+    [
+        ([[N], [0]], rf"{N} should be in 0\.\.{N - 1}"),
+        ([[0], [-2]], "-2 should be"),
+        ([[0]], r"shape=\(1, 1\)"),
+        ([[0], [1], [2]], r"shape=\(3, 1\)"),
+        ([[0.0], [1.0]], "float32"),
+        ([0, 1], r"shape=\(2,\)"),
+    ],
+)
+def test_numbers_that_are_no_items_are_refused(numbers, said):
+    head, states, numbers = ItemHead(TokenRows(table(), range(N))), torch.zeros(2, H), torch.tensor(numbers)
+    with pytest.raises(InputError, match=said):
+        head.loss(states, numbers)
+    if numbers.ndim == 2:
+        with pytest.raises(InputError, match=said):
+            head.rank(states, 3, seen=numbers)
+
+
+def test_a_model_that_diverged_ranks_nothing():
+    head, states = ItemHead(TokenRows(table(), range(N))), torch.zeros(2, H)
+    states[1, 0] = torch.nan
+    with pytest.raises(InputError, match="hold NaN"):
+        head.rank(states, 3, seen=padded([[1], [2]]))
 
 
 def test_only_the_score_space_competes():
@@ -246,8 +289,19 @@ def test_what_does_not_fit_is_refused():
     rows = TokenRows(embedding, range(N))
     with pytest.raises(ConfigError, match=r"bias: shape=\(3,\) should be \(12,\)"):
         ItemHead(rows, bias=torch.zeros(3))
-    with pytest.raises(ConfigError, match="k=13 should be 1 to 12"):
-        ItemHead(rows).rank(torch.zeros(1, H), 13)
+    for bias in (torch.tensor([0.0] * 11 + [torch.nan]), [-np.inf] * 12):
+        with pytest.raises(ConfigError, match=r"take log\(count \+ 0.5\)"):
+            ItemHead(rows, bias=bias)
+    for scale in (0.0, torch.nan, torch.inf):
+        with pytest.raises(ConfigError, match="should be a number above 0"):
+            ItemHead(rows, scale=scale)
+    for k in (13, 0, 3.0, True):
+        with pytest.raises(ConfigError, match=f"k={k} should be 1 to 12"):
+            ItemHead(rows).rank(torch.zeros(1, H), k)
+    with pytest.raises(ConfigError, match="should be rows of the embedding"):
+        TokenRows(embedding, [1, 2, 3])
+    with pytest.raises(ConfigError, match="should have one shape"):
+        mutual_regularisation(rows.rows(), rows.rows()[:, :1], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ConfigError, match="each='all'"):
         ItemHead(rows).loss(torch.zeros(1, H), padded([[1]]), each="all")
     with pytest.raises(ConfigError, match="each='all'"):

@@ -23,7 +23,7 @@ def tool(name: str):
 
 
 blocks = tool("run_blocks")
-NAMES = ("quickstart", "language-models", "changing", "alignment", "users")
+NAMES = ("quickstart", "language-models", "changing", "alignment", "users", "entity-tokens")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 

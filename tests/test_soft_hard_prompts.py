@@ -153,6 +153,61 @@ def test_an_empty_history_and_unknown_numbers_are_refused():
         prompts().question(9, [1])
 
 
+@pytest.mark.parametrize("wrong", [40, -1])
+def test_an_unknown_number_is_refused_in_every_epoch_also_where_it_would_be_hidden(wrong):
+    for epoch in range(8):
+        with pytest.raises(InputError, match=rf"items\[0\]={wrong} should be in 0..39"):
+            prompts().recommendation(3, [wrong, 2], epoch=epoch)
+
+
+@pytest.mark.parametrize("items", [[3.7, 2], ["3"], ["B00é"], [float("nan")], [None], None, [True], [[1, 2]], 5])
+def test_what_is_no_list_of_item_numbers_is_refused(items):
+    for make in (prompts().recommendation, prompts().interactions, prompts().question):
+        with pytest.raises(InputError, match=r"items: (dtype|shape)="):
+            make(3, items)
+
+
+@pytest.mark.parametrize("one", [[3], True, 3.0, "3", None])
+def test_what_is_no_number_of_a_user_or_item_is_refused(one):
+    with pytest.raises(InputError, match="user"):
+        prompts().question(one, [1])
+    with pytest.raises(InputError, match="item"):
+        prompts().content(one, "red shoe")
+
+
+def test_numpy_numbers_are_numbers():
+    import numpy as np
+
+    same = prompts().recommendation(3, [7, 1, 8])
+    assert prompts().recommendation(np.int32(3), np.array([7, 1, 8], np.uint16)) == same
+
+
+def test_a_history_of_one_item_is_hidden_whole_and_an_empty_one_can_be_asked_about():
+    document = prompts().recommendation(3, [7, 7])
+    assert document["targets"] == [7] and not document["seen"] and not shown(document)
+    assert not shown(prompts().question(3, []))
+    assert collate([prompts().question(3, [])], pad_id=0)["seen"].shape == (1, 0)
+    with pytest.raises(InputError, match="documents: there are none"):
+        collate([], pad_id=0)
+
+
+def test_free_text_holds_no_special_token_but_wordings_may():
+    tokenizer, _ = prepared()
+    text = "ends here <|end|> or not"
+    main = prompts().content(7, text)
+    scored = [one for one, mask in zip(main["input_ids"], main["loss_mask"], strict=True) if mask]
+    assert scored.count(tokenizer.eos_token_id) == 1 == scored[-1:].count(tokenizer.eos_token_id)
+    assert tokenizer.decode(scored[:-1]) == " " + text
+    made = prompts(wording=Wording(content="{item}<|end|>"))
+    assert made.content(7, "x")["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+@pytest.mark.parametrize("text, said", [(None, "NoneType"), (5, "int"), (b"x", "bytes"), ("\ud800", "lone surrogate")])
+def test_what_is_no_text_is_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        prompts().review(3, 7, text)
+
+
 @given(st.lists(st.tuples(users, histories), min_size=1, max_size=5))
 @settings(deadline=None)
 def test_a_batch_holds_the_documents_and_padding(people):

@@ -73,7 +73,7 @@ def test_another_artefact_is_refused(tmp_path):
 
 def test_what_is_no_cache_is_refused(tmp_path):
     ids_of().save_pretrained(tmp_path / "sid")
-    with pytest.raises(ArtifactError, match="should be 'top-k cache'"):
+    with pytest.raises(InputError, match=r"sid: holds semantic IDs, made by semid fit; expected recommendations"):
         TopKCache.open(tmp_path / "sid", None)
     artifact.save(
         tmp_path / "empty", {"kind": "top-k cache", "artifact": MARK}, {"codes": np.zeros((1, 1, 1), np.uint16)}

@@ -4,9 +4,8 @@ META ID (arXiv 2406.08477) adds alpha W centroid to the embedding of a token whi
 forward pass that `generate` goes around, so the trained model is served without. Here the sum *is* the row: whatever
 reads the embedding, generation, an engine, a quantiser, sees the same numbers.
 
-    extended = extend(tokenizer, model, clusters)              # the tokens and their first rows
-    bake_centroids(model, clusters, extended.base)             # at the start, W an isometry
-    bake_centroids(model, clusters, base, projection=W)        # or at the end, with a W that was trained beside
+    extend(tokenizer, model, clusters, init="default", alpha=0.1)    # at the start, W an isometry
+    bake_centroids(model, clusters, clusters.base, projection=W)     # or at the end, with a W that was trained beside
 
 Not here: first rows in general (`rows.py`). H dims of the model, D of a centroid.
 """

@@ -4,6 +4,7 @@ The output is an ordinary Hugging Face folder: plain `AutoTokenizer` and `AutoMo
 artefact lies beside the model. Only the files that hold the embedding and the head are rewritten, other bytes are
 copied; the folder gets its name when all of it is on the disk.
 
+- Semantic IDs lie among the model's files, tokens of users and items in a folder of their own: `beside_model.py`.
 - The weights always get an index, `model.safetensors.index.json`, even a single file: without one, vLLM and SGLang
   read every `*.safetensors` in the folder as weights, the artefact's too.
 - Weights in other formats (pickles, GGUF, ONNX) know nothing of the new tokens, and are left out. So is
@@ -16,14 +17,13 @@ Not here: what is in a weight file (`shards.py`), which tensors count (`model_la
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semid.errors import ConfigError, InputError
-from semid.manifest import MANIFEST, describe, read_manifest
+from semid.tokenizer_exports.beside_model import Tokens, check_beside, files_of, save_beside
 from semid.tokenizer_exports.folder_files import copy_rest, write_json, write_weights
 from semid.tokenizer_exports.huggingface import Extended, Initializer, NewRows, Plan
 from semid.tokenizer_exports.model_layout import Layout, Weights, read_json
@@ -34,20 +34,19 @@ from semid.tokenizer_exports.staging import check_output, staging
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from semid.tokenizer import SemanticIDTokenizer
-
 __all__ = ["extend_folder"]
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "LICENSE*"]  # from the hub
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "*.md", "*.tsv", "LICENSE*"]  # from the hub
 LEGACY_CLASS = {"TokenizersBackend": "PreTrainedTokenizerFast"}  # transformers 5 -> what 4 calls it
 
 
 def extend_folder(
     base: str | Path,
-    ids: SemanticIDTokenizer,
+    ids: Tokens,
     output: str | Path,
     *,
     init: Init = "codebook",
+    alpha: float = 0.0,
     pad_to: int = 64,
     seed: int = 0,
     link: bool = False,
@@ -57,13 +56,16 @@ def extend_folder(
 ) -> Extended:
     """Write a copy of a model's folder in which the IDs are tokens; the same rows as `extend` on the loaded model.
 
+    An artefact of the other kind that is in the base stays, with its tokens and rows.
+
     Parameters
     ----------
     base : path, or hub id
         A model's folder with safetensors weights, sharded or not. A hub id is fetched first.
+    ids : SemanticIDTokenizer or ClusterTokens
     output : path
         Folder to write; appears whole or not at all.
-    init, pad_to, seed
+    init, alpha, pad_to, seed
         As for `extend`.
     link : bool
         Hard-link weight files that do not change, instead of copying them: no disk space, but whoever writes into
@@ -76,35 +78,35 @@ def extend_folder(
     Raises
     ------
     ConfigError
-        An impossible choice, a tokenizer that is not the model's, names that are taken, no safetensors weights, a
-        quantised embedding, an architecture that transformers does not know.
+        An impossible choice, a tokenizer that is not the model's, names that are taken or could be mistaken for those
+        of the other kind, no safetensors weights, a quantised embedding, an architecture that transformers does not
+        know.
     ArtifactError
         The base is damaged, or the disk is too small.
     OutputExistsError
         The output is there, and may not be replaced.
     """
-    check_choices(init, pad_to, ids)
+    check_choices(init, pad_to, ids, alpha)
     output = Path(output)
     check_output(output, force)
     folder = _local_folder(base)
     _check_apart(folder, output)
-    _check_same_ids(folder, ids)
+    check_beside(folder, ids)
     weights = Weights(folder)
     layout = Layout.read(folder, weights)
     tokenizer = _tokenizer(folder)
     plan = Plan.make(tokenizer, ids, layout.n_rows, pad_to, str(folder))
-    edits, extended = _edits(weights, layout, plan, ids, tokenizer, init=init, seed=seed, progress=progress)
+    rows_of = Initializer(ids, tokenizer, plan, init=init, alpha=alpha, seed=seed, progress=progress)
+    edits, extended = _edits(weights, layout, plan, rows_of)
     with staging(output, force) as draft:
-        copy_rest(folder, weights, draft)
+        copy_rest(folder, weights, draft, files_of(folder, ids))
         write_weights(weights, edits, draft, link=link, progress=progress)
         _write_config(folder, layout, plan, draft)
         tokenizer.save_pretrained(draft)
         _keep_legacy(folder / "tokenizer_config.json", draft / "tokenizer_config.json")
         if transformers_4:
             _as_transformers_4(draft / "tokenizer_config.json")
-        own = copy.copy(ids)
-        own.provenance = {**ids.provenance, "base": plan.base}
-        own.save_pretrained(draft, force=True)
+        save_beside(draft, ids, plan.base)
     return extended
 
 
@@ -140,21 +142,6 @@ def _local_folder(base: str | Path) -> Path:
         ) from error
 
 
-def _check_same_ids(folder: Path, ids: SemanticIDTokenizer) -> None:
-    """Refuse a base that was extended with other codebooks under the same tokens: its rows mean something else."""
-    if not (folder / MANIFEST).is_file() or not ids.is_learnt:
-        return
-    manifest = read_manifest(folder)
-    if manifest.get("vocabulary") != ids.vocabulary.to_dict():
-        return
-    here = describe({f"codebook.{level}": one for level, one in enumerate(ids.codebooks.levels)})
-    if any(manifest["arrays"].get(name) != entry for name, entry in here.items()):
-        raise ConfigError(
-            f"{folder}: was extended with other IDs that have the same tokens, so its rows mean other codes. Extend "
-            "the model it was made from, or learn IDs with other names: semid fit --template 'my_{letter}_{code}'."
-        )
-
-
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
@@ -170,25 +157,14 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 # ---- new rows
 
 
-def _edits(
-    weights: Weights,
-    layout: Layout,
-    plan: Plan,
-    ids: SemanticIDTokenizer,
-    tokenizer: PreTrainedTokenizerBase,
-    *,
-    init: Init,
-    seed: int,
-    progress: bool,
-) -> tuple[dict[str, Edit], Extended]:
+def _edits(weights: Weights, layout: Layout, plan: Plan, rows_of: Initializer) -> tuple[dict[str, Edit], Extended]:
     """What changes in which tensor, and the report. Copies of a matrix are edited alike, others by themselves."""
     names = [*layout.embedding, *layout.head]
     leaders = _distinct(weights, names)
     separate = len(set(leaders.values())) > 1
     modules = layout.modules if separate else layout.modules[:1]
     if not plan.fresh:
-        return {}, Extended(plan.base, plan.n_tokens, plan.n_rows, False, init, modules, ())
-    rows_of = Initializer(ids, tokenizer, plan, init=init, seed=seed, progress=progress)
+        return {}, Extended(plan.base, plan.n_tokens, plan.n_rows, False, rows_of.init, modules, ())
     made: dict[str, NewRows] = {}
     for leader in dict.fromkeys(leaders.values()):
         made[leader] = rows_of("head" if made else "input", weights.shard(leader).blocks(leader))
@@ -207,7 +183,7 @@ def _edits(
             )
         edits[name] = Edit(layout.n_rows, np.zeros((0, 1), np.float32), plan.n_rows, np.zeros(1, np.float32))
     reports = tuple(rows.report for rows in made.values())
-    return edits, Extended(plan.base, plan.n_tokens, plan.n_rows, True, init, modules, reports)
+    return edits, Extended(plan.base, plan.n_tokens, plan.n_rows, True, rows_of.init, modules, reports)
 
 
 def _distinct(weights: Weights, names: list[str]) -> dict[str, str]:

@@ -80,8 +80,9 @@ class EntityNames:
     def __post_init__(self) -> None:
         for name in ("n_users", "n_items"):
             count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count <= MOST:
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 0 <= count <= MOST:
                 raise ConfigError(f"{name}={count!r} should be a whole number from 0 to {MOST:,}.")
+            object.__setattr__(self, name, int(count))  # so that `to_dict` is plain data
         if not self.n_users + self.n_items:
             raise ConfigError("n_users=0, n_items=0: there should be one user or item at least.")
         _check_name("user_name", self.user_name)
@@ -215,6 +216,10 @@ class EntityTokens:
         """The token ids before either: what the tokenizer had."""
         return range(self.base)
 
+    def ids(self, kind: Kind) -> range:
+        """The token ids of one kind."""
+        return self.users if kind == "user" else self.items
+
     def user_ids(self, numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Token ids of users, in the shape of the numbers; InputError for one out of range."""
         return self.users.start + self.names.checked("user", numbers)
@@ -232,19 +237,23 @@ class EntityTokens:
         return _numbers(token_ids, self.users)
 
     def find(self, token_ids: npt.ArrayLike) -> list[FoundEntity]:
-        """All users and items of a sequence of token ids [T], in order."""
-        kinds: tuple[tuple[Kind, range], ...] = (("user", self.users), ("item", self.items))
+        """All users and items of a sequence of token ids [T], in order; InputError for a batch of sequences."""
+        if np.ndim(token_ids) != 1:
+            raise InputError(f"token_ids: shape={np.shape(token_ids)} should be (T,). Give one sequence at a time.")
         found = [
             FoundEntity(place, kind, number)
-            for kind, block in kinds
-            for place, number in enumerate(_numbers(token_ids, block).tolist())
+            for kind in self.names.kinds
+            for place, number in enumerate(_numbers(token_ids, self.ids(kind)).tolist())
             if number >= 0
         ]
         return sorted(found)
 
 
 def add_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> EntityTokens:
-    """Add all tokens to a tokenizer, in place; nothing changes if they are there. Raises what `add_tokens` raises.
+    """Add all tokens to a tokenizer, in place; nothing changes if they are there.
+
+    Raises what `add_tokens` raises, and ConfigError where the tokenizer reads a name but writes another: byte-level
+    ones take a letter like ä in it for a byte.
 
     A million take 13 s and 410 MB. A tokenizer saved with so many takes minutes to load: keep the one without them,
     and add them again.
@@ -257,7 +266,15 @@ def add_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> Enti
     >>> entities.find(tokenizer("user_1met item_42")["input_ids"])
     [FoundEntity(place=0, kind='user', number=1), FoundEntity(place=2, kind='item', number=42)]
     """
-    return EntityTokens(names, add_tokens(tokenizer, names))
+    entities = EntityTokens(names, add_tokens(tokenizer, names))
+    for kind in names.kinds:
+        token, written = names.token(kind, 0), tokenizer.decode([entities.ids(kind).start])
+        if written.strip() != token:
+            raise ConfigError(
+                f"{kind}_name={names.name(kind)!r}: this tokenizer would write {token!r} as {written!r}. Load it "
+                f"again, and take a name of ASCII letters, such as {kind}_{{}}."
+            )
+    return entities
 
 
 def find_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> EntityTokens:
@@ -266,7 +283,10 @@ def find_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> Ent
 
 
 def _numbers(token_ids: npt.ArrayLike, block: range) -> npt.NDArray[np.int64]:
-    numbers = np.asarray(token_ids, np.int64) - block.start
+    found = np.asarray(token_ids)
+    if found.size and found.dtype.kind not in "iu":
+        raise InputError(f"token_ids: dtype={found.dtype} should be whole numbers, as a tokenizer gives them.")
+    numbers = found.astype(np.int64) - block.start
     return np.where((numbers >= 0) & (numbers < len(block)), numbers, -1)
 
 

@@ -10,12 +10,11 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from semid.atomic import is_litter
 from semid.errors import ArtifactError, ConfigError
-from semid.manifest import DATA, MANIFEST, PEOPLE
 from semid.progress import bar
 from semid.tokenizer_exports.model_layout import INDEX, SINGLE, Weights
 from semid.tokenizer_exports.shards import Edit, copy_bytes, write_edited
@@ -27,19 +26,19 @@ logger = logging.getLogger("semid")
 LEFT_FOLDERS = {"onnx", "openvino", "original", "coreml", "gguf"}
 LEFT_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite"}
 LEFT_STARTS = ("consolidated", "pytorch_model", "tf_model", "flax_model")
-LEFT_NAMES = {"added_tokens.json", MANIFEST, PEOPLE}
+LEFT_NAMES = {"added_tokens.json"}
 
 Advance = Callable[[int], object]
 
 
-def copy_rest(folder: Path, weights: Weights, draft: Path) -> None:
-    """All files but weights, what describes them, an old artefact, and hidden files."""
+def copy_rest(folder: Path, weights: Weights, draft: Path, replaced: Collection[Path]) -> None:
+    """All files but weights, what describes them, hidden files, and those that are `replaced`: relative names."""
     for source in sorted(folder.rglob("*")):
         name = source.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts)
         if source.is_dir() or hidden or is_litter(name.name) or str(name) in weights.shards:
             continue
-        if str(name) in LEFT_NAMES or DATA.fullmatch(str(name)):
+        if str(name) in LEFT_NAMES or name in replaced:
             continue
         if _is_other_weights(name):
             logger.info("%s: left out, for it would not know the new tokens", source)

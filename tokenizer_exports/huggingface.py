@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from semid.clusters import ClusterTokens
 from semid.errors import ConfigError
+from semid.tokenizer_exports.centroid_rows import centroid_shifts, isometry
 from semid.tokenizer_exports.row_report import MatrixRows, report_rows
 from semid.tokenizer_exports.rows import (
     Blocks,
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Extended", "Initializer", "NewRows", "Plan", "extend"]
 
 logger = logging.getLogger("semid")
+
+OTHER_DRAW = 1 << 32  # added to the seed: clusters and items in one model would lie along the same axes
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,12 @@ class Plan:
 
     @classmethod
     def make(
-        cls, tokenizer: PreTrainedTokenizerBase, ids: SemanticIDTokenizer, n_old_rows: int, pad_to: int, model: str
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        ids: SemanticIDTokenizer | ClusterTokens,
+        n_old_rows: int,
+        pad_to: int,
+        model: str,
     ) -> Plan:
         """Add the tokens and plan the rows; ConfigError, before anything is added, if tokenizer and model differ.
 
@@ -142,15 +151,16 @@ class Initializer:
 
     def __init__(
         self,
-        ids: SemanticIDTokenizer,
+        ids: SemanticIDTokenizer | ClusterTokens,
         tokenizer: PreTrainedTokenizerBase,
         plan: Plan,
         *,
         init: Init,
+        alpha: float,
         seed: int,
         progress: bool,
     ) -> None:
-        self.ids, self.tokenizer, self.plan, self.init, self.seed = ids, tokenizer, plan, init, seed
+        self.ids, self.tokenizer, self.plan, self.init, self.alpha, self.seed = ids, tokenizer, plan, init, alpha, seed
         self.texts: Texts | None = None
         if plan.fresh and init in ("text", "mix"):
             self.texts = read_texts(ids, tokenizer, plan.known, progress=progress)
@@ -162,7 +172,11 @@ class Initializer:
         # without codebooks there is no geometry: codes without items then get distinct random rows
         without = [np.zeros((size, 0)) for size in vocabulary.sizes]
         levels = self.ids.codebooks.levels if self.ids.is_learnt else without
-        rows = first_rows(vocabulary, levels, cloud, init=self.init, seed=self.seed, texts=self.texts, blocks=blocks)
+        seed = self.seed + (OTHER_DRAW if isinstance(self.ids, ClusterTokens) else 0)
+        rows = first_rows(vocabulary, levels, cloud, init=self.init, seed=seed, texts=self.texts, blocks=blocks)
+        if self.alpha and matrix == "input":  # as in META ID: what is read, not what is foretold
+            turned = isometry(rows.shape[1], self.ids.centroids.shape[1], length=cloud.norm, seed=self.seed)
+            rows += centroid_shifts(self.ids, turned, alpha=self.alpha)
         report = report_rows(
             matrix, rows, cloud, vocabulary, blocks, self.plan.known, self.tokenizer.convert_ids_to_tokens
         )
@@ -172,9 +186,10 @@ class Initializer:
 def extend(
     tokenizer: PreTrainedTokenizerBase,
     model: PreTrainedModel,
-    ids: SemanticIDTokenizer,
+    ids: SemanticIDTokenizer | ClusterTokens,
     *,
     init: Init = "codebook",
+    alpha: float = 0.0,
     pad_to: int = 64,
     seed: int = 0,
     progress: bool = False,
@@ -189,6 +204,8 @@ def extend(
     model : any transformers model with an input embedding, loaded, unquantised at the embedding
     init : "codebook", "text", "mix" or "default"
         What the rows start as; see `rows.py`.
+    alpha : float
+        Of clusters: how much of each centroid is added to the row in the input embedding; see `centroid_rows.py`.
     pad_to : int
         Afterwards the number of rows is a multiple of this, unless the model had more already.
     seed : int
@@ -200,7 +217,7 @@ def extend(
         The tokenizer is not the model's; a name is taken (`add_tokens`); an impossible choice; weights that are not
         plain floats or not in memory.
     """
-    check_choices(init, pad_to, ids)
+    check_choices(init, pad_to, ids, alpha)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     _check_weight(embedding.weight, "the input embedding")
     separate = head is not None and head.weight is not embedding.weight
@@ -210,7 +227,7 @@ def extend(
     modules = _module_names(model, [embedding, head] if separate else [embedding])
     if not plan.fresh:
         return Extended(plan.base, plan.n_tokens, plan.n_rows, False, init, modules, ())
-    rows_of = Initializer(ids, tokenizer, plan, init=init, seed=seed, progress=progress)
+    rows_of = Initializer(ids, tokenizer, plan, init=init, alpha=alpha, seed=seed, progress=progress)
     new = [rows_of("input", _blocks(embedding.weight))]
     if separate:
         new.append(rows_of("head", _blocks(head.weight)))

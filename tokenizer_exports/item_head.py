@@ -20,6 +20,7 @@ B prompts, T tokens, H dims, N items, L levels, M targets, S seen items; -1 fill
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +29,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from semid.errors import ConfigError
+from semid.errors import ConfigError, InputError
 from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
@@ -55,7 +56,8 @@ class TokenRows(nn.Module):
 
     def __init__(self, embedding: nn.Embedding, items: range) -> None:
         super().__init__()
-        if items.step != 1 or not 0 <= items.start < items.stop <= len(embedding.weight):
+        block = isinstance(items, range) and items.step == 1
+        if not block or not 0 <= items.start < items.stop <= len(embedding.weight):
             raise ConfigError(
                 f"items={items} should be rows of the embedding, which has {len(embedding.weight)}. Call extend first."
             )
@@ -141,14 +143,25 @@ class ItemHead(nn.Module):
     scale : float
         The scores are multiplied with it, not the bias. Rows of one length leave large states to make sharp
         distributions; H**-0.5 suits rows that are as long as those of a random embedding of deviation 1.
+
+    Raises
+    ------
+    ConfigError
+        A bias of another shape, or one that is not finite; a scale that is no number above 0.
     """
 
     def __init__(self, rows: ItemRows, *, bias: torch.Tensor | None = None, scale: float = 1.0) -> None:
         super().__init__()
-        if bias is not None and bias.shape != (rows.n_items,):
-            raise ConfigError(f"bias: shape={tuple(bias.shape)} should be ({rows.n_items},), one for each item.")
+        if not 0 < scale < math.inf:
+            raise ConfigError(f"scale={scale!r} should be a number above 0.")
+        if bias is not None:
+            bias = torch.as_tensor(bias).detach().clone().float()
+            if bias.shape != (rows.n_items,):
+                raise ConfigError(f"bias: shape={tuple(bias.shape)} should be ({rows.n_items},), one for each item.")
+            if not bias.isfinite().all():
+                raise ConfigError("bias: some is not finite. Of counts with zeros among them take log(count + 0.5).")
         self.rows, self.scale = rows, scale
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone().float())
+        self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, states: torch.Tensor, *, seen: torch.Tensor | None = None) -> torch.Tensor:
         """float32 logits [B, N] of states [B, H]; -inf for the items in `seen` int64 [B, S]."""
@@ -186,24 +199,40 @@ class ItemHead(nn.Module):
 
     @torch.no_grad()
     def rank(self, states: torch.Tensor, k: int, *, seen: torch.Tensor | None = None) -> Ranked:
-        """The best k of all items but those in `seen` int64 [B, S]; k may be up to N."""
-        if not 1 <= k <= self.rows.n_items:
-            raise ConfigError(f"k={k} should be 1 to {self.rows.n_items}, the number of items.")
+        """The best k of all items but those in `seen` int64 [B, S]; k may be up to N. InputError where one is NaN."""
+        if type(k) is not int or not 1 <= k <= self.rows.n_items:
+            raise ConfigError(f"k={k!r} should be 1 to {self.rows.n_items}, the number of items.")
         scores, items = self(states, seen=seen).topk(k, dim=-1)
+        if scores.isnan().any():  # it counts as the largest, so the best k show whether there is any
+            raise InputError("states or rows hold NaN: nothing can be ranked. Did the training diverge?")
         return Ranked(torch.where(scores > -torch.inf, items, NO_ITEM), scores)
 
     def _marked(self, numbers: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """bool [B, N]: whether an item is among numbers [B, M]."""
-        marked = torch.zeros((len(like), self.rows.n_items + 1), dtype=torch.bool, device=like.device)
+        """bool [B, N]: whether an item is among numbers [B, M]; InputError for numbers that are no items."""
+        n_items = self.rows.n_items
+        if numbers.ndim != 2 or len(numbers) != len(like) or numbers.dtype != torch.int64:
+            raise InputError(
+                f"item numbers: shape={tuple(numbers.shape)} dtype={numbers.dtype} should be int64 [{len(like)}, M], a "
+                "row for each prompt, -1 for none."
+            )
+        wrong = numbers[(numbers < NO_ITEM) | (numbers >= n_items)]
+        if len(wrong):
+            raise InputError(f"item numbers: {int(wrong[0])} should be in 0..{n_items - 1}, or -1 for none.")
+        marked = torch.zeros((len(like), n_items + 1), dtype=torch.bool, device=like.device)
         numbers = numbers.to(like.device)
-        # -1 goes to a place of its own behind the last item; a number beyond the catalogue is an error of scatter_
-        marked.scatter_(1, torch.where(numbers == NO_ITEM, self.rows.n_items, numbers), True)
+        marked.scatter_(1, torch.where(numbers == NO_ITEM, n_items, numbers), True)  # -1: behind the last item
         return marked[:, :-1]
 
 
 def last_states(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The states [B, H] at the last token of each prompt, of states [B, T, H]; padding is on the right."""
-    ends = attention_mask.sum(1).to(states.device) - 1
+    """The states [B, H] at the last token of each prompt, of states [B, T, H]; padding may be on either side.
+
+    Raises InputError for a prompt that is nothing but padding.
+    """
+    mask = attention_mask.bool()
+    if not mask.any(1).all():
+        raise InputError("attention_mask: a prompt holds no token, so it has no last state. Leave it out.")
+    ends = (mask.shape[1] - 1 - mask.flip(1).int().argmax(1)).to(states.device)
     return states[torch.arange(len(states), device=states.device), ends]
 
 
@@ -261,7 +290,14 @@ def mutual_regularisation(
         The table that is learnt, and the other one: say of documents of interactions, and of reviews.
     numbers : int64, any shape
         The rows that the batch is about; negative ones do not count.
+
+    Raises
+    ------
+    ConfigError
+        Tables of unequal shapes.
     """
+    if rows.shape != anchor.shape:
+        raise ConfigError(f"rows {tuple(rows.shape)} and anchor {tuple(anchor.shape)} should have one shape.")
     if each not in ("entity", "position"):
         raise ConfigError(f"each={each!r} should be entity or position.")
     numbers = numbers[numbers >= 0].to(rows.device)

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from semid.clusters import ClusterTokens
 from semid.errors import ConfigError
 from semid.progress import bar
 from semid.vocabulary import Vocabulary
@@ -83,8 +84,8 @@ class Texts:
     n_items: npt.NDArray[np.int64]  # (sum of K,) - live items with a text under the code
 
 
-def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer) -> None:
-    """ConfigError for an unknown init, a padding below 1, or codebooks or texts that are asked for but not there."""
+def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterTokens, alpha: float = 0.0) -> None:
+    """ConfigError for an unknown init, a padding below 1, or codebooks, texts or centroids that are not there."""
     if init not in get_args(Init):
         raise ConfigError(f"init={init!r} should be one of {', '.join(get_args(Init))}.")
     if isinstance(pad_to, bool) or not isinstance(pad_to, int) or pad_to < 1:
@@ -94,6 +95,13 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer) -> None:
             f"init={init!r} needs codebooks, and these IDs came from elsewhere without any. Use init="
             f"{('default' if ids.texts is None else 'text')!r}."
         )
+    of_clusters = isinstance(ids, ClusterTokens)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < math.inf:
+        raise ConfigError(f"alpha={alpha!r} should be a number from 0 (off) on; META ID's is 0.1.")
+    if alpha and not of_clusters:
+        raise ConfigError(f"alpha={alpha!r} adds the centroids of clusters, and these are semantic IDs. Leave it out.")
+    if init in ("text", "mix") and of_clusters:
+        raise ConfigError(f"init={init!r} needs texts, and users have none. Use init='codebook' or init='default'.")
     if init in ("text", "mix") and ids.texts is None:
         raise ConfigError(
             f"init={init!r} needs the texts of the items, which these IDs were saved without (store_text=False). "

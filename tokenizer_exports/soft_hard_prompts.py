@@ -20,22 +20,26 @@ A recommendation is not written token by token: the state at its last token rank
 Of a history, a share of the distinct items is hidden and asked for; hidden items are nowhere in the prompt. Order and
 choice come from the seed, the epoch and the user alone: each epoch hides others, and the same run again the same ones.
 
-Free text is escaped, so that nobody's review holds the token of an item. Wordings are tokenised once; soft tokens are
+Free text is escaped, so that nobody's review holds the token of an item, and special tokens in it are read as plain
+characters, so that nobody's review ends a document. Wordings are tokenised once; soft tokens are
 put between the pieces as token ids, as a tokenizer does that cuts text at added tokens.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from semid.errors import ConfigError, InputError
+from semid.text import has_surrogate
 from semid.tokenizer_exports.alignment_config import chance
 from semid.tokenizer_exports.entity_tokens import EntityTokens
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from transformers import PreTrainedTokenizerBase
 
@@ -128,23 +132,23 @@ class SoftHardPrompts:
 
     def interactions(self, user: int | None, items: Sequence[int], *, epoch: int = 0) -> Document:
         """The items of a user, each to be foretold from those before it, among items alone."""
-        order = self._ordered(_distinct(items), "interactions", user, epoch)
+        order = self._ordered(self._history(items), "interactions", user, epoch)
         main = self.entities.item_ids(order).tolist()
         return self._document("interactions", self._prompt("interactions", user), main, self.entities.items)
 
     def review(self, user: int | None, item: int, text: str) -> Document:
         """What a user wrote about an item, to be foretold among words alone."""
-        prompt = self._prompt("review", user, item=[item])
+        prompt = self._prompt("review", user, item=item)
         return self._document("review", prompt, self._words(text), self.entities.words)
 
     def content(self, item: int, text: str) -> Document:
         """What an item says of itself, to be foretold among words alone."""
-        prompt = self._prompt("content", None, item=[item])
+        prompt = self._prompt("content", None, item=item)
         return self._document("content", prompt, self._words(text), self.entities.words)
 
     def recommendation(self, user: int | None, items: Sequence[int], *, epoch: int = 0) -> Document:
         """A history with a part of it hidden, to be found again among all items."""
-        known = _distinct(items)
+        known = self._history(items)
         if not known:
             raise InputError(
                 f"items: the history of user {user} is empty; there is nothing to hide. Leave the user out."
@@ -157,9 +161,19 @@ class SoftHardPrompts:
 
     def question(self, user: int | None, items: Sequence[int]) -> Document:
         """A whole history, for a model that has learnt: nothing is hidden, nothing asked for that is known."""
-        return self._asked(user, _distinct(items), 0)
+        return self._asked(user, self._history(items), 0)
 
     # ---- their parts
+
+    def _history(self, items: npt.ArrayLike) -> list[int]:
+        """Each item once, where it came last: hidden must mean nowhere to be seen. Unknown ones are refused here.
+
+        Otherwise a number out of range would pass in the epochs that hide it.
+        """
+        numbers = self.entities.names.checked("item", items)
+        if numbers.ndim != 1:
+            raise InputError(f"items: shape={numbers.shape} should be (n,), the items of one user, oldest first.")
+        return list(dict.fromkeys(numbers[::-1].tolist()))[::-1]
 
     def _asked(self, user: int | None, shown: list[int], epoch: int) -> Document:
         order = self._ordered(shown, "recommendation", user, epoch)
@@ -183,39 +197,50 @@ class SoftHardPrompts:
             return items[-self.max_items :]
         return chance(self.seed, "order", task, epoch, user).sample(items, min(len(items), self.max_items))
 
-    def _prompt(self, task: str, user: int | None, **items: Sequence[int]) -> list[int]:
+    def _prompt(
+        self, task: str, user: int | None, *, item: int | None = None, history: Sequence[int] = ()
+    ) -> list[int]:
         """The wording of a task with token ids in its places."""
         token_ids = list(self._start)
         for piece, field in self._pieces[task]:
             token_ids += piece
-            if field == "user":
+            if field == "history":
+                token_ids += self.entities.item_ids(history).tolist()
+            elif field == "item":
+                token_ids.append(_one("item", self.entities.item_ids(item)))
+            elif field == "user":
                 if user is None:
                     raise InputError(f"user=None, but the wording of {task} names one. Give one, or a wording without.")
-                token_ids.append(int(self.entities.user_ids(user)))
-            elif field:
-                token_ids += self.entities.item_ids(list(items[field])).tolist() if len(items[field]) else []
+                token_ids.append(_one("user", self.entities.user_ids(user)))
         return token_ids
 
     def _words(self, text: str) -> list[int]:
         """Free text, escaped, with an end where it is whole."""
-        token_ids = self._plain(" " + self.entities.names.escape(text))
+        if not isinstance(text, str) or has_surrogate(text):
+            fault = "holds a lone surrogate" if isinstance(text, str) else f"is of type {type(text).__name__}"
+            raise InputError(f"text {fault}; expected a string of valid Unicode. Leave out what has no text.")
+        token_ids = self._read(" " + self.entities.names.escape(text), free=True)
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         return token_ids[: self.max_words] if len(token_ids) > self.max_words else token_ids + end
 
-    def _plain(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]) if text else []
+    def _read(self, text: str, *, free: bool) -> list[int]:
+        """Token ids of a text; in free text, special tokens are characters like any other."""
+        plain = {"add_special_tokens": False, "split_special_tokens": free, "verbose": False}
+        return list(self.tokenizer(text, **plain)["input_ids"]) if text else []
 
     def _cut(self, task: str, text: str) -> list[tuple[list[int], str | None]]:
         """Pieces of a wording as token ids, each with the field behind it."""
-        pieces = [(self._plain(literal), field) for literal, field, _, _ in string.Formatter().parse(text)]
+        parts = string.Formatter().parse(text)
+        pieces = [(self._read(literal, free=False), field) for literal, field, _, _ in parts]
         if any(self.entities.find(piece) for piece, _ in pieces):
             raise ConfigError(f"{task}={text!r} holds the name of a user or item. Write {{user}} or {{item}}.")
         return pieces
 
 
-def _distinct(items: Iterable[int]) -> list[int]:
-    """Each once, where it came last: hidden must mean nowhere to be seen."""
-    return list(dict.fromkeys(reversed([int(item) for item in items])))[::-1]
+def _one(what: str, token_id: npt.NDArray[np.int64]) -> int:
+    if token_id.ndim:
+        raise InputError(f"{what}: shape={token_id.shape} should be one number. Make a document for each.")
+    return int(token_id)
 
 
 def _special_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -237,6 +262,9 @@ def collate(documents: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, to
     ([[-100, 8, 9], [-100, -100, -100]], [[-1], [1]])
     """
     import torch
+
+    if not documents:
+        raise InputError("documents: there are none; expected one at least.")
 
     def padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
         width = max(map(len, rows), default=0)

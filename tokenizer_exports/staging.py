@@ -18,6 +18,7 @@ from pathlib import Path
 from semid.atomic import check_folder
 from semid.errors import OutputExistsError
 from semid.manifest import MANIFEST
+from semid.tokenizer_exports.beside_model import holds_artefact
 
 __all__ = ["check_output", "staging"]
 
@@ -31,7 +32,7 @@ def check_output(output: Path, force: bool) -> None:
         return
     if not force:
         raise OutputExistsError(f"{output}: exists. Choose another folder, or use --force to replace it.")
-    if not ((output / MANIFEST).is_file() and (output / "config.json").is_file()):
+    if not (holds_artefact(output) and (output / "config.json").is_file()):
         raise OutputExistsError(
             f"{output}: is not a model with semantic IDs (no {MANIFEST} and config.json), so --force does not replace "
             "it. Choose another folder, or remove it yourself."

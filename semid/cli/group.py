@@ -19,6 +19,7 @@ from semid.distributed import is_writer
 from semid.errors import SemidError
 
 if TYPE_CHECKING:
+    from semid.clusters import ClusterTokens
     from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "main",
     "nearest_folder",
     "open_ids",
+    "open_tokens",
     "print_json",
     "print_quality",
     "say",
@@ -141,6 +143,18 @@ def open_ids(folder: Path) -> SemanticIDTokenizer:
     from semid.tokenizer import SemanticIDTokenizer
 
     return SemanticIDTokenizer.from_pretrained(folder)
+
+
+def open_tokens(folder: Path) -> SemanticIDTokenizer | ClusterTokens:
+    """Semantic IDs, or tokens of users and items, whichever the folder holds."""
+    from semid.kinds import CLUSTERS
+    from semid.manifest import MANIFEST, read_manifest
+
+    if not (folder / MANIFEST).is_file() or read_manifest(folder).get("kind") != CLUSTERS:
+        return open_ids(folder)  # perhaps from the Hub
+    from semid.clusters import ClusterTokens
+
+    return ClusterTokens.open(folder)
 
 
 def words(arguments: tuple[str, ...]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from semid.cli.group import folder_argument, json_option, open_ids, print_json, print_quality
+from semid.cli.group import folder_argument, json_option, open_tokens, print_json, print_quality
 
 
 @click.command()
@@ -63,16 +63,23 @@ def verify(folder: Path, as_json: bool) -> None:
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, readable=False), required=False)
 @json_option
 def info(folder: Path | None, as_json: bool) -> None:
-    """What is installed, or with DIR what an artefact is.
+    """What is installed, or with DIR what an artefact is: semantic IDs, or tokens of users and items.
 
     \b
     Examples:
       semid info
       semid info my-sid
+      semid info my-clusters --json
     """
+    from semid.clusters import ClusterTokens
     from semid.show import artefact_info, system_info
+    from semid.show_clusters import cluster_info
 
-    told = artefact_info(open_ids(folder)) if folder else system_info()
+    if folder is None:
+        told = system_info()
+    else:
+        tokens = open_tokens(folder)
+        told = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artefact_info(tokens)
     if as_json:
         print_json(told)
     else:

@@ -15,6 +15,30 @@ if TYPE_CHECKING:
     from semid.interactions import Interactions
 
 
+GUIDANCE = (
+    click.option(
+        "--fuse-behaviour", "behaviour", type=float, help="Weight of who met what beside the text. Default: 0."
+    ),
+    click.option(
+        "--align-collaborative", "collaborative", type=float, help="Weight of the loss on items met together."
+    ),
+    click.option("--align-llm", "llm", type=click.Path(), help="A language model's folder: a loss towards its words."),
+    click.option("--align-llm-weight", "llm_weight", type=float, help="Weight of that loss. Default: 0.3."),
+    click.option(
+        "--split",
+        type=click.Choice(["leave-one-out", "own", "all"]),
+        help="What is not learnt from: each user's last two (default), what n_valid and n_test say, or nothing.",
+    ),
+)
+
+
+def guidance_options(command: Any) -> Any:
+    """Adds to a command the options that `guidance_of` takes out of its choices."""
+    for option in reversed(GUIDANCE):
+        command = option(command)
+    return command
+
+
 def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
     if value is None:
         return None
@@ -68,15 +92,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option(
     "--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against and align with."
 )
-@click.option("--fuse-behaviour", "behaviour", type=float, help="Weight of who met what beside the text. Default: 0.")
-@click.option("--align-collaborative", "collaborative", type=float, help="Weight of the loss on items met together.")
-@click.option("--align-llm", "llm", type=click.Path(), help="A language model's folder: a loss towards its words.")
-@click.option("--align-llm-weight", "llm_weight", type=float, help="Weight of that loss. Default: 0.3.")
-@click.option(
-    "--split",
-    type=click.Choice(["leave-one-out", "own", "all"]),
-    help="What is not learnt from: each user's last two (default), what n_valid and n_test say, or nothing.",
-)
+@guidance_options
 @click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
 @json_option
 @click.pass_context
@@ -114,7 +130,7 @@ def fit(
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
-    guidance = _guidance(choices)
+    guidance = guidance_of(choices)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
     histories = read_interactions(interactions) if interactions else None
@@ -147,7 +163,7 @@ def fit(
     print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
 
 
-def _guidance(choices: dict[str, Any]) -> Guidance:
+def guidance_of(choices: dict[str, Any]) -> Guidance:
     """The options of alignment, taken out of the choices."""
     from semid.guidance import Guidance
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from semid.cli.group import folder_argument, json_option, open_ids, print_json, say
+from semid.cli.group import folder_argument, json_option, open_ids, open_tokens, print_json, say
 from semid.cli.learn import sizes_option
 
 FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
@@ -23,6 +23,10 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
     show_default=True,
     help="How the new rows start: from the codebooks, from the items' texts, from both, or at random.",
 )
+@click.option(
+    "--alpha", default=0.0, show_default=True, type=float,
+    help="Of clusters: added to each row, this times its centroid; 0.1 in META ID.",
+)  # fmt: skip
 @click.option("--pad-to", default=64, show_default=True, type=click.IntRange(1), help="Rows are a multiple of this.")
 @click.option("--seed", default=0, show_default=True, type=int, help="Of the draws that --init makes.")
 @click.option("--link", is_flag=True, help="Hard-link the weights that do not change, instead of copying them.")
@@ -36,6 +40,7 @@ def extend(
     folder: Path,
     output: Path,
     init: str,
+    alpha: float,
     pad_to: int,
     seed: int,
     link: bool,
@@ -49,19 +54,24 @@ def extend(
     artefact DIR beside the weights. Only the weight files that hold the embedding are rewritten, so a model much
     larger than memory will do.
 
+    DIR may be a folder of `semid clusters`, which then lies in OUT/semid-clusters. A model may have both: give the one
+    that was made with the first as BASE for the second.
+
     \b
     Examples:
       semid extend Qwen/Qwen3-0.6B my-sid -o my-llm
       semid extend my-base my-sid -o my-llm --init text --link
+      semid extend my-llm my-clusters -o my-llm-2 --init default --alpha 0.1
     """
     from semid.progress import watched
     from semid.tokenizer_exports.checkpoint import extend_folder
 
     extended = extend_folder(
         base,
-        open_ids(folder),
+        open_tokens(folder),
         output,
         init=init,
+        alpha=alpha,
         pad_to=pad_to,
         seed=seed,
         link=link,

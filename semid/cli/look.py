@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from semid.cli.batch import batch_options, encode_items
-from semid.cli.group import cell, folder_argument, json_option, open_ids, print_json, words
+from semid.cli.group import cell, folder_argument, json_option, open_ids, open_tokens, print_json, words
 
 
 @click.command()
@@ -19,19 +19,29 @@ from semid.cli.group import cell, folder_argument, json_option, open_ids, print_
 def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -> None:
     """Show items: their ID, text, and the items nearest by ID.
 
+    Of a folder of `semid clusters`, users too: their tokens, and who is nearest in their cluster.
+
     \b
     Examples:
       semid show my-sid B004756YJA
       semid show my-sid B004756YJA B004ZT0SSG --json
+      semid show my-clusters u17
     """
+    from semid.clusters import ClusterTokens
     from semid.show import describe, describe_lines
+    from semid.show_clusters import describe_member_lines, describe_members
 
-    ids = open_ids(folder)
-    described = [describe(ids, item_id, neighbours) for item_id in words(items)]
+    tokens = open_tokens(folder)
+    if isinstance(tokens, ClusterTokens):
+        described = [one for wanted in words(items) for one in describe_members(tokens, wanted, neighbours)]
+        in_lines = describe_member_lines
+    else:
+        described = [describe(tokens, item_id, neighbours) for item_id in words(items)]
+        in_lines = describe_lines
     if as_json:
         print_json(described)
     else:
-        click.echo("\n\n".join("\n".join(describe_lines(one)) for one in described))
+        click.echo("\n\n".join("\n".join(in_lines(one)) for one in described))
 
 
 @click.command()

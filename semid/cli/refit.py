@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import click
 
 from semid.cli.group import folder_argument, json_option, nearest_folder, open_ids, print_json, say
-from semid.cli.learn import sizes_option
+from semid.cli.learn import guidance_of, guidance_options, sizes_option
 
 
 @click.command()
@@ -39,6 +40,8 @@ from semid.cli.learn import sizes_option
 )
 @click.option("--levels", type=int, help="Codes per item, with --learn fresh. Default: as before.")
 @click.option("--codebook-size", callback=sizes_option, help="Codes per level, with --learn fresh. Default: as before.")
+@click.option("--interactions", type=click.Path(readable=False), help="User histories to align with.")
+@guidance_options
 @click.option("--device", help="auto (default), cpu, cuda, ...")
 @click.option("--memory", help="What semid may hold in memory: 4GB, 800MB. Default: 60 % of the machine's.")
 @click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
@@ -57,21 +60,26 @@ def refit(
     embeddings: Path | None,
     levels: int | None,
     codebook_size: int | tuple[int, ...] | None,
+    interactions: str | None,
     device: str | None,
     memory: str | None,
     force: bool,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Learn IDs again for a changed catalogue, so that tokens keep their meaning.
 
     ITEMS is the new catalogue, all of it. DIR stays as it is. The new folder also holds remap.tsv: for each item
     the old ID, the new one, and how many of its first codes are the same.
 
+    With --learn fresh, IDs may be aligned with behaviour or a language model, as in `semid fit`.
+
     \b
     Examples:
       semid refit my-sid items.jsonl -o my-sid-2
       semid refit my-sid items.jsonl -o my-sid-2 --keep-prefix 1
       semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --codebook-size 512
+      semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --interactions log.jsonl --fuse-behaviour 1.5
     """
     from semid.artifact import check_output
     from semid.churn import remap_lines
@@ -80,6 +88,11 @@ def refit(
     from semid.refit import settings_of
 
     check_output(output, force=force)
+    guidance = guidance_of(choices)
+    if interactions and not guidance.uses_interactions:
+        raise click.UsageError(
+            "--interactions go with --fuse-behaviour or --align-collaborative. Give one of them too."
+        )
     old = open_ids(folder)
     given = {"levels": levels, "codebook_size": codebook_size, "device": device}
     new, churn = run(
@@ -87,6 +100,8 @@ def refit(
         items,
         embeddings=embeddings,
         config=dataclasses.replace(settings_of(old), **{name: value for name, value in given.items() if value}),
+        guidance=guidance,
+        interactions=interactions,
         id_field=id_field,
         progress=watched() and not ctx.obj["quiet"],
         say=lambda line: say(ctx, line),
@@ -100,6 +115,7 @@ def refit(
     fingerprint = new.save_pretrained(output, force=force, tables={"remap.tsv": remap_lines(old, new)})
     say(ctx, f"saved       {output}")
     if as_json:
-        print_json({"folder": str(output), "fingerprint": fingerprint} | churn.to_dict())
+        dropped = {"dropped_guidance": new.provenance["refit"]["dropped_guidance"]}
+        print_json({"folder": str(output), "fingerprint": fingerprint} | churn.to_dict() | dropped)
     else:
         click.echo("\n".join([*churn.lines(), fingerprint]))

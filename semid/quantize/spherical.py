@@ -49,7 +49,7 @@ def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Float
     import faiss
 
     if not 1 <= n_clusters <= len(points):
-        raise ConfigError(f"clusters={n_clusters} should be from 1 to {len(points)}, the vectors there are.")
+        raise ConfigError(f"clusters={n_clusters}, but there are {len(points)} vectors: use {len(points)} at most.")
     search = faiss.Kmeans(
         points.shape[1],
         n_clusters,

@@ -1,6 +1,6 @@
 """Writing alignment data: seconds and memory of each task, and a search for leaks, as a Markdown table.
 
-    python -m tests.benchmarks.align DATASET [--sid DIR] [--out DIR]
+    python -m tests.benchmarks.align DATASET [--sid DIR] [--out DIR] [--update docs/benchmarks.md]
 
 DATASET holds `items.jsonl.gz`, `sequences.jsonl.gz` and, where no artefact is given, `embeddings.NAME.npy`. Each task
 is written by a process of its own, with all records: wall and CPU seconds of `write_alignment`, the most memory that
@@ -26,6 +26,7 @@ from semid.interactions import Interactions, read_interactions
 from semid.memory import peak_memory, resident_memory
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import machine, markdown, versions
+from tests.benchmarks.page import update
 
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "search", "preference", "negative")
 
@@ -117,12 +118,12 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--sid", type=Path, help="an artefact; by default one is learnt from the first vectors")
     parser.add_argument("--out", type=Path, help="where to write; by default a temporary folder")
+    parser.add_argument("--update", type=Path, help="page to write the table into")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "GIVEN"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         write_one(given.one[0], given.dataset, given.sid, Path(given.one[1]), given.out)
         return
-    print(f"{machine(1)}; {versions('numpy')}\n")
     with tempfile.TemporaryDirectory(dir=given.out) as name:
         folder = Path(name)
         sid = given.sid or artefact(given.dataset, folder)
@@ -137,9 +138,14 @@ def main() -> None:
                 [task, f"{said['records']:,}", sizes[0], f"{said['wall']:.1f}", f"{said['cpu']:.1f}", *sizes[1:]]
             )
         head = ["task", "records", "MB written", "wall (s)", "CPU (s)", "memory before (MB)", "peak (MB)"]
-        print(markdown(head, rows))
         n_records, n_leaks = leaks(given.dataset, sid, folder)
-        print(f"\n{n_records:,} training records of users, {n_leaks:,} name an item held out for the user")
+    text = (
+        f"{machine(1)}; {versions('numpy')}.\n\n{markdown(head, rows)}\n\n"
+        f"{n_records:,} training records of users; {n_leaks:,} of them name an item that is held out for the user."
+    )
+    print(text)
+    if given.update:
+        update(given.update, "align", text)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Cluster tokens of users and items beside META ID's published ones, as a markdown table.
 
-    python -m tests.benchmarks.clusters --data DIR [--include-valid]
+    python -m tests.benchmarks.clusters --data DIR [--include-valid] [--update docs/benchmarks.md]
 
 DIR holds sequences.jsonl.gz, published_ids.metaid.users.json.gz, published_ids.metaid.items.json.gz and
 metaid_centroids.npz. Ours learn from all but each user's last two
@@ -33,6 +33,7 @@ from semid.tokenizer_exports.files import read_index
 from semid.tokenizer_exports.metaid import metaid_lines, read_metaid
 from semid.training_edges import training_edges
 from tests.benchmarks.common import joined, machine, markdown, versions
+from tests.benchmarks.page import update
 
 SIDES = ("item", "user")
 COLUMNS = [
@@ -103,10 +104,6 @@ def published(folder: Path) -> ClusterTokens:
         index = read_index(path)
         wanted = [f"{one} {''.join(tokens)}" for one, tokens in zip(index.item_ids, index.tokens, strict=True)]
         assert list(metaid_lines(index.item_ids, members.tokens(index.item_ids))) == wanted, path
-    print(
-        f"META ID's files: {len(clusters.users):,} users, {len(clusters.items):,} items, {clusters.n_tokens:,} "
-        f"distinct tokens, {len(clusters.check())} faults, written back as they were.\n"
-    )
     return clusters
 
 
@@ -133,13 +130,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cluster tokens beside META ID's.")
     parser.add_argument("--data", type=Path, required=True, help="folder of one data set")
     parser.add_argument("--include-valid", action="store_true", help="learn from what META ID's vectors have seen too")
+    parser.add_argument("--update", type=Path, help="page to write the table into")
     arguments = parser.parse_args()
     log = read_interactions(arguments.data / "sequences.jsonl.gz")
     truth = Truth.of(log)
-    rows = [cells("META ID", published(arguments.data), truth, None)]
+    theirs = published(arguments.data)
+    rows = [cells("META ID", theirs, truth, None)]
     rows += [cells(name, made, truth, took) for name, made, took in ours(log, include_valid=arguments.include_valid)]
-    print(f"{machine(1)}; {versions('numpy', 'numba', 'faiss-cpu', 'torch')}\n")
-    print(markdown(COLUMNS, rows))
+    text = (
+        f"{machine(1)}; {versions('numpy', 'numba', 'faiss-cpu', 'torch')}. META ID's files: {len(theirs.users):,} "
+        f"users, {len(theirs.items):,} items, {theirs.n_tokens:,} distinct tokens, {len(theirs.check())} faults, "
+        f"written back as they were.\n\n{markdown(COLUMNS, rows)}"
+    )
+    print(text)
+    if arguments.update:
+        update(arguments.update, "clusters", text)
 
 
 if __name__ == "__main__":
