@@ -224,6 +224,20 @@ def test_each_live_item_counts_once_and_each_of_its_first_tokens_equally():
     np.testing.assert_allclose(shares.sum(1), texts.n_items > 0)
 
 
+def test_of_many_texts_some_are_read_from_all_over(monkeypatch):
+    monkeypatch.setattr("semid.tokenizer_exports.rows.MOST_TEXTS", 10)
+    codes = np.repeat(np.arange(5), 20)[:, None].astype(np.uint16)
+    ids = SimpleNamespace(
+        sizes=(5,),
+        vocabulary=Vocabulary([5]),
+        ledger=SimpleNamespace(live=np.ones(100, bool), codes=codes),
+        texts=PackedStrings.pack([str(code) for code in codes[:, 0].tolist()]),
+    )
+    texts = read_texts(ids, Words(), np.ones(9, bool))
+    assert texts.n_items.tolist() == [2] * 5
+    np.testing.assert_allclose(texts.shares.toarray(), np.eye(5, 9))
+
+
 def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
     draw = np.random.default_rng(0)
     ids = SimpleNamespace(
@@ -244,7 +258,7 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
 @pytest.mark.parametrize(
     "init, pad_to, texts, learnt, message",
     [
-        ("random", 64, None, True, "init='random' should be one of codebook, text, mix, default"),
+        ("random", 64, None, True, "init='random' should be one of auto, text, codebook, mix, default"),
         ("codebook", 0, None, True, "pad_to=0 should"),
         ("codebook", True, None, True, "pad_to=True"),
         ("text", 64, None, True, "saved without"),
@@ -256,6 +270,14 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
 def test_impossible_choices_are_named(init, pad_to, texts, learnt, message):
     with pytest.raises(ConfigError, match=message):
         check_choices(init, pad_to, SimpleNamespace(texts=texts, is_learnt=learnt))
+
+
+@pytest.mark.parametrize(
+    "texts, learnt, chosen",
+    [(["a"], True, "text"), (["a"], False, "text"), (None, True, "codebook"), (None, False, "default")],
+)
+def test_auto_is_the_best_start_that_there_is(texts, learnt, chosen):
+    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_learnt=learnt)) == chosen
 
 
 def test_the_report_names_the_nearest_known_word_and_measures_likeness():

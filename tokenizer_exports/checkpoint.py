@@ -45,7 +45,7 @@ def extend_folder(
     ids: Tokens,
     output: str | Path,
     *,
-    init: Init = "codebook",
+    init: Init = "auto",
     alpha: float = 0.0,
     pad_to: int = 64,
     seed: int = 0,
@@ -86,7 +86,7 @@ def extend_folder(
     OutputExistsError
         The output is there, and may not be replaced.
     """
-    check_choices(init, pad_to, ids, alpha)
+    init = check_choices(init, pad_to, ids, alpha)
     output = Path(output)
     check_output(output, force)
     folder = _local_folder(base)

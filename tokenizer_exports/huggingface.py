@@ -188,7 +188,7 @@ def extend(
     model: PreTrainedModel,
     ids: SemanticIDTokenizer | ClusterTokens,
     *,
-    init: Init = "codebook",
+    init: Init = "auto",
     alpha: float = 0.0,
     pad_to: int = 64,
     seed: int = 0,
@@ -202,8 +202,8 @@ def extend(
     Parameters
     ----------
     model : any transformers model with an input embedding, loaded, unquantised at the embedding
-    init : "codebook", "text", "mix" or "default"
-        What the rows start as; see `rows.py`.
+    init : "auto", "text", "codebook", "mix" or "default"
+        What the rows start as; see `rows.py`. "auto" is the items' texts, or the codebooks where there are none.
     alpha : float
         Of clusters: how much of each centroid is added to the row in the input embedding; see `centroid_rows.py`.
     pad_to : int
@@ -217,7 +217,7 @@ def extend(
         The tokenizer is not the model's; a name is taken (`add_tokens`); an impossible choice; weights that are not
         plain floats or not in memory.
     """
-    check_choices(init, pad_to, ids, alpha)
+    init = check_choices(init, pad_to, ids, alpha)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     _check_weight(embedding.weight, "the input embedding")
     separate = head is not None and head.weight is not embedding.weight

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Blocks", "Cloud", "Init", "Texts", "block_bounds", "check_choices", "first_rows", "measure", "read_texts"]
 
-Init = Literal["codebook", "text", "mix", "default"]
+Init = Literal["auto", "text", "codebook", "mix", "default"]
 Floats = npt.NDArray[np.float64]
 Blocks = Callable[[], Iterable[tuple[int, npt.NDArray[np.float32]]]]  # (first row, float32 [m, H]), all V in order
 
@@ -59,6 +59,7 @@ MARKER_NOISE = 0.1  # of the old rows' deviation
 BLOCK_NUMBERS = 1 << 21  # of a matrix, handled at once
 TEXT_TOKENS = 64  # of an item's text that are read
 TEXT_BATCH = 1024  # items tokenised at once
+MOST_TEXTS = 200_000  # items read; of more, so many at even distances: some hundred a code say what it means
 SHARES_WAITING = 1 << 21  # (code, token) pairs that wait to be summed
 
 
@@ -84,8 +85,12 @@ class Texts:
     n_items: npt.NDArray[np.int64]  # (sum of K,) - live items with a text under the code
 
 
-def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterTokens, alpha: float = 0.0) -> None:
-    """ConfigError for an unknown init, a padding below 1, or codebooks, texts or centroids that are not there."""
+def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterTokens, alpha: float = 0.0) -> Init:
+    """ConfigError for an unknown init, a padding below 1, or codebooks, texts or centroids that are not there.
+
+    Returns the init that is meant: "auto" is the first of "text", "codebook", "default" that the IDs have what it takes
+    for. In docs/benchmarks.md a model learns fastest from texts.
+    """
     if init not in get_args(Init):
         raise ConfigError(f"init={init!r} should be one of {', '.join(get_args(Init))}.")
     if isinstance(pad_to, bool) or not isinstance(pad_to, int) or pad_to < 1:
@@ -107,6 +112,11 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterToke
             f"init={init!r} needs the texts of the items, which these IDs were saved without (store_text=False). "
             "Use init='codebook', or fit again with texts."
         )
+    if init != "auto":
+        return init
+    if ids.texts is not None:
+        return "text"
+    return "codebook" if ids.is_learnt else "default"
 
 
 def block_bounds(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
@@ -241,7 +251,7 @@ def read_texts(
     *,
     progress: bool = False,
 ) -> Texts:
-    """Tokenise the texts of the live items, the first TEXT_TOKENS tokens of each, in batches.
+    """Tokenise the texts of up to MOST_TEXTS live items, the first TEXT_TOKENS tokens of each, in batches.
 
     Each item counts once under each of its L codes, each of its tokens equally. Tokens without `known` [V] set have
     no old row and do not count.
@@ -251,6 +261,8 @@ def read_texts(
         "return_token_type_ids": False, "verbose": False,
     }  # fmt: skip
     live = np.flatnonzero(np.asarray(ids.ledger.live))
+    if len(live) > MOST_TEXTS:
+        live = live[np.linspace(0, len(live) - 1, MOST_TEXTS).astype(np.int64)]
     codes = ids.vocabulary.token_ids(ids.ledger.codes[live], 0)
     shares, counts = _Shares(sum(ids.sizes), len(known)), np.zeros(sum(ids.sizes), np.int64)
     with bar("reading texts", len(live), shown=progress) as advance:

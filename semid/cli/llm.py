@@ -18,10 +18,11 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
 @click.option(
     "--init",
-    type=click.Choice(["codebook", "text", "mix", "default"]),
-    default="codebook",
+    type=click.Choice(["auto", "text", "codebook", "mix", "default"]),
+    default="auto",
     show_default=True,
-    help="How the new rows start: from the codebooks, from the items' texts, from both, or at random.",
+    help="How the new rows start: from the items' texts, from the codebooks, from both, or at random. auto: from texts "
+    "where the artefact has them, else from codebooks.",
 )
 @click.option(
     "--alpha", default=0.0, show_default=True, type=float,
@@ -60,7 +61,7 @@ def extend(
     \b
     Examples:
       semid extend Qwen/Qwen3-0.6B my-sid -o my-llm
-      semid extend my-base my-sid -o my-llm --init text --link
+      semid extend my-base my-sid -o my-llm --init codebook --link
       semid extend my-llm my-clusters -o my-llm-2 --init default --alpha 0.1
     """
     from semid.progress import watched
