@@ -20,7 +20,7 @@ import numpy.typing as npt
 __all__ = ["MappedRows", "NewTable", "RowTable", "Tables", "mapped_rows"]
 
 PIECE_BYTES = 1 << 24  # of a slice, copied before its pages are handed back
-PIECE_ROWS = 512  # of single rows: the system maps 64 KB around each
+PIECE_ROWS = 64  # of single rows: the system maps up to some 500 KB around each
 
 
 class MappedRows:

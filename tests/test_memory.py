@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,3 +46,11 @@ def test_what_is_said_to_be_enough_is_enough(need):
 
 def test_sizes_are_written_for_people():
     assert (in_words(41_000_000), in_words(1_000_000_000), in_words(12_345_000_000)) == ("41 MB", "1 GB", "12.3 GB")
+
+
+def test_the_peak_of_a_program_is_its_own_whatever_started_it():
+    """getrusage's figure is handed down when a large process starts another."""
+    code = "from semid.memory import peak_memory; print(peak_memory())"
+    held = np.ones(1 << 26, np.uint8)  # 64 MB more than before
+    child = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert child < peak_memory() - held.nbytes // 2
