@@ -102,7 +102,8 @@ def test_extend_gives_them_rows(kind):
     rows = model.get_input_embeddings().weight.detach()[entities.items.start : entities.items.stop]
     assert len(np.unique(rows.numpy(), axis=0)) == 300
     with pytest.raises(ConfigError, match="needs codebooks"):
-        extend(tokenizer, model, names)
+        extend(tokenizer, model, names, init="codebook")
+    assert not extend(tokenizer, model, names).initialised
 
 
 @pytest.mark.parametrize("wrong", [[105], [-1], [3, 9999]])

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.benchmarks import twin_tables
+
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "examples" / "item_head.py"), run_name="example")
 Ranker, Split, figures, made_up = (EXAMPLE[name] for name in ("Ranker", "Split", "figures", "made_up"))
 
@@ -29,6 +31,36 @@ def test_the_split_keeps_parts_apart():
         met = log.items[log.offsets[user] : log.offsets[user + 1]]
         assert sorted(np.concatenate(parts)) == sorted(met) and len(parts[2]) == round(len(met) * 0.2)
     assert split.matrix(split.known).sum() == sum(map(len, split.train)) + sum(map(len, split.valid))
+
+
+def test_users_have_rows_that_are_learnt():
+    split = Split.at_random(made_up(40, 200))
+    ranker = Ranker(split, users=True)
+    assert len(ranker.entities.users) == 40 and len(ranker.entities.items) == split.n_items
+    embedding = ranker.model.get_input_embeddings().weight
+    before = embedding.detach().clone()
+    ranker.learn(1)
+    own, items = ranker.entities.users, ranker.entities.items
+    for block in (own, items):
+        assert (embedding.detach() - before)[block.start : block.stop].abs().sum(1).min() > 0
+    assert ranker.scores(split.known).shape == (40, split.n_items)
+
+
+def test_texts_reach_the_ranking_through_the_price_alone(monkeypatch):
+    """At price 0 it is the ranker itself, number for number; above it the tables come closer."""
+    monkeypatch.setattr(twin_tables, "TURNS", 4)
+    split = Split.at_random(made_up(40, 200))
+    texts = [f"film {item % 7} of year {item % 11}" for item in range(split.n_items)]
+    plain = Ranker(split, users=True)
+    plain.learn(2)
+    apart, scores = [], []
+    for price in (0.0, 30.0):
+        ranker = twin_tables.Twins(split, texts, price=price)
+        ranker.learn(2)
+        scores.append(ranker.scores(split.known))
+        apart.append((ranker.head.rows.rows() - ranker.content.rows.rows()).square().sum(1).mean().item())
+    assert np.array_equal(scores[0], plain.scores(split.known))
+    assert not np.allclose(scores[1], scores[0]) and apart[1] < 0.8 * apart[0]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
     names = EntityNames(n_users=610, n_items=9742)
     entities = add_entities(tokenizer, names)        # two blocks of ordinary added tokens, users first
     entities.item_ids([4]), entities.find(token_ids)
-    extend(tokenizer, model, names, init="default")  # or tokens and rows of a model at once
+    extend(tokenizer, model, names)                  # or tokens and rows of a model at once
 
 The numbers are rows of your own tables of users and items, such as those of `read_interactions`. No table is kept, so a
 million tokens cost no more than their names. It is the vocabulary of CLLM4Rec (arXiv 2311.01343).
@@ -136,7 +136,7 @@ class EntityNames:
         checked = [self.checked(kind, column) for kind, column in zip(self.kinds, columns, strict=True)]
         return base + self.offsets[:-1] + np.stack(checked, axis=1)
 
-    # What `extend` asks of IDs. There are no codebooks and no texts: rows start with init="default".
+    # What `extend` asks of IDs. There are no codebooks and no texts: rows start at random.
     is_learnt = False
     texts = None
 

@@ -12,6 +12,7 @@ are added with `extend`, and the words between them mean something.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,8 @@ from semid.tokenizer_exports import EntityNames, ItemHead, SoftHardPrompts, Toke
 from semid.tokenizer_exports.item_head import ItemRows, last_states
 from semid.tokenizer_exports.soft_hard_prompts import collate
 
-WIDTH, BATCH, AT_MOST = 64, 32, 128  # dims; users at once; items of a history that are read in training
+WIDTH, BATCH, AT_MOST = 128, 32, 128  # dims; users at once; items of a history that are read in training
+HIDDEN, DROPOUT = 0.4, 0.4  # share of a history that is hidden and asked for; of the numbers that go in and come out
 FIRST_LENGTH = 0.16  # root mean square of the numbers in the first rows: large enough to tell items apart at once
 
 
@@ -77,14 +79,15 @@ def figures(scores: np.ndarray, seen: list[np.ndarray], wanted: list[np.ndarray]
     return float(np.mean(recalls)), float(np.mean(ndcgs))
 
 
-def behaviour_vectors(met: csr_array, dims: int = WIDTH) -> np.ndarray:
-    """float32 [N, dims]: items by who met them, from the largest components; items that all meet count less."""
+def behaviour_vectors(met: csr_array, dims: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
+    """Users float32 [U, dims] and items [N, dims] from the largest components; items that all meet count less."""
     from sklearn.utils.extmath import randomized_svd
 
     weighed = met / np.sqrt(np.sqrt(np.maximum(met.sum(0), 1)))
-    _, sizes, axes = randomized_svd(csr_array(weighed), dims, n_iter=4, random_state=0)
-    vectors = axes.T * np.sqrt(sizes)
-    return (vectors * (FIRST_LENGTH / np.sqrt((vectors**2).mean()))).astype(np.float32)
+    parts, sizes, axes = randomized_svd(csr_array(weighed), dims, n_iter=4, random_state=0)
+    missing = ((0, 0), (0, dims - len(sizes)))  # there are no more components than users
+    both = (np.pad(one * np.sqrt(sizes), missing) for one in (parts, axes.T))
+    return tuple((one * (FIRST_LENGTH / np.sqrt((one**2).mean()))).astype(np.float32) for one in both)
 
 
 class Ranker:
@@ -94,38 +97,42 @@ class Ranker:
     ----------
     split : whose training part is learnt from
     rows : where the items' rows come from; by default each has one of its own that starts from behaviour
+    users : whether a token of the user, with a row that is learnt too, begins the prompt
     """
 
-    def __init__(self, split: Split, rows: ItemRows | None = None, *, seed: int = 0) -> None:
+    def __init__(self, split: Split, rows: ItemRows | None = None, *, users: bool = False, seed: int = 0) -> None:
         torch.manual_seed(seed)
         words = Tokenizer(models.WordLevel({"[PAD]": 0, " next": 1}, unk_token="[PAD]"))
         tokenizer = PreTrainedTokenizerFast(tokenizer_object=words)
-        self.entities = add_entities(tokenizer, EntityNames(0, split.n_items))
+        self.entities = add_entities(tokenizer, EntityNames(users * len(split.train), split.n_items))
         self.split, self.seed = split, seed
-        wording = Wording(recommendation="{history} next")
-        choices = {"wording": wording, "hidden": 0.5, "seed": seed}
+        wording = Wording(recommendation="{user}{history} next" if users else "{history} next")
+        choices = {"wording": wording, "hidden": HIDDEN, "seed": seed}
         self.prompts = SoftHardPrompts(tokenizer, self.entities, max_items=AT_MOST, **choices)
         self.questions = SoftHardPrompts(tokenizer, self.entities, max_items=2 * AT_MOST, **choices)
         self.model = Qwen3Model(
             Qwen3Config(
                 vocab_size=self.entities.items.stop,
                 hidden_size=WIDTH,
-                intermediate_size=2 * WIDTH,
+                intermediate_size=WIDTH,
                 num_hidden_layers=1,
                 num_attention_heads=4,
                 num_key_value_heads=4,
                 head_dim=WIDTH // 4,
-                attention_dropout=0.1,
+                attention_dropout=DROPOUT,
             )
         )
         met = split.matrix(split.train)
-        if rows is None:
-            rows = TokenRows(self.model.get_input_embeddings(), self.entities.items)
-            with torch.no_grad():
-                rows.rows().copy_(torch.from_numpy(behaviour_vectors(met)))
+        embedding, own = self.model.get_input_embeddings(), self.entities.users
+        first_users, first_items = map(torch.from_numpy, behaviour_vectors(met))
+        with torch.no_grad():
+            embedding.weight[own.start : own.stop] = first_users[: len(own)]
+            if rows is None:
+                rows = TokenRows(embedding, self.entities.items)
+                rows.rows().copy_(first_items)
         popularity = torch.from_numpy(np.log(met.sum(0) + 0.5))
         self.head = ItemHead(rows, bias=popularity - popularity.mean(), scale=WIDTH**-0.5)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = nn.Dropout(DROPOUT)
         self.parts = nn.ModuleList([self.model, self.head, self.dropout])
 
     def states(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -137,22 +144,28 @@ class Ranker:
         states = self.model(inputs_embeds=inputs, attention_mask=batch["attention_mask"]).last_hidden_state
         return self.dropout(last_states(states, batch["attention_mask"]))
 
-    def learn(self, epochs: int, rate: float = 3e-3) -> None:
-        """Train on the training part; users with histories of about one length stand in one batch."""
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """How far the hidden items are from the top."""
+        return self.head.loss(self.states(batch), batch["targets"], seen=batch["seen"])
+
+    def batches(self, epoch: int) -> Iterator[dict[str, torch.Tensor]]:
+        """All users once, each with other items hidden; those with histories of about one length in one batch."""
         users = np.flatnonzero([len(items) > 1 for items in self.split.train])
-        n_steps = epochs * -(-len(users) // BATCH)
+        documents = [self.prompts.recommendation(int(u), self.split.train[u], epoch=epoch) for u in users]
+        draws = np.random.default_rng([self.seed, epoch])
+        order = np.argsort([len(one["input_ids"]) + 40 * draws.random() for one in documents])
+        starts = draws.permutation(np.arange(0, len(order), BATCH))
+        yield from (collate([documents[place] for place in order[at : at + BATCH]], pad_id=0) for at in starts)
+
+    def learn(self, epochs: int, rate: float = 3e-3) -> None:
+        """Train on the training part."""
+        n_steps = epochs * -(-sum(len(items) > 1 for items in self.split.train) // BATCH)
         optimiser = torch.optim.AdamW(self.parts.parameters(), rate, weight_decay=0.01)
         rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=n_steps + 1, pct_start=0.1)
-        draws = np.random.default_rng(self.seed)
         self.parts.train()
         for epoch in range(epochs):
-            documents = [self.prompts.recommendation(int(u), self.split.train[u], epoch=epoch) for u in users]
-            lengths = np.array([len(one["input_ids"]) for one in documents]) + 40 * draws.random(len(documents))
-            order = np.argsort(lengths)
-            batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-            for number in draws.permutation(len(batches)):
-                batch = collate([documents[place] for place in batches[number]], pad_id=0)
-                loss = self.head.loss(self.states(batch), batch["targets"], seen=batch["seen"])
+            for batch in self.batches(epoch):
+                loss = self.loss(batch)
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
@@ -183,7 +196,7 @@ def made_up(n_users: int = 610, n_items: int = 3000, seed: int = 0) -> Interacti
     return read_interactions([{"user": f"u{user:03}", "items": one} for user, one in enumerate(items)])
 
 
-def main(path: str | None, epochs: int = 25) -> None:
+def main(path: str | None, epochs: int = 20) -> None:
     torch.set_num_threads(1)
     split = Split.at_random(read_interactions(path) if path else made_up())
     popular = np.tile(split.matrix(split.train).sum(0), (len(split.train), 1))

@@ -1,24 +1,29 @@
 """Ranking a whole catalogue with an item head, beside popularity, item-kNN and EASE, as a Markdown table.
 
-    python -m tests.benchmarks.item_head --data DIR [--seeds 3] [--epochs 30] [--update docs/benchmarks.md]
+    python -m tests.benchmarks.item_head --data DIR [--seeds 3] [--epochs 20] [--update docs/benchmarks.md]
 
-DIR holds sequences.jsonl.gz. Of each user a random fifth of the items is the test, a tenth validation; all methods
-learn from the rest alone, choose their settings by NDCG@100 on validation, and are given training and validation items
-as the history when the test comes. All items compete but those of the history. The transformer and the figures are
-those of docs/examples/item_head.py.
+DIR holds sequences.jsonl.gz and items.jsonl.gz. Of each user a random fifth of the items is the test, a tenth
+validation; all methods learn from the rest alone, choose their settings by NDCG@100 on validation, and are given
+training and validation items as the history when the test comes. All items compete but those of the history. The
+transformer and the figures are those of docs/examples/item_head.py.
 
 popularity   how many users met an item
 item-kNN     sum, over an item's nearest items that are in the history, of shrunken cosines
 EASE         the closed-form linear model (Steck 2019), through a matrix of users, as there are fewer of them
+item head    the transformer: with rows from behaviour, at random or of semantic IDs; with a token of the user in the
+             prompt; with a second table that learns the items' texts (twin_tables.py), for several prices of distance
 """
 
 from __future__ import annotations
 
 import argparse
-import runpy
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +33,23 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from semid.catalog import Items
+from semid.catalog import Items, read_items
 from semid.interactions import read_interactions
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.item_head import CodeRows, TokenRows
 from tests.benchmarks.common import machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
+from tests.benchmarks.twin_tables import EXAMPLE, Twins
 
-EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "examples" / "item_head.py"), run_name="example")
 Ranker, Split, figures = EXAMPLE["Ranker"], EXAMPLE["Split"], EXAMPLE["figures"]
+Make = Callable[["Data", int], Any]  # a ranker of a seed
 Scores = npt.NDArray[np.float32]  # (U, N)
 
 SHRINK, NEIGHBOURS, PENALTIES = (0, 10, 50), (50, 100, 200), (50, 100, 200, 400)
 CHUNK = 1024  # items whose neighbours are looked for at once
+RARE = 5  # users that met an item in training, at most
 COLUMNS = ["method", "item rows", "choice", "Recall@20, validation", "NDCG@100, validation", "Recall@20", "NDCG@100",
-           "CPU s"]  # fmt: skip
+           "NDCG@100 among rare", "CPU s"]  # fmt: skip
 
 
 def popularity(met: csr_array, history: csr_array) -> Iterator[tuple[str, Scores]]:
@@ -82,7 +89,7 @@ def ease(met: csr_array, history: csr_array) -> Iterator[tuple[str, Scores]]:
 
 def code_rows(split: Any, log_items: list[str]) -> CodeRows:
     """Rows of semantic IDs learnt from the training interactions; the codes' rows start as their centroids."""
-    vectors = EXAMPLE["behaviour_vectors"](split.matrix(split.train))
+    _, vectors = EXAMPLE["behaviour_vectors"](split.matrix(split.train))
     items = Items(log_items, {})
     ids = SemanticIDTokenizer.fit(items, embeddings=vectors, method="rqkmeans", store_text=False)
     assert list(ids.ledger.item_ids) == log_items
@@ -95,7 +102,7 @@ def code_rows(split: Any, log_items: list[str]) -> CodeRows:
     return rows
 
 
-def plain_rows(split: Any, seed: int) -> nn.Module:
+def random_rows(split: Any, seed: int) -> TokenRows:
     """A row for each item, random at first."""
     torch.manual_seed(seed)
     embedding = nn.Embedding(split.n_items, EXAMPLE["WIDTH"])
@@ -103,10 +110,50 @@ def plain_rows(split: Any, seed: int) -> nn.Module:
     return TokenRows(embedding, range(split.n_items))
 
 
+def twins(price: float) -> Make:
+    """With user tokens, and a second table whose distance costs `price`."""
+    return lambda data, seed: Twins(data.split, data.texts, price=price, seed=seed)
+
+
+HEADS: dict[str, Make] = {
+    "item head, random start": lambda data, seed: Ranker(data.split, random_rows(data.split, seed), seed=seed),
+    "**item head**": lambda data, seed: Ranker(data.split, seed=seed),
+    "**item head**, rows of semantic IDs": lambda data, seed: Ranker(
+        data.split, code_rows(data.split, data.item_ids), seed=seed
+    ),
+    "item head, user tokens": lambda data, seed: Ranker(data.split, users=True, seed=seed),
+    "item head, user tokens, texts at price 1": twins(1.0),  # at price 0 it is the row before, number for number
+    "item head, user tokens, texts at price 10": twins(10.0),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A folder's interactions, split, and the items' texts in the order of their numbers."""
+
+    split: Any
+    item_ids: list[str]
+    texts: list[str]
+
+    @classmethod
+    @cache
+    def read(cls, folder: Path) -> Data:
+        log, items = read_interactions(folder / "sequences.jsonl.gz"), read_items(folder / "items.jsonl.gz")
+        texts = dict(zip(items.ids, items.texts(), strict=True))
+        return cls(Split.at_random(log), log.item_ids, [texts.get(item_id, "") for item_id in log.item_ids])
+
+
 def shown(values: list[float]) -> str:
     """Mean, and the deviation over seeds where there are several."""
     spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
     return f"{np.mean(values):.4f}{spread}"
+
+
+def tested(split: Any, scores: Scores) -> tuple[float, float, float]:
+    """Recall@20 and NDCG@100 on the test, and NDCG@100 where rare items alone compete and are wanted."""
+    rare = split.matrix(split.train).sum(0) <= RARE
+    wanted, alone = [items[rare[items]] for items in split.test], np.where(rare, scores, -np.inf)
+    return *figures(scores, split.known, split.test), figures(alone, split.known, wanted)[1]
 
 
 def line(name: str, n_rows: str, choice: str, results: list[tuple[float, ...]], seconds: float) -> list[str]:
@@ -122,21 +169,32 @@ def baseline(name: str, method: Any, split: Any) -> list[str]:
     clock, met, known = time.process_time(), split.matrix(split.train), split.matrix(split.known)
     valid = {choice: figures(scores, split.train, split.valid) for choice, scores in method(met, met)}
     best = max(valid, key=lambda choice: valid[choice][1])
-    test = next(figures(scores, split.known, split.test) for choice, scores in method(met, known) if choice == best)
+    test = next(tested(split, scores) for choice, scores in method(met, known) if choice == best)
     return line(name, "-", best, [(*valid[best], *test)], time.process_time() - clock)
 
 
-def head(name: str, split: Any, rows_of: Any, epochs: int, n_seeds: int) -> list[str]:
-    """The transformer, over seeds; seconds of one."""
-    results, clock = [], time.process_time()
-    for seed in range(n_seeds):
-        ranker = Ranker(split, rows_of(seed), seed=seed)
-        ranker.learn(epochs)
-        valid = figures(ranker.scores(split.train), split.train, split.valid)
-        results.append((*valid, *figures(ranker.scores(split.known), split.known, split.test)))
+def train(name: str, folder: Path, epochs: int, seed: int) -> tuple[list[float], int, float]:
+    """One transformer: figures of validation and test, rows of items, CPU seconds. Runs in a process of its own."""
+    use_threads(1)
+    data, clock = Data.read(folder), time.process_time()
+    ranker, split = HEADS[name](data, seed), data.split
+    ranker.learn(epochs)
+    valid = figures(ranker.scores(split.train), split.train, split.valid)
+    test = tested(split, ranker.scores(split.known))
     rows = ranker.head.rows
     n_rows = len(rows.used) if isinstance(rows, CodeRows) else rows.n_items
-    return line(name, f"{n_rows:,}", f"{epochs} epochs", results, (time.process_time() - clock) / n_seeds)
+    return [*valid, *test], n_rows, time.process_time() - clock
+
+
+def heads(folder: Path, epochs: int, n_seeds: int, n_processes: int) -> list[list[str]]:
+    """A row of the table for each kind of transformer, over seeds; seconds of one."""
+    with ProcessPoolExecutor(n_processes, get_context("spawn")) as pool:
+        runs = {name: [pool.submit(train, name, folder, epochs, seed) for seed in range(n_seeds)] for name in HEADS}
+        found = []
+        for name, futures in runs.items():
+            results, rows, seconds = zip(*(future.result() for future in futures), strict=True)
+            found.append(line(name, f"{rows[0]:,}", f"{epochs} epochs", list(results), float(np.mean(seconds))))
+        return found
 
 
 def main() -> None:
@@ -144,24 +202,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of one data set")
     parser.add_argument("--seeds", type=int, default=3, help="of the transformer; the split stays")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2, help="of one thread each")
     parser.add_argument("--update", type=Path, help="a page with marks for `item-head`")
     arguments = parser.parse_args()
-    use_threads(arguments.threads)
-    log = read_interactions(arguments.data / "sequences.jsonl.gz")
-    split = Split.at_random(log)
+    use_threads(1)
+    clock, split = time.perf_counter(), Data.read(arguments.data).split
     rows = [baseline(*one, split) for one in (("popularity", popularity), ("item-kNN", nearest), ("EASE", ease))]
-    for name, rows_of in (
-        ("item head, random start", lambda seed: plain_rows(split, seed)),
-        ("**item head**", lambda seed: None),
-        ("**item head**, rows of semantic IDs", lambda seed: code_rows(split, log.item_ids)),
-    ):
-        rows.append(head(name, split, rows_of, arguments.epochs, arguments.seeds))
+    rows += heads(arguments.data, arguments.epochs, arguments.seeds, arguments.processes)
     text = (
-        f"{machine(arguments.threads)}; {versions('torch', 'transformers', 'numpy', 'scipy')}.\n\n"
-        f"{arguments.data.name}: {len(log):,} users, {len(log.item_ids):,} items, {len(log.items):,} interactions; "
-        f"{arguments.seeds} seeds.\n\n{markdown(COLUMNS, rows)}"
+        f"{machine(1)}; {versions('torch', 'transformers', 'numpy', 'scipy')}.\n\n"
+        f"{arguments.data.name}: {len(split.train):,} users, {split.n_items:,} items, "
+        f"{sum(map(len, split.known + split.test)):,} interactions; {arguments.seeds} seeds, "
+        f"{arguments.processes} processes, {(time.perf_counter() - clock) / 60:.0f} minutes in all.\n\n"
+        f"{markdown(COLUMNS, rows)}"
     )
     print(text)
     if arguments.update:
