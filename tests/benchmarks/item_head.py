@@ -214,7 +214,7 @@ def main() -> None:
         f"{machine(1)}; {versions('torch', 'transformers', 'numpy', 'scipy')}.\n\n"
         f"{arguments.data.name}: {len(split.train):,} users, {split.n_items:,} items, "
         f"{sum(map(len, split.known + split.test)):,} interactions; {arguments.seeds} seeds, "
-        f"{arguments.processes} processes, {(time.perf_counter() - clock) / 60:.0f} minutes in all.\n\n"
+        f"processes: {arguments.processes}, {(time.perf_counter() - clock) / 60:.0f} minutes in all.\n\n"
         f"{markdown(COLUMNS, rows)}"
     )
     print(text)
