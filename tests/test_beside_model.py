@@ -201,3 +201,11 @@ def test_the_command(semid, tmp_path, base, clusters):
     (tmp_path / "alone" / CLUSTERS_FOLDER / "semid.json").unlink()
     with pytest.raises(OutputExistsError, match="not a model with semantic IDs"):
         extend_folder(base, clusters, tmp_path / "alone", force=True)
+
+
+def test_tokens_that_are_no_artefact_are_refused_before_anything_is_written(tmp_path):
+    from semid.tokenizer_exports import EntityNames
+
+    with pytest.raises(ConfigError, match="EntityNames is no artefact"):
+        extend_folder(saved(tmp_path / "base", "qwen3 tied"), EntityNames(2, 3), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -42,11 +42,16 @@ def check_beside(folder: Path, tokens: Tokens) -> None:
     Raises
     ------
     ConfigError
-        The model was extended with other codebooks under the same tokens; or with tokens of the other kind that these
-        could be mistaken for.
+        Tokens that are no artefact, such as `EntityNames`; the model was extended with other codebooks under the same
+        tokens, or with tokens of the other kind that these could be mistaken for.
     InputError
         Something else lies where an artefact should.
     """
+    if not isinstance(tokens, Tokens):
+        raise ConfigError(
+            f"{type(tokens).__name__} is no artefact that could lie beside a model. Load the model, call extend on it, "
+            "and save it with save_pretrained."
+        )
     there = {kind: _manifest(folder, kind) for kind in (kinds.IDS, kinds.CLUSTERS)}
     own, other = kinds.IDS, kinds.CLUSTERS
     if isinstance(tokens, ClusterTokens):
