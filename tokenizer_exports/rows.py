@@ -45,7 +45,19 @@ if TYPE_CHECKING:
 
     from semid.tokenizer import SemanticIDTokenizer
 
-__all__ = ["Blocks", "Cloud", "Init", "Texts", "block_bounds", "check_choices", "first_rows", "measure", "read_texts"]
+__all__ = [
+    "TEXT_BATCH",
+    "Blocks",
+    "Cloud",
+    "Init",
+    "Texts",
+    "block_bounds",
+    "check_choices",
+    "first_rows",
+    "first_tokens",
+    "measure",
+    "read_texts",
+]
 
 Init = Literal["auto", "text", "codebook", "mix", "default"]
 Floats = npt.NDArray[np.float64]
@@ -256,10 +268,6 @@ def read_texts(
     Each item counts once under each of its L codes, each of its tokens equally. Tokens without `known` [V] set have
     no old row and do not count.
     """
-    plain = {
-        "add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False,
-        "return_token_type_ids": False, "verbose": False,
-    }  # fmt: skip
     live = np.flatnonzero(np.asarray(ids.ledger.live))
     if len(live) > MOST_TEXTS:
         live = live[np.linspace(0, len(live) - 1, MOST_TEXTS).astype(np.int64)]
@@ -268,10 +276,7 @@ def read_texts(
     with bar("reading texts", len(live), shown=progress) as advance:
         for start in range(0, len(live), TEXT_BATCH):
             batch = live[start : start + TEXT_BATCH].tolist()
-            # a token rarely stands for more than 16 characters: what is cut off would not be read anyway
-            texts = [ids.texts[row][: 16 * TEXT_TOKENS] for row in batch]
-            found = tokenizer(texts, **plain)["input_ids"]
-            tokens = [[token for token in row if token < len(known) and known[token]][:TEXT_TOKENS] for row in found]
+            tokens = first_tokens(tokenizer, [ids.texts[row] for row in batch], known)
             lengths = np.array([len(row) for row in tokens])
             of_item = np.repeat(np.arange(len(batch)), lengths)
             flat = np.array([token for row in tokens for token in row], np.int64)
@@ -280,6 +285,19 @@ def read_texts(
                 counts += np.bincount(under[lengths > 0], minlength=len(counts))
             advance(len(batch))
     return Texts(shares.divided(np.maximum(counts, 1)), counts)
+
+
+def first_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], known: npt.NDArray[np.bool_]
+) -> list[list[int]]:
+    """The first TEXT_TOKENS tokens of each text that have `known` [V] set."""
+    plain = {
+        "add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False,
+        "return_token_type_ids": False, "verbose": False,
+    }  # fmt: skip
+    # a token rarely stands for more than 16 characters: what is cut off would not be read anyway
+    found = tokenizer([text[: 16 * TEXT_TOKENS] for text in texts], **plain)["input_ids"]
+    return [[token for token in row if token < len(known) and known[token]][:TEXT_TOKENS] for row in found]
 
 
 class _Shares:

@@ -16,11 +16,9 @@ import numpy.typing as npt
 from semid.errors import InputError
 from semid.progress import bar
 from semid.tokenizer_exports.model_layout import Layout, Weights
+from semid.tokenizer_exports.rows import TEXT_BATCH, first_tokens
 
 __all__ = ["mean_text_rows"]
-
-TEXT_TOKENS = 64  # of a text that are read
-TEXT_BATCH = 1024  # texts tokenised at once
 
 
 def mean_text_rows(folder: str | Path, texts: Sequence[str], *, progress: bool = False) -> npt.NDArray[np.float32]:
@@ -66,11 +64,10 @@ def _tokens(folder: Path, texts: Sequence[str], n_rows: int, progress: bool) -> 
         reason = str(error).strip().splitlines()[0][:300]
         raise InputError(f"{folder}: no readable tokenizer ({reason}). Give a language model's folder.") from None
     found: list[list[int]] = []
+    known = np.ones(n_rows, bool)
     with bar("reading texts", len(texts), shown=progress) as advance:
         for start in range(0, len(texts), TEXT_BATCH):
-            # a token rarely stands for more than 16 characters: what is cut off would not be read anyway
-            batch = [text[: 16 * TEXT_TOKENS] for text in texts[start : start + TEXT_BATCH]]
-            rows = tokenizer(batch, add_special_tokens=False, verbose=False)["input_ids"]
-            found += [[token for token in row if token < n_rows][:TEXT_TOKENS] for row in rows]
+            batch = texts[start : start + TEXT_BATCH]
+            found += first_tokens(tokenizer, batch, known)
             advance(len(batch))
     return found
