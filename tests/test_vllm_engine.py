@@ -202,7 +202,7 @@ def in_text(samples, ids) -> list[list[str | None]]:
 
 def test_every_item_in_free_text_is_real(answered, ids):
     chat = in_text(answered["chat"], ids)
-    assert sum(map(len, chat)) >= 5 and all(None not in items for items in chat)
+    assert sum(map(len, chat)) > 10 and all(None not in items for items in chat)
     assert any(None in items for items in in_text(answered["unconstrained"], ids))  # or the model knows them by heart
 
 
