@@ -89,7 +89,7 @@ def save_model(folder: Path) -> None:
     )  # fmt: skip
     Qwen3ForCausalLM(config).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    extend_folder(folder / "base", ids_of(), folder / "shop-llm", init="codebook")
+    extend_folder(folder / "base", ids_of(), folder / "shop-llm")
     _save_filter(folder / "filters", SALE)
 
 

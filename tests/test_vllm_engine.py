@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 PYTHON = os.environ.get("SEMID_VLLM_PYTHON")
 LEVELS, EOS = 3, 0
 SAMPLED = {"n": 8, "temperature": 1.0, "seed": 1}
-CHAT = SAMPLED | {"max_tokens": 80}
+CHAT = SAMPLED | {"max_tokens": 80, "n": 32}  # a random model begins an item every fifty tokens or so
 
 pytestmark = [
     pytest.mark.slow,
@@ -202,7 +202,7 @@ def in_text(samples, ids) -> list[list[str | None]]:
 
 def test_every_item_in_free_text_is_real(answered, ids):
     chat = in_text(answered["chat"], ids)
-    assert sum(map(len, chat)) > 10 and all(None not in items for items in chat)
+    assert sum(map(len, chat)) > 20 and all(None not in items for items in chat)
     assert any(None in items for items in in_text(answered["unconstrained"], ids))  # or the model knows them by heart
 
 
