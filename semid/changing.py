@@ -57,9 +57,7 @@ def retire(folder: str | Path, item_ids: Iterable[str], *, date: str | None = No
     return _change(folder, work)
 
 
-def _change(
-    folder: str | Path, work: Callable[[SemanticIDTokenizer], tuple[SemanticIDTokenizer, Report]]
-) -> Report:
+def _change(folder: str | Path, work: Callable[[SemanticIDTokenizer], tuple[SemanticIDTokenizer, Report]]) -> Report:
     with artifact.changing(folder) as change:
         ids = SemanticIDTokenizer.from_artifact(change.artifact)
         changed, report = work(ids)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,7 +29,7 @@ from semid.quantize.spherical import balanced_clusters, nearest_centroids, spher
 from semid.training_edges import Split, training_edges
 from semid.vocabulary import MAX_SIZE, Vocabulary
 
-__all__ = ["ClusterConfig", "Fine", "fit_clusters", "vectors_by_text"]
+__all__ = ["ClusterConfig", "Fine", "default_clusters", "fit_clusters", "vectors_by_text"]
 
 log = logging.getLogger("semid")
 
@@ -39,6 +39,7 @@ Ints = npt.NDArray[np.int64]
 Say = Callable[[str], object]
 
 ITEM_TOKENS = Vocabulary([256] * 4)  # what `semid fit` writes, where nothing else is said
+CLUSTERS, MEMBERS = 100, (10, 10_000)  # META ID's number, as long as a cluster has from so many to so many members
 TEXT_NEIGHBOURS = 10
 BLOCK = 1 << 22  # similarities in memory at once
 
@@ -47,7 +48,7 @@ BLOCK = 1 << 22  # similarities in memory at once
 class ClusterConfig:
     """The choices of cluster tokens."""
 
-    clusters: int = 100  # K; where users and items are apart, of each
+    clusters: int | None = None  # K; where users and items are apart, of each. None: `default_clusters`
     joint: bool = True  # users and items share the clusters
     balanced: bool = True  # no cluster has more than its share, so that few fine tokens do
     fine: Fine = "rank"  # by closeness to the centroid, or a second level with vectors of its own
@@ -62,7 +63,7 @@ class ClusterConfig:
         for name, kind in (("fine", Fine), ("split", Split)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name}={getattr(self, name)!r} should be one of {', '.join(get_args(kind))}.")
-        if type(self.clusters) is not int or not 1 <= self.clusters < MAX_SIZE:
+        if self.clusters is not None and (type(self.clusters) is not int or not 1 <= self.clusters < MAX_SIZE):
             raise ConfigError(f"clusters={self.clusters!r} should be a whole number from 1 to {MAX_SIZE - 1}.")
         if not 0 <= self.room <= 100:
             raise ConfigError(f"room={self.room!r} should be from 0 to 100: 0.1 leaves a tenth more fine codes.")
@@ -131,6 +132,9 @@ def fit_clusters(
     _check_vectors(vectors, histories)
     found = _Entities.of(histories, vectors, catalogue, texts)
     say(f"vectors     of {found.warm.sum():,} users and items, {found.known.sum() - found.warm.sum():,} by text")
+    if config.clusters is None:
+        kinds = [found.warm] if config.joint else [found.warm & ~found.is_item, found.warm & found.is_item]
+        config = replace(config, clusters=default_clusters(min(int(kind.sum()) for kind in kinds)))
     centroids, labels, coarse_of = _clusters(found, config)
     fine, codes, size = _fine_codes(found, centroids, labels, config)
     codes, n_reserved = _reserved(found, codes, len(centroids), size)
@@ -147,6 +151,16 @@ def fit_clusters(
         coarse_of,
         config.to_dict(),
     )
+
+
+def default_clusters(n_entities: int) -> int:
+    """How many clusters where nothing is said: 100, but fewer for less than a thousand, more for over a million.
+
+    >>> default_clusters(34_464), default_clusters(60), default_clusters(10_000_000)
+    (100, 6, 1000)
+    """
+    fewest, most = MEMBERS
+    return max(1, min(CLUSTERS, n_entities // fewest), -(-n_entities // most))
 
 
 # ---- who, and where

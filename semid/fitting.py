@@ -57,6 +57,7 @@ __all__ = [
     "finite_values",
     "fit",
     "for_items_to_come",
+    "give_room",
     "given_vectors",
     "judge",
     "learn_codebooks",
@@ -172,15 +173,26 @@ def _embed(
     extra_dims: int = 0,
 ) -> tuple[RowTable, tuple[dict[str, np.ndarray], dict[str, Any]]]:
     """`embed`, with as much room for tables as the budget leaves; ConfigError before the work if there is none."""
-
-    def prepare(dim: int, fitting: int = 0) -> None:
-        need = max(fitting, memory_to_learn(len(items), dim + extra_dims, config))
-        tables.room = budget.room(need, f"learning from {min(len(items), SAMPLE):,} items")
-
+    prepare = give_room(tables, budget, len(items), config, extra_dims)
     vectors, arrays, meta = embed(items, config, embeddings, progress, tables=tables, prepare=prepare)
     if tables.on_disk:
         log.info("no room for vectors in memory: %s of them lie in a file", in_words(tables.on_disk))
     return vectors, (arrays, meta)
+
+
+def give_room(
+    tables: Tables, budget: Budget, n_items: int, config: SemanticIDConfig, extra_dims: int = 0
+) -> Callable[..., None]:
+    """What `embed` tells how wide the vectors will be: it gives the tables the room that the budget then leaves.
+
+    ConfigError if there is none.
+    """
+
+    def prepare(dim: int, to_fit: int = 0) -> None:
+        need = max(to_fit, memory_to_learn(n_items, dim + extra_dims, config))
+        tables.room = budget.room(need, f"learning from {min(n_items, SAMPLE):,} items")
+
+    return prepare
 
 
 def learn_codebooks(

@@ -110,7 +110,7 @@ def refit(
     say(f"compared    {len(catalogue) - n_new:,} survive, {n_new:,} are new, {n_gone:,} are gone")
 
     with Tables(room=0, folder=folder) as tables:
-        room = _room(tables, budget, len(catalogue), config, guidance.extra_dims)
+        room = fitting.give_room(tables, budget, len(catalogue), config, guidance.extra_dims)
         vectors, encoder_state = _embed(old, catalogue, config, embeddings, progress, tables, room, warm=warm)
         say(f"embedded    {vectors.shape[1]} dims, {fitting.encoder_name(encoder_state[1])}")
         inputs, guides = guidance.prepare(catalogue, vectors, edges, tables, seed=config.seed, progress=progress)
@@ -243,18 +243,6 @@ def _embed(
     for block in encoder.blocks(items, progress):
         table.append(block)
     return table.finish(), old.encoder_state
-
-
-def _room(
-    tables: Tables, budget: Budget, n_items: int, config: SemanticIDConfig, extra_dims: int
-) -> Callable[..., None]:
-    """A function of the width of vectors that gives the tables as much room as the budget leaves."""
-
-    def prepare(dim: int, to_fit: int = 0) -> None:
-        need = max(to_fit, fitting.memory_to_learn(n_items, dim + extra_dims, config))
-        tables.room = budget.room(need, f"learning from {n_items:,} items")
-
-    return prepare
 
 
 def _same_space(old: SemanticIDTokenizer, encoder_state: EncoderState) -> bool:

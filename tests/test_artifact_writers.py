@@ -134,6 +134,7 @@ def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path):
 
 # ---- crashes and refusals at every step
 
+
 @pytest.mark.parametrize("before", ["old", "new"])
 def test_kill_at_every_system_call_leaves_the_old_artefact_or_the_new_one(tmp_path, before):
     artifact.save(tmp_path / "old", *variant(1), tables={"ids.tsv": ["old"]})

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from semid import artifact
 from semid.cluster_places import add_members
-from semid.clustering import ClusterConfig, fit_clusters, vectors_by_text
+from semid.clustering import ClusterConfig, default_clusters, fit_clusters, vectors_by_text
 from semid.clusters import ClusterTokens, Entity, check_apart
 from semid.embed.behaviour import BehaviourVectors, WalkConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
@@ -131,6 +131,17 @@ def test_users_and_items_apart_share_no_cluster():
     made = fit_clusters(histories(), ClusterConfig(clusters=3, joint=False, walks=WALKS))
     assert made.coarse_of == {"user": (0, 3), "item": (3, 6), "reserved": (6, 7)}
     assert set(made.users.codes[:, 0]) == {0, 1, 2} and set(made.items.codes[:, 0]) <= {3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_a_small_world_gets_as_many_clusters_as_suit_it(joint):
+    made = fit_clusters(histories(), ClusterConfig(joint=joint, walks=WALKS))
+    smallest = 88 if joint else 40  # users and items together, or the items
+    assert made.coarse_of["item"][1] - made.coarse_of["item"][0] == smallest // 10 == made.config["clusters"]
+
+
+def test_the_number_of_clusters_where_nothing_is_said():
+    assert [default_clusters(n) for n in (0, 1, 10, 999, 1000, 10**6, 10**6 + 1)] == [1, 1, 1, 99, 100, 100, 101]
 
 
 @given(seed=st.integers(0, 1000), balanced=st.booleans(), fine=st.sampled_from(["rank", "residual"]))
@@ -308,11 +319,11 @@ def test_balanced_clusters_cost_little_where_clusters_are_even():
 def test_the_command(semid, tmp_path):
     (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines()))
     (tmp_path / "items.jsonl").write_text('{"id": "new", "title": "thing"}\n{"id": "g0-i0", "title": "thing"}\n')
-    small = ("--clusters", 4, "--dim", 8, "--number", 4, "--schemas", "U-I-U,I-I")
+    small = ("--dim", 8, "--number", 4, "--schemas", "U-I-U,I-I")
     done = semid("clusters", "h.jsonl", "-o", "c", *small, "--items", "items.jsonl", "--json")
     assert done.code == 0, done.err
     figures = json.loads(done.out)
-    assert figures["users"] == 48 and figures["items"] == 41 and figures["sequence_lift"] > 1
+    assert (figures["users"], figures["items"], figures["clusters"]) == (48, 41, 8) and figures["sequence_lift"] > 1
     opened = ClusterTokens.open(tmp_path / "c")
     assert figures["tokens"] == opened.n_tokens and opened.config["walks"]["schemas"] == ["U-I-U", "I-I"]
     assert (tmp_path / "c" / "users.tsv").read_text().count("\n") == 49

@@ -66,9 +66,7 @@ def kmeans_update(
     return Update(*update_with_triton(points, centroids, prices, limit))
 
 
-def kmeans_update_torch(
-    points: torch.Tensor, centroids: torch.Tensor, *, prices: torch.Tensor | None = None
-) -> Update:
+def kmeans_update_torch(points: torch.Tensor, centroids: torch.Tensor, *, prices: torch.Tensor | None = None) -> Update:
     """The same with plain torch, a block of points at a time; scores in float32, sums in float64.
 
     Here a centroid that is not finite makes the objective so, as a point does.

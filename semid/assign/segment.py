@@ -168,9 +168,7 @@ class Segment:
         return np.where(found, rows + self.first, -1)
 
 
-def joined_order(
-    codes: npt.NDArray[np.uint16], order: npt.NDArray[np.int32], newer: Segment
-) -> npt.NDArray[np.int32]:
+def joined_order(codes: npt.NDArray[np.uint16], order: npt.NDArray[np.int32], newer: Segment) -> npt.NDArray[np.int32]:
     """The places of rows and of those of a segment behind them, in the order of their codes: int32 [n + m]."""
     places = find_codes(code_keys(newer.codes[newer.code_order]), codes, order)
     return np.insert(order, places, newer.code_order + np.int32(len(codes)))

@@ -20,7 +20,10 @@ readable = click.Path(path_type=Path, readable=False)  # what cannot be read is 
 @click.command()
 @click.argument("interactions", type=click.Path(readable=False))
 @click.option("-o", "--output", type=readable, required=True, help="Folder to write.")
-@click.option("--clusters", "n_clusters", default=100, show_default=True, help="How many.")
+@click.option(
+    "--clusters", "n_clusters", type=int,
+    help="How many. Default: 100; fewer for under a thousand users and items, more for over a million.",
+)  # fmt: skip
 @click.option("--balanced/--free", default=True, help="No cluster fuller than its share (default), or as they fall.")
 @click.option("--joint/--apart", default=True, help="Users and items share clusters (default), or have their own.")
 @click.option(

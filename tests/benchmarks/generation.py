@@ -228,9 +228,7 @@ def table(case: Case, repeats: int) -> Iterator[str]:
         gap_cell = "-" if one is usual or "level" in name else f"{gap:.1e}"
         kv = kv_megabytes(model, tokens[name.split(",")[0]])
         ratio = usual.seconds / one.seconds
-        lines.append(
-            [name, f"{one.seconds:.2f}", f"{ratio:.1f}×", same, gap_cell, f"{kv:.0f}", f"{one.peak_mb:,.0f}"]
-        )
+        lines.append([name, f"{one.seconds:.2f}", f"{ratio:.1f}×", same, gap_cell, f"{kv:.0f}", f"{one.peak_mb:,.0f}"])
     yield (
         f"{case.model.name if case.model else 'random Qwen3'}, V = {model.get_input_embeddings().weight.shape[0]:,}, "
         f"{case.items:,} items of {LEVELS}x{SIZE}, {case.batch} prompts of {case.prompt} tokens, {case.beams} beams"

@@ -123,9 +123,7 @@ def test_the_reason_is_logged_once(caplog):
     with caplog.at_level(logging.INFO, logger="semid"):
         for _ in range(3):
             choose()
-    assert [record.getMessage() for record in caplog.records] == [
-        "work on cpu by numpy: the work is on a CPU"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["work on cpu by numpy: the work is on a CPU"]
 
 
 def test_codebooks_say_it_as_a_config_error():
