@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from semid.guidance import Guidance
     from semid.interactions import read_interactions
     from semid.tokenizer import SemanticIDTokenizer
-    from semid.tokenizer_exports.alignment import write_alignment
+    from semid.tokenizer_exports.alignment.write import write_alignment
     from semid.tokenizer_exports.beam import generate_items
     from semid.tokenizer_exports.huggingface import extend
     from semid.trie import Trie
@@ -38,7 +38,7 @@ _HOME = {
     "generate_items": "semid.tokenizer_exports.beam",
     "read_interactions": "semid.interactions",
     "read_items": "semid.catalog",
-    "write_alignment": "semid.tokenizer_exports.alignment",
+    "write_alignment": "semid.tokenizer_exports.alignment.write",
 }
 
 __all__ = [

@@ -79,7 +79,12 @@ def test_kernels_is_no_package_at_the_root():
 
 def test_every_subpackage_is_named_in_pyproject():
     mapped = settings()["package-dir"]
-    folders = {ROOT / mapped.get(name, name.replace(".", "/")) for name in settings()["packages"]}
+
+    def folder(package: str) -> Path:
+        above, _, name = package.rpartition(".")
+        return ROOT / mapped[package] if package in mapped else (folder(above) if above else ROOT) / name
+
+    folders = {folder(package) for package in settings()["packages"]}
     rooms = [ROOT / "semid", ROOT / "kernels", ROOT / "tokenizer_exports"]
     assert folders == {path.parent for room in rooms for path in room.rglob("*.py")}
 

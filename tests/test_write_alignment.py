@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 import semid
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.interactions import read_interactions
-from semid.tokenizer_exports import alignment
-from semid.tokenizer_exports.alignment_config import TASKS
+from semid.tokenizer_exports.alignment.config import TASKS
+from semid.tokenizer_exports.alignment.tasks import CASES
 from semid.vocabulary import Vocabulary
 from tests.aligned import ITEMS, N_ITEMS, catalogue, histories, items_in, records, texts, title
 
@@ -392,7 +392,7 @@ def test_the_fingerprint_is_that_of_the_artefact(tmp_path):
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setitem(alignment.CASES, "fusion", lambda material: 1 / 0)
+    monkeypatch.setitem(CASES, "fusion", lambda material: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write(tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,7 @@ _HOME = {  # public name -> the file that holds it
     "read_cllm4rec": "cllm4rec",
     "read_index": "files",
     "train_only_new_rows": "freeze",
-    "write_alignment": "alignment",
+    "write_alignment": "alignment.write",
 }
 
 __all__ = sorted(_HOME)

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from semid.errors import ConfigError, InputError
 from semid.text import has_surrogate
-from semid.tokenizer_exports.alignment_config import chance
+from semid.tokenizer_exports.alignment.config import chance
 from semid.tokenizer_exports.entity_tokens import EntityTokens
 
 if TYPE_CHECKING:

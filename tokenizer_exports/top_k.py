@@ -24,8 +24,8 @@ from semid.errors import ConfigError, InputError
 from semid.interactions import Interactions, read_interactions
 from semid.progress import bar
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment_split import live_rows
-from semid.tokenizer_exports.alignment_templates import read_templates
+from semid.tokenizer_exports.alignment.split import live_rows
+from semid.tokenizer_exports.alignment.templates import read_templates
 from semid.top_k_cache import TopKCache, save_top_k
 from semid.trie import Trie
 

@@ -12,7 +12,7 @@ from semid.cli.group import folder_argument, json_option, open_ids, print_json, 
 
 def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
     if wanted:
-        from semid.tokenizer_exports.alignment_templates import SHIPPED
+        from semid.tokenizer_exports.alignment.templates import SHIPPED
 
         click.echo(SHIPPED.read_text("utf-8"), nl=False)
         ctx.exit()
@@ -85,7 +85,7 @@ def align(
       semid align --show-templates > mine.toml
     """
     from semid.progress import watched
-    from semid.tokenizer_exports.alignment import write_alignment
+    from semid.tokenizer_exports.alignment.write import write_alignment
 
     if cuts is not None:
         given["cuts"] = cuts

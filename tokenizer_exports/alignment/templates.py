@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.alignment_config import TASKS
+from semid.tokenizer_exports.alignment.config import TASKS
 
 __all__ = ["SHIPPED", "Template", "Templates", "Values", "read_templates"]
 

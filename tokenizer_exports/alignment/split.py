@@ -24,7 +24,7 @@ import numpy.typing as npt
 from semid.assign.ledger import Ledger
 from semid.errors import InputError
 from semid.interactions import Interactions
-from semid.tokenizer_exports.alignment_config import SPLITS
+from semid.tokenizer_exports.alignment.config import SPLITS
 
 __all__ = ["Seen", "SplitHistories", "cut_by_time", "leave_one_out", "live_rows", "split_histories"]
 

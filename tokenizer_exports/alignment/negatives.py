@@ -19,7 +19,7 @@ import numpy.typing as npt
 from semid.assign.keys import run_starts
 from semid.assign.lookup import code_keys
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment_config import Negative
+from semid.tokenizer_exports.alignment.config import Negative
 
 __all__ = ["Negatives"]
 

@@ -26,12 +26,12 @@ from random import Random
 from typing import NamedTuple
 
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment_catalogue import ItemTexts, plain_text
-from semid.tokenizer_exports.alignment_config import SPLITS, AlignmentConfig, chance, share
-from semid.tokenizer_exports.alignment_given import iter_preferences, iter_queries
-from semid.tokenizer_exports.alignment_negatives import Negatives
-from semid.tokenizer_exports.alignment_split import Seen, SplitHistories
-from semid.tokenizer_exports.alignment_templates import Values
+from semid.tokenizer_exports.alignment.catalogue import ItemTexts, plain_text
+from semid.tokenizer_exports.alignment.config import SPLITS, AlignmentConfig, chance, share
+from semid.tokenizer_exports.alignment.given import iter_preferences, iter_queries
+from semid.tokenizer_exports.alignment.negatives import Negatives
+from semid.tokenizer_exports.alignment.split import Seen, SplitHistories
+from semid.tokenizer_exports.alignment.templates import Values
 
 __all__ = ["CASES", "Case", "Material", "n_train_cases"]
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from semid.tokenizer_exports.alignment_config import Format
+from semid.tokenizer_exports.alignment.config import Format
 
 __all__ = ["TaskFiles", "as_record", "task_files"]
 

@@ -2,7 +2,7 @@
 
     histories, texts -> cases of each task -> worded by templates -> JSON lines, train, validation and test
 
-What the tasks are: `alignment_tasks.py`. What is held out: `alignment_split.py`. Wording: `alignment_templates.py`.
+What the tasks are: `tasks.py`. What is held out: `split.py`. Wording: `templates.py`.
 The output folder appears whole or not at all; the same input and seed give the same bytes. Memory holds the histories
 as numbers, the catalogue's texts packed, and one user or item at a time, however much is written.
 """
@@ -24,14 +24,14 @@ from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.interactions import Interactions, read_interactions
 from semid.progress import bar
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment_catalogue import ItemTexts
-from semid.tokenizer_exports.alignment_config import SPLITS, TASKS, AlignmentConfig, chance, share
-from semid.tokenizer_exports.alignment_files import TaskFiles, as_record, task_files
-from semid.tokenizer_exports.alignment_given import check_given, read_user_tokens
-from semid.tokenizer_exports.alignment_split import cut_by_time, leave_one_out, split_histories
-from semid.tokenizer_exports.alignment_tasks import CASES, Case, Material, n_train_cases
-from semid.tokenizer_exports.alignment_templates import Template, Templates, read_templates
-from semid.tokenizer_exports.alignment_times import check_twice, times_of
+from semid.tokenizer_exports.alignment.catalogue import ItemTexts
+from semid.tokenizer_exports.alignment.config import SPLITS, TASKS, AlignmentConfig, chance, share
+from semid.tokenizer_exports.alignment.files import TaskFiles, as_record, task_files
+from semid.tokenizer_exports.alignment.given import check_given, read_user_tokens
+from semid.tokenizer_exports.alignment.split import cut_by_time, leave_one_out, split_histories
+from semid.tokenizer_exports.alignment.tasks import CASES, Case, Material, n_train_cases
+from semid.tokenizer_exports.alignment.templates import Template, Templates, read_templates
+from semid.tokenizer_exports.alignment.times import check_twice, times_of
 from semid.tokenizer_exports.staging import staging
 from semid.training_edges import own_split
 
@@ -98,7 +98,7 @@ def write_alignment(
         The catalogue, as `semid.read_items` takes it, for titles and descriptions. Without it the artefact's own text
         of an item stands as its title.
     queries, preferences
-        Files or records with texts that people wrote: see `alignment_given.py`.
+        Files or records with texts that people wrote: see `given.py`.
     user_tokens
         User -> the token or tokens that stand for them; a file {user: ["<t>", ...]}; a folder of `semid clusters`.
     templates
