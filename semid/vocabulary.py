@@ -86,6 +86,9 @@ class Vocabulary:
     None has 2 of 3 codes
     """
 
+    # for errors of a tokenizer that cannot take the names
+    OTHER_NAMES = "Learn IDs with other names: --template 'my_{letter}_{code}' (or another name or pattern)."
+
     sizes: tuple[int, ...]
     template: str = "onerec"
     begin: str | None = None

@@ -82,6 +82,15 @@ def test_names_that_are_taken_are_refused_by_name_and_nothing_is_added():
         add_tokens(tokenizer, Vocabulary([9, 9]))
 
 
+def test_names_that_would_not_be_written_as_they_are_read_are_refused():
+    """A byte-level tokenizer stands for the byte 0xE4 with ä, and so writes it."""
+    with pytest.raises(ConfigError, match=r"would write the token '<stück_a_2>' as .*ASCII letters.* --template"):
+        add_tokens(new_tokenizer(), Vocabulary([3, 4, 5], "<stück_{letter}_{code}>"))
+    tokenizer, vocabulary = new_tokenizer(), Vocabulary([3, 4], "<品_{letter}_{code}>")  # no byte is written so
+    add_tokens(tokenizer, vocabulary)
+    assert tokenizer.decode(tokenizer("<品_a_2><品_b_3>")["input_ids"]) == "<品_a_2><品_b_3>"
+
+
 @pytest.mark.parametrize(
     "flag, harm",
     [("special", "erase the items"), ("normalized", "other spellings"), ("lstrip", "blanks before"),

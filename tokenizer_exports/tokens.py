@@ -10,6 +10,7 @@ Not here: where the block is (`semid/token_block.py`), the model's rows (`huggin
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from semid.errors import ConfigError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_tokens", "highest_id"]
 
-OTHER_NAMES = "Learn IDs with other names: semid fit --template 'my_{letter}_{code}' (or another name or pattern)."
 RIGHT_FLAGS = ("special", "normalized", "lstrip", "rstrip", "single_word")  # all of them False
 HARM = {
     "special": "decoding with skip_special_tokens=True would erase the items",
@@ -43,7 +43,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
     ConfigError
         Some of the names are in the tokenizer's vocabulary (named); the whole block is there, but not in one piece
         or with flags that would spoil items; the tokenizer gives out ids that are taken, or does not read the
-        tokens it was given.
+        tokens it was given, or writes others: byte-level ones take a letter like ä in a token for a byte.
 
     >>> from tokenizers import Tokenizer, models
     >>> from transformers import PreTrainedTokenizerFast
@@ -63,13 +63,13 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
     clashing = [token for token in tokens if token in known]
     if len(clashing) == len(tokens):
         base = find_base(vocabulary, tokenizer)
-        _check_flags(tokenizer, tokens, base)
+        _check_flags(tokenizer, vocabulary, base)
         return base
     if clashing:
         shown = ", ".join(map(repr, clashing[:5])) + (", ..." if len(clashing) > 5 else "")
         raise ConfigError(
             f"the tokenizer already has {len(clashing)} of the {len(tokens)} tokens of the IDs: {shown}; expected "
-            f"none, or all of them as one block. {OTHER_NAMES}"
+            f"none, or all of them as one block. {vocabulary.OTHER_NAMES}"
         )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
     base = find_base(vocabulary, tokenizer)
@@ -80,6 +80,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
             "holes in its ids."
         )
     _check_reading(tokenizer, vocabulary, base)
+    _check_writing(tokenizer, vocabulary, base)
     return base
 
 
@@ -90,21 +91,21 @@ def highest_id(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
     return max((token_id for token, token_id in known.items() if token not in ours), default=-1)
 
 
-def _check_flags(tokenizer: PreTrainedTokenizerBase, tokens: list[str], base: int) -> None:
+def _check_flags(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, base: int) -> None:
     """Refuse a block that is there with flags that spoil items."""
     added = tokenizer.added_tokens_decoder
-    for place, token in enumerate(tokens):
+    for place, token in enumerate(vocabulary.tokens):
         found = added.get(base + place)
         if found is None:
             raise ConfigError(
                 f"token {token!r} is an ordinary word of the tokenizer, not an added token: text could be cut "
-                f"through the middle of an item. {OTHER_NAMES}"
+                f"through the middle of an item. {vocabulary.OTHER_NAMES}"
             )
         for flag in RIGHT_FLAGS:
             if getattr(found, flag):
                 raise ConfigError(
                     f"token {token!r} is in the tokenizer with {flag}=True, expected False: {HARM[flag]}. Start from "
-                    f"the tokenizer as it was before they were added. {OTHER_NAMES}"
+                    f"the tokenizer as it was before they were added. {vocabulary.OTHER_NAMES}"
                 )
 
 
@@ -119,6 +120,18 @@ def _check_reading(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, b
             f"the tokenizer ({type(tokenizer).__name__}) reads {text!r} as {read[:20]}, expected {expected} in it. "
             "Load a fast tokenizer (AutoTokenizer on a folder with a tokenizer.json)."
         )
+
+
+def _check_writing(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, base: int) -> None:
+    """Refuse a tokenizer that writes its new tokens in another way: each level's last code, and the markers."""
+    ends = list(accumulate(vocabulary.sizes))
+    for place in [*(end - 1 for end in ends), *range(ends[-1], len(vocabulary.tokens))]:
+        token, written = vocabulary.tokens[place], tokenizer.decode([base + place])
+        if written.strip() != token:
+            raise ConfigError(
+                f"this tokenizer would write the token {token!r} as {written!r}; byte-level ones take letters like ä "
+                f"for bytes. Load it again, and take names of ASCII letters. {vocabulary.OTHER_NAMES}"
+            )
 
 
 def _holds(sequence: list[int], part: list[int]) -> bool:
