@@ -24,6 +24,7 @@ from semid.clusters import ClusterTokens, check_apart, members_of
 from semid.embed.behaviour import BehaviourVectors, WalkConfig, learn_behaviour
 from semid.errors import ConfigError, InputError
 from semid.fine_codes import dealt, ranks
+from semid.grammar import hint_on_bytes
 from semid.interactions import Interactions
 from semid.quantize.spherical import balanced_clusters, nearest_centroids, spherical_kmeans, unit_rows
 from semid.training_edges import Split, training_edges
@@ -118,6 +119,8 @@ def fit_clusters(
     """
     config = config or ClusterConfig()
     check_apart(Vocabulary((2, 2), config.template), beside)
+    if hint := hint_on_bytes(config.template):
+        log.warning("%s", hint)
     if texts is not None and len(texts) != len(catalogue):
         raise InputError(f"texts has {len(texts)} rows; expected {len(catalogue)}, one per item of the catalogue.")
     if vectors is None:

@@ -33,6 +33,7 @@ from semid.encoding import Encoded, encode_table, error_statistics, sample_rows
 from semid.errors import ConfigError
 from semid.evaluate import evaluate
 from semid.fusion import from_text_alone
+from semid.grammar import hint_on_bytes
 from semid.guidance import Guidance
 from semid.memory import Budget, in_words
 from semid.progress import bar
@@ -110,6 +111,8 @@ def fit(
     guidance = guidance or Guidance()
     edges = guidance.edges(config, interactions)
     vocabulary = Vocabulary(config.sizes, config.template)
+    if hint := hint_on_bytes(config.template):
+        log.warning("%s", hint)
     check_device(config.device)
     budget, stages = Budget(memory), stages or Stages()
     items, warnings = _read(source, config, id_field, progress)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from semid.errors import ConfigError
 
-__all__ = ["TEMPLATES", "Template", "as_regex", "check_pattern", "letters_of", "level_of"]
+__all__ = ["TEMPLATES", "Template", "as_regex", "check_pattern", "hint_on_bytes", "letters_of", "level_of"]
 
 # What each field is made of. {rank} counts from 1001 over the levels after the first; META ID alone needs it.
 FIELDS = {"letter": "[a-z]", "level": "[0-9]", "code": "[0-9]", "offset": "[0-9]", "rank": "[0-9]"}
@@ -106,6 +106,25 @@ def check_pattern(pattern: str, n_levels: int) -> None:
             f"template={pattern!r} {reason}. For example <x_{{letter}}_{{code}}>, "
             f"or one of the names {', '.join(TEMPLATES)}."
         )
+
+
+def hint_on_bytes(pattern: str) -> str | None:
+    """A warning where the tokens would be spoilt by byte-level tokenizers (GPT-2, Llama 3, Qwen), else None.
+
+    Those stand for each byte with a character below U+0144, and write a token that holds nothing else as bytes.
+
+    >>> hint_on_bytes("<stück_{letter}_{code}>").partition(": ")[2][:62]
+    "byte-level tokenizers, such as Llama 3's and Qwen's, cannot wr"
+    >>> hint_on_bytes("<s_{letter}_{code}>"), hint_on_bytes("<品_{letter}_{code}>")
+    (None, None)
+    """
+    if pattern.isascii() or max(pattern) >= "\u0144":
+        return None
+    odd = "".join(dict.fromkeys(letter for letter in pattern if not letter.isascii()))
+    return (
+        f"template={pattern!r}: byte-level tokenizers, such as Llama 3's and Qwen's, cannot write {odd!r} in a token, "
+        "and semid extend will refuse them. Use ASCII letters."
+    )
 
 
 def _parts(pattern: str) -> list[tuple[str, str | None]]:

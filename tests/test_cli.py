@@ -137,6 +137,17 @@ def test_lcrec_tokens_have_their_letters(semid, items):
     assert re.fullmatch(r"i001\t<a_\d><b_\d><c_\d>\n", semid("encode", "sid", "i001").out)
 
 
+def test_names_that_many_language_models_cannot_write_are_remarked(semid, items):
+    done = semid("fit", items, "-o", "sid", *SMALL, "--template", "<stück_{letter}_{code}>")
+    assert done.code == 0 and "semid extend will refuse them. Use ASCII letters." in done.err
+    histories = [{"user": f"u{n}", "items": ["a", "b", "c"]} for n in range(3)]
+    write(Path("h.jsonl"), histories)
+    done = semid("clusters", "h.jsonl", "-o", "c", "--template", "<gr_{letter}_{code}>", "--dim", 4)
+    assert done.code == 0 and "ASCII" not in done.err
+    done = semid("clusters", "h.jsonl", "-o", "d", "--template", "<größe_{letter}_{code}>", "--dim", 4)
+    assert done.code == 0 and "cannot write 'öß'" in done.err
+
+
 def test_text_is_left_out_when_asked(semid, items):
     semid("fit", items, "-o", "sid", *SMALL, "--no-store-text")
     assert "text.data" not in artifact.load("sid").arrays

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from semid.errors import ConfigError
+from semid.grammar import hint_on_bytes
 from semid.tokenizer_exports.freeze import train_only_new_rows
 from semid.tokenizer_exports.huggingface import extend
 from semid.tokenizer_exports.tokens import add_tokens
@@ -82,13 +83,18 @@ def test_names_that_are_taken_are_refused_by_name_and_nothing_is_added():
         add_tokens(tokenizer, Vocabulary([9, 9]))
 
 
-def test_names_that_would_not_be_written_as_they_are_read_are_refused():
-    """A byte-level tokenizer stands for the byte 0xE4 with ä, and so writes it."""
-    with pytest.raises(ConfigError, match=r"would write the token '<stück_a_2>' as .*ASCII letters.* --template"):
-        add_tokens(new_tokenizer(), Vocabulary([3, 4, 5], "<stück_{letter}_{code}>"))
-    tokenizer, vocabulary = new_tokenizer(), Vocabulary([3, 4], "<品_{letter}_{code}>")  # no byte is written so
-    add_tokens(tokenizer, vocabulary)
-    assert tokenizer.decode(tokenizer("<品_a_2><品_b_3>")["input_ids"]) == "<品_a_2><品_b_3>"
+@pytest.mark.parametrize("name", ["s", "stück", "Ġs", "Ńs", "ńs", "ńüs", "品", "品ü"])
+def test_names_that_a_byte_level_tokenizer_cannot_write_are_refused_and_hinted_at_before(name):
+    """It stands for the byte 0xFC with ü, and so writes it; of other letters all are written as they are."""
+    template = f"<{name}_{{letter}}_{{code}}>"
+    tokenizer, vocabulary = new_tokenizer(), Vocabulary([3, 4], template)
+    if hint_on_bytes(template):
+        with pytest.raises(ConfigError, match=f"would write the token '<{name}_a_2>' as .*ASCII letters.* --template"):
+            add_tokens(tokenizer, vocabulary)
+    else:
+        add_tokens(tokenizer, vocabulary)
+        assert tokenizer.decode(tokenizer(vocabulary.text([2, 3]))["input_ids"]) == vocabulary.text([2, 3])
+    assert bool(hint_on_bytes(template)) == (name in ("stück", "Ġs", "Ńs"))
 
 
 @pytest.mark.parametrize(
