@@ -83,7 +83,7 @@ def encode_file(
     InputError, ArtifactError : as `BatchEncoder`; or the data set cannot be read.
     OutputExistsError : the output is there and `force` is not given.
     ConfigError : an engine that there is not, Ray with something else than Parquet, an output not named .parquet.
-    DependencyError : without pyarrow, or Ray without ray[data].
+    DependencyError : without pyarrow, or Ray without ray[data] and aiohttp.
     """
     output = Path(output)
     _check(engine, output, batch_size, concurrency)

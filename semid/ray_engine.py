@@ -29,10 +29,12 @@ def on_ray(
     this machine, and stopped afterwards. Every machine must see the files and the artefact under the same paths.
     """
     try:
+        # Ray's threads import fsspec's HTTP files, all at once; without aiohttp that fails, in some of them not cleanly
+        import aiohttp  # noqa: F401
         import ray
         import ray.data
     except ImportError as error:
-        raise DependencyError.missing("the Ray engine", "ray[data]", "ray") from error
+        raise DependencyError.missing("the Ray engine", "ray[data] and aiohttp", "ray") from error
     ours = not ray.is_initialized()
     if ours:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="ERROR")

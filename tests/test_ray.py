@@ -117,7 +117,8 @@ def test_the_command_starts_a_cluster_and_stops_it(semid, folder, parts, tmp_pat
     assert (tmp_path / "ray.parquet").read_bytes() == local(folder, parts, tmp_path / "local.parquet")
 
 
-def test_without_ray_the_message_says_what_to_install(folder, parts, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ray", None)
+@pytest.mark.parametrize("package", ["ray", "aiohttp"])
+def test_without_ray_the_message_says_what_to_install(folder, parts, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(DependencyError, match=r'pip install "semid\[ray\]"'):
         encode_file(BatchEncoder(folder), parts, tmp_path / "o.parquet", engine="ray")
