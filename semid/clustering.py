@@ -136,8 +136,10 @@ def fit_clusters(
     found = _Entities.of(histories, vectors, catalogue, texts)
     say(f"vectors     of {found.warm.sum():,} users and items, {found.known.sum() - found.warm.sum():,} by text")
     if config.clusters is None:
-        kinds = [found.warm] if config.joint else [found.warm & ~found.is_item, found.warm & found.is_item]
-        config = replace(config, clusters=default_clusters(min(int(kind.sum()) for kind in kinds)))
+        kinds = [np.ones(len(found.ids), bool)] if config.joint else [~found.is_item, found.is_item]
+        fewest = min(int((found.warm & kind).sum()) for kind in kinds)  # k-means starts from these alone
+        most = max(int((found.known & kind).sum()) for kind in kinds)
+        config = replace(config, clusters=default_clusters(fewest, most))
     centroids, labels, coarse_of = _clusters(found, config)
     fine, codes, size = _fine_codes(found, centroids, labels, config)
     codes, n_reserved = _reserved(found, codes, len(centroids), size)
@@ -156,14 +158,16 @@ def fit_clusters(
     )
 
 
-def default_clusters(n_entities: int) -> int:
+def default_clusters(fewest: int, most: int) -> int:
     """How many clusters where nothing is said: 100, but fewer for less than a thousand, more for over a million.
 
-    >>> default_clusters(34_464), default_clusters(60), default_clusters(10_000_000)
+    `fewest` and `most` differ where users and items are apart: the smaller kind, and the larger.
+
+    >>> default_clusters(34_464, 34_464), default_clusters(60, 60), default_clusters(10_000_000, 10_000_000)
     (100, 6, 1000)
     """
-    fewest, most = MEMBERS
-    return max(1, min(CLUSTERS, n_entities // fewest), -(-n_entities // most))
+    small, large = MEMBERS
+    return max(1, min(fewest, max(min(CLUSTERS, fewest // small), -(-most // large))))
 
 
 # ---- who, and where

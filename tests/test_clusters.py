@@ -141,7 +141,15 @@ def test_a_small_world_gets_as_many_clusters_as_suit_it(joint):
 
 
 def test_the_number_of_clusters_where_nothing_is_said():
-    assert [default_clusters(n) for n in (0, 1, 10, 999, 1000, 10**6, 10**6 + 1)] == [1, 1, 1, 99, 100, 100, 101]
+    assert [default_clusters(n, n) for n in (0, 1, 10, 999, 1000, 10**6, 10**6 + 1)] == [1, 1, 1, 99, 100, 100, 101]
+    assert default_clusters(500, 10**7) == 500  # users and items apart: no more than there are of either
+
+
+@given(fewest=st.integers(1, 10**6), times=st.integers(1, 1000))
+def test_clusters_have_members_and_are_not_too_full(fewest, times):
+    k = default_clusters(fewest, fewest * times)
+    assert 1 <= k <= fewest
+    assert k == fewest or fewest * times / k <= 10_000 + 1
 
 
 @given(seed=st.integers(0, 1000), balanced=st.booleans(), fine=st.sampled_from(["rank", "residual"]))
