@@ -152,6 +152,10 @@ def test_counts_of_any_integer_type_are_counts():
 def test_names_that_would_not_be_written_as_they_are_read_are_refused():
     with pytest.raises(ConfigError, match=r"would write the token 'käufer_2' as .*names of ASCII letters. .*my_user_"):
         add_entities(new_tokenizer(), EntityNames(3, 4, "käufer_{}"))
+    tokenizer = new_tokenizer()
+    for _ in range(2):  # that the names are there by then does not make them right
+        with pytest.raises(ConfigError, match="would write"):
+            add_entities(tokenizer, EntityNames(3, 4, "käufer_{}"))
     tokenizer, names = new_tokenizer(), EntityNames(0, 4, item_name="物品{}")  # of letters that no byte is written as
     entities = add_entities(tokenizer, names)
     token_ids = tokenizer("物品3 und 物品0")["input_ids"]

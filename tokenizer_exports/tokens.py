@@ -10,7 +10,6 @@ Not here: where the block is (`semid/token_block.py`), the model's rows (`huggin
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from semid.errors import ConfigError
@@ -64,6 +63,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
     if len(clashing) == len(tokens):
         base = find_base(vocabulary, tokenizer)
         _check_flags(tokenizer, vocabulary, base)
+        _check_writing(tokenizer, vocabulary, base)
         return base
     if clashing:
         shown = ", ".join(map(repr, clashing[:5])) + (", ..." if len(clashing) > 5 else "")
@@ -111,7 +111,7 @@ def _check_flags(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, bas
 
 def _check_reading(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, base: int) -> None:
     """Refuse a tokenizer that does not read what it was given: the last code of each level, written without blanks."""
-    codes = [size - 1 for size in vocabulary.sizes]
+    codes = _last_codes(vocabulary)
     expected = vocabulary.token_ids([codes], base)[0].tolist()
     text = vocabulary.text(codes)
     read = list(tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -124,14 +124,19 @@ def _check_reading(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, b
 
 def _check_writing(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, base: int) -> None:
     """Refuse a tokenizer that writes its new tokens in another way: each level's last code, and the markers."""
-    ends = list(accumulate(vocabulary.sizes))
-    for place in [*(end - 1 for end in ends), *range(ends[-1], len(vocabulary.tokens))]:
+    last = vocabulary.token_ids([_last_codes(vocabulary)], 0)[0].tolist()
+    for place in [*last, *range(last[-1] + 1, len(vocabulary.tokens))]:
         token, written = vocabulary.tokens[place], tokenizer.decode([base + place])
         if written.strip() != token:
             raise ConfigError(
                 f"this tokenizer would write the token {token!r} as {written!r}; byte-level ones take letters like ä "
                 f"for bytes. Load it again, and take names of ASCII letters. {vocabulary.OTHER_NAMES}"
             )
+
+
+def _last_codes(vocabulary: Vocabulary) -> list[int]:
+    """The last code of each level: the longest numbers, and the end of each level's block."""
+    return [size - 1 for size in vocabulary.sizes]
 
 
 def _holds(sequence: list[int], part: list[int]) -> bool:
