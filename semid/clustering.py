@@ -136,9 +136,9 @@ def fit_clusters(
     found = _Entities.of(histories, vectors, catalogue, texts)
     say(f"vectors     of {found.warm.sum():,} users and items, {found.known.sum() - found.warm.sum():,} by text")
     if config.clusters is None:
-        kinds = [np.ones(len(found.ids), bool)] if config.joint else [~found.is_item, found.is_item]
-        fewest = min(int((found.warm & kind).sum()) for kind in kinds)  # k-means starts from these alone
-        most = max(int((found.known & kind).sum()) for kind in kinds)
+        kinds = found.kinds(joint=config.joint).values()
+        fewest = min(int((found.warm & rows).sum()) for rows in kinds)  # k-means starts from these alone
+        most = max(int((found.known & rows).sum()) for rows in kinds)
         config = replace(config, clusters=default_clusters(fewest, most))
     centroids, labels, coarse_of = _clusters(found, config)
     fine, codes, size = _fine_codes(found, centroids, labels, config)
@@ -210,6 +210,10 @@ class _Entities:
             np.concatenate([vectors.users_known, known]),
         )
 
+    def kinds(self, *, joint: bool) -> dict[str, npt.NDArray[np.bool_]]:
+        """Who has clusters in common: bool [n] for each."""
+        return {"both": np.ones(len(self.ids), bool)} if joint else {"user": ~self.is_item, "item": self.is_item}
+
 
 def _centred(vectors: BehaviourVectors) -> tuple[Floats, Floats]:
     """Users and items seen from their common mean, of unit length; zero where nothing is known.
@@ -267,9 +271,8 @@ def _check_vectors(vectors: BehaviourVectors, histories: Interactions) -> None:
 
 def _clusters(found: _Entities, config: ClusterConfig) -> tuple[Floats, Ints, dict[str, tuple[int, int]]]:
     """Centroids [K or 2 K, D], the cluster of each entity (-1 without a vector), and the clusters of each kind."""
-    kinds = {"both": found.known} if config.joint else {"user": ~found.is_item, "item": found.is_item}
     centroids, labels, coarse_of = [], np.full(len(found.ids), -1, np.int64), {}
-    for kind, rows in kinds.items():
+    for kind, rows in found.kinds(joint=config.joint).items():
         here, first = np.flatnonzero(rows & found.known), config.clusters * len(centroids)
         start = spherical_kmeans(found.points[np.flatnonzero(rows & found.warm)], config.clusters, seed=config.seed)
         if config.balanced:
