@@ -25,7 +25,7 @@ from semid.catalog import Items, read_items
 from semid.interactions import Interactions, read_interactions
 from semid.memory import peak_memory, resident_memory
 from semid.tokenizer import SemanticIDTokenizer
-from tests.benchmarks.common import machine, markdown, versions
+from tests.benchmarks.common import first_embeddings, machine, markdown, versions
 from tests.benchmarks.page import update
 
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "search", "preference", "negative")
@@ -33,7 +33,7 @@ TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "search", "preferenc
 
 def artefact(dataset: Path, folder: Path) -> Path:
     """An artefact of the data set's first vectors."""
-    vectors = min(dataset.glob("embeddings.*.npy"))
+    vectors = first_embeddings(dataset)
     ids = SemanticIDTokenizer.fit(dataset / "items.jsonl.gz", embeddings=vectors, method="rqkmeans")
     ids.save_pretrained(folder / "sid")
     return folder / "sid"

@@ -20,15 +20,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.catalog import read_items
-from semid.embed.vectors import read_vectors
 from semid.evaluate import evaluate
 from semid.guidance import Guidance, unseen_interactions
-from semid.interactions import Histories, read_interactions
+from semid.interactions import Histories
 from semid.neighbours import Neighbours, find_neighbours
 from semid.tokenizer import SemanticIDTokenizer
 from semid.training_edges import training_edges
-from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
+from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalogue, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.published import published
 
@@ -51,19 +49,17 @@ class World:
 
     @classmethod
     def read(cls, folder: Path) -> World:
-        in_file = read_items(folder / "items.jsonl.gz")
-        items = in_file.sorted()
-        vectors = read_vectors(min(folder.glob("embeddings.*.npy")), ids=in_file.ids).rows(items.rows)
-        log = read_interactions(folder / "sequences.jsonl.gz")
-        unseen = unseen_interactions(log, training_edges(log))
+        found = read_catalogue(folder)
+        unseen = unseen_interactions(found.interactions, training_edges(found.interactions))
         return cls(
-            folder, items.ids, vectors, find_neighbours(vectors), log.map_to(items.ids), unseen.map_to(items.ids)
-        )
+            folder, found.item_ids, found.vectors, find_neighbours(found.vectors), found.histories,
+            unseen.map_to(found.item_ids),
+        )  # fmt: skip
 
     @property
     def embeddings(self) -> Path:
         """Their file."""
-        return min(self.folder.glob("embeddings.*.npy"))
+        return first_embeddings(self.folder)
 
 
 def variants(llm: str | None) -> dict[str, Guidance]:

@@ -6,6 +6,7 @@ import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -14,22 +15,56 @@ import numpy.typing as npt
 
 from semid.catalog import read_items
 from semid.embed.vectors import read_vectors
-from semid.interactions import Histories, read_interactions
+from semid.interactions import Histories, Interactions, read_interactions
 
-__all__ = ["Catalogue", "joined", "machine", "markdown", "mean_square", "read_catalogue", "use_threads", "versions"]
+__all__ = [
+    "Catalogue",
+    "first_embeddings",
+    "joined",
+    "machine",
+    "markdown",
+    "mean_square",
+    "read_catalogue",
+    "use_threads",
+    "versions",
+]
+
+SEQUENCES = "sequences.jsonl.gz"
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """Vectors in the order of the item ids, and the histories where there are any."""
+    """A data set's folder: item ids, sorted, and vectors in their order. Who met what is read when it is asked for."""
 
-    name: str
+    folder: Path
+    item_ids: list[str]
     vectors: npt.NDArray[np.float32]  # (N, D)
-    histories: Histories | None
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def interactions(self) -> Interactions:
+        """Those of `sequences.jsonl.gz`."""
+        return read_interactions(self.folder / SEQUENCES)
+
+    @cached_property
+    def histories(self) -> Histories | None:
+        """The interactions with these items; None without a file of them."""
+        return self.interactions.map_to(self.item_ids) if (self.folder / SEQUENCES).exists() else None
+
+
+def first_embeddings(folder: Path) -> Path:
+    """The file of vectors of a data set's folder that comes first by name."""
+    path = min(folder.glob("embeddings.*.npy"), default=None)
+    if path is None:
+        raise SystemExit(f"{folder}: no embeddings.NAME.npy there. Add one, or name another with --embeddings.")
+    return path
 
 
 def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | None = None) -> Catalogue:
-    """Read `items.jsonl.gz`, `embeddings.NAME.npy` (row i = line i) and, if present, `sequences.jsonl.gz`.
+    """Read `items.jsonl.gz` and `embeddings.NAME.npy` (row i = line i).
 
     Parameters
     ----------
@@ -38,14 +73,9 @@ def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | 
     rows : the first so many items alone.
     """
     items = read_items(folder / "items.jsonl.gz")
-    path = embeddings or min(folder.glob("embeddings.*.npy"), default=None)
-    if path is None:
-        raise SystemExit(f"{folder}: no embeddings.NAME.npy there. Name the vectors with --embeddings.")
-    vectors = read_vectors(path, ids=items.ids)
+    vectors = read_vectors(embeddings or first_embeddings(folder), ids=items.ids)
     items = items.take(range(rows or len(items))).sorted()  # the order that semid fit learns in
-    sequences = folder / "sequences.jsonl.gz"
-    histories = read_interactions(sequences).map_to(items.ids) if sequences.exists() else None
-    return Catalogue(folder.name, vectors.rows(items.rows), histories)
+    return Catalogue(folder, list(items.ids), vectors.rows(items.rows))
 
 
 def mean_square(vectors: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:

@@ -27,7 +27,7 @@ import numpy as np
 
 from semid import SemanticIDTokenizer, extend, write_alignment
 from semid.tokenizer_exports.tokens import add_tokens
-from tests.benchmarks.common import machine, markdown, use_threads, versions
+from tests.benchmarks.common import first_embeddings, machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
 
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "negative")
@@ -53,7 +53,7 @@ class Example:
 def prepare(dataset: Path, folder: Path) -> SemanticIDTokenizer:
     """IDs of the data set's first vectors, and alignment data in `folder/data`."""
     items = dataset / "items.jsonl.gz"
-    ids = SemanticIDTokenizer.fit(items, embeddings=min(dataset.glob("embeddings.*.npy")))
+    ids = SemanticIDTokenizer.fit(items, embeddings=first_embeddings(dataset))
     write_alignment(ids, dataset / "sequences.jsonl.gz", folder / "data", items=items, tasks=",".join(TASKS))
     return ids
 

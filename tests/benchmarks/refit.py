@@ -22,11 +22,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.catalog import Items, read_items
+from semid.catalog import Items
 from semid.churn import Churn
-from semid.embed.vectors import read_vectors
 from semid.evaluate import number_prefixes, sequence_lift
-from semid.interactions import Interactions, read_interactions
 from semid.quality import Distortion
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.staying import NO_CODE
@@ -34,7 +32,7 @@ from semid.records import iter_records
 from semid.relearn import Choices, Relearning
 from semid.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
-from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
+from tests.benchmarks.common import Catalogue, joined, machine, markdown, read_catalogue, use_threads, versions
 from tests.benchmarks.page import update
 
 GONE, NEW = 0.1, 0.2  # shares of the old catalogue's size
@@ -53,24 +51,13 @@ COLUMNS = ["way", "keep 1 / 2 / 3 / 4 codes", "codes that keep their meaning", "
            "distortion", "perplexity", "sequence lift", "CPU s"]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shop:
-    """All items of a data set, sorted by id, with their vectors."""
-
-    name: str
-    item_ids: list[str]
-    vectors: npt.NDArray[np.float32]
-    interactions: Interactions
+class Shop(Catalogue):
+    """All items of a data set, of which some come and some go."""
 
     @classmethod
     def read(cls, folder: Path, embeddings: Path | None) -> Shop:
-        items = read_items(folder / "items.jsonl.gz")
-        path = embeddings or min(folder.glob("embeddings.*.npy"))
-        vectors = read_vectors(path, ids=items.ids)
-        items = items.sorted()
-        return cls(
-            folder.name, list(items.ids), vectors.rows(items.rows), read_interactions(folder / "sequences.jsonl.gz")
-        )
+        found = read_catalogue(folder, embeddings)
+        return cls(found.folder, found.item_ids, found.vectors)
 
     def items(self, rows: npt.NDArray[np.integer]) -> Items:
         """Some items by id alone: their text is in the vectors."""
