@@ -15,7 +15,9 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from semid import cli  # noqa: E402
+from tests.own_warnings import watch_own_calls  # noqa: E402
 
+watch_own_calls()
 settings.register_profile("semid", deadline=None)
 settings.load_profile("semid")
 

@@ -176,8 +176,8 @@ def test_attention_without_masks_falls_back_and_names_the_cure(caplog):
 class OddHead(transformers.LlamaForCausalLM):
     """Does to its logits what no config says."""
 
-    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
-        outputs = super().forward(input_ids, attention_mask, position_ids, past_key_values, **kwargs)
+    def forward(self, *args, **kwargs):
+        outputs = super().forward(*args, **kwargs)
         outputs.logits = outputs.logits.sign() * outputs.logits.square()
         return outputs
 
@@ -185,8 +185,8 @@ class OddHead(transformers.LlamaForCausalLM):
 class OwnPositions(transformers.LlamaModel):
     """Takes position ids and leaves them unused."""
 
-    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, **kwargs):
-        return super().forward(input_ids, attention_mask, None, past_key_values, **kwargs)
+    def forward(self, *args, position_ids=None, **kwargs):
+        return super().forward(*args, **kwargs)
 
 
 def test_logits_that_no_config_explains_come_from_the_models_own_forward():

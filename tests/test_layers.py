@@ -65,7 +65,8 @@ FLOORS = [
     *under("semid.tokenizer_exports.alignment", "given", "tasks", "files", "write", ""),
     *under("semid.tokenizer_exports", "entity_tokens", "entity_vectors", "soft_hard_prompts", "item_head", "cllm4rec"),
     *under("semid.tokenizer_exports", "trie_tensors", "constraint", "logits"),
-    *under("semid.tokenizer_exports", "head", "prompts", "tree_attention", "repeated_cache", "beam_methods"),
+    *under("semid.tokenizer_exports", "transformers_versions", "head", "prompts", "tree_attention"),
+    *under("semid.tokenizer_exports", "repeated_cache", "beam_methods"),
     *under("semid.tokenizer_exports", "beam_search", "beam", "top_k"),
     *under("semid.tokenizer_exports", "serving", "batch_masks", "vllm", "sglang", ""),
     *under("semid", "judging", "show", "show_clusters", "benching", "columns", "batch", "ray_engine", "encode_file"),
@@ -92,7 +93,8 @@ WHOLLY_HEAVY = {
     "semid.quantize.torch_backend",
     *under("semid.tokenizer_exports", "batch_masks", "beam", "beam_methods", "beam_search", "constraint", "head"),
     *under("semid.tokenizer_exports", "item_head", "logits", "prompts"),
-    *under("semid.tokenizer_exports", "repeated_cache", "sglang", "tree_attention", "trie_tensors", "vllm"),
+    *under("semid.tokenizer_exports", "repeated_cache", "sglang", "transformers_versions", "tree_attention"),
+    *under("semid.tokenizer_exports", "trie_tensors", "vllm"),
 }
 
 

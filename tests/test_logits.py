@@ -204,13 +204,25 @@ def test_the_prefix_function_filters_each_prompt_under_beams(model, prompts):
     assert torch.equal(ours, model.generate(**prompts, **options, prefix_allowed_tokens_fn=prefix))
 
 
-def test_the_prefix_function_refuses_filters_whose_prompts_it_cannot_tell(model, prompts):
+def test_the_prefix_function_refuses_filters_whose_prompts_it_cannot_tell():
+    """What `generate` asks before transformers 5.24: the rows of several samples a prompt, as if they were prompts."""
     prefix = prefix_allowed_tokens_fn(TRIE, filter=[TRIE.filter(only=[number]) for number in range(4)])
-    options = {"max_new_tokens": N_LEVELS, "do_sample": True, "prefix_allowed_tokens_fn": prefix}
     with pytest.raises(InputError, match="asked for prompt 4, there are filters for 4.*use TrieLogitsProcessor"):
-        model.generate(**prompts, **options, num_return_sequences=2)
-    rows = model.generate(**prompts, **options)
-    assert [items_of(row)[0] for row in rows[:3, -N_LEVELS:].tolist()] == [tuple(CODES[n].tolist()) for n in range(3)]
+        prefix(4, torch.tensor([7]))
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_the_prefix_function_filters_each_prompt_or_refuses(model, prompts, n_samples):
+    prefix = prefix_allowed_tokens_fn(TRIE, filter=[TRIE.filter(only=[number]) for number in range(4)])
+    options = {"max_new_tokens": N_LEVELS, "do_sample": True, "num_return_sequences": n_samples}
+    try:
+        rows = model.generate(**prompts, **options, prefix_allowed_tokens_fn=prefix)
+    except InputError as error:
+        assert n_samples > 1 and "use TrieLogitsProcessor" in str(error)
+    else:
+        whole = rows[: 3 * n_samples, -N_LEVELS:].tolist()  # the last prompt had begun its item
+        expected = [tuple(CODES[number].tolist()) for number in range(3) for _ in range(n_samples)]
+        assert [items_of(row)[0] for row in whole] == expected
 
 
 def test_more_beams_than_items_leave_real_ones_above_a_bound(model, prompts):
@@ -345,6 +357,10 @@ def test_wrong_use_says_what_to_give(model, prompts):
         TrieLogitsProcessor(Trie.from_codes(CODES, SIZES))
     with pytest.raises(ConfigError, match="text=True needs vocab_size"):
         prefix_allowed_tokens_fn(TRIE, EOS, text=True)
+    of_others = Trie.from_codes(CODES[::-1], SIZES).filter(without=[0])
+    for made in (TrieLogitsProcessor, prefix_allowed_tokens_fn):
+        with pytest.raises(ConfigError, match=r"made from another trie.*Make it again with trie\.filter"):
+            made(TRIE, filter=of_others)
     with pytest.raises(InputError, match="3 filters for 4 rows"):
         model.generate(**prompts, max_new_tokens=1, logits_processor=[TrieLogitsProcessor(TRIE, filter=[None] * 3)])
     with pytest.raises(InputError, match=r"vocabulary=64 should be at least 115.*semid\.extend"):

@@ -23,9 +23,16 @@ import torch
 from transformers import PreTrainedModel
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.head import Encoded, FullHead, SlicedHead, accepted
+from semid.tokenizer_exports.head import Encoded, FullHead, SlicedHead
 from semid.tokenizer_exports.prompts import Prompts, start_prompts
 from semid.tokenizer_exports.repeated_cache import RepeatDecoder
+from semid.tokenizer_exports.transformers_versions import (
+    argument_names,
+    attention_kind,
+    is_stateful,
+    takes_cache,
+    takes_positions,
+)
 from semid.tokenizer_exports.tree_attention import TreeDecoder, relative_bias, windows
 
 __all__ = ["Method", "Way", "choose_way"]
@@ -75,7 +82,7 @@ def choose_way(model: PreTrainedModel, method: Method) -> Way:
         None does, or not the one asked for.
     """
     head = type(model.get_output_embeddings())  # PEFT replaces it
-    key = (method, model.dtype, _attention(model), model.get_input_embeddings().weight.shape, head)
+    key = (method, model.dtype, attention_kind(model), model.get_input_embeddings().weight.shape, head)
     known = _ways.setdefault(model, {})
     if key not in known:
         with torch.autocast(model.device.type, enabled=False):  # whose rounding would look like a difference
@@ -109,24 +116,23 @@ def _candidates(method: Method) -> Iterator[tuple[type[Decoder], type[Head]]]:
             yield from ((decoder, head) for head in (SlicedHead, FullHead))
 
 
-def _attention(model: PreTrainedModel) -> str:
-    return str(model.config.get_text_config(decoder=True)._attn_implementation)
-
-
 def _hindrance(model: PreTrainedModel) -> str:
     """Why the config alone rules tree attention out; "" if it does not."""
     config = model.config.get_text_config(decoder=True)
-    if _attention(model) not in ("sdpa", "eager"):
+    if attention_kind(model) not in ("sdpa", "eager"):
         return (
-            f"attention {_attention(model)!r} takes no mask of ancestors; load the model with "
+            f"attention {attention_kind(model)!r} takes no mask of ancestors; load the model with "
             'attn_implementation="sdpa"'
         )
-    if model._is_stateful:
+    if is_stateful(model):
         return "its layers keep one running state, so the prompt's is repeated for each beam"
     if model.config.is_encoder_decoder:
         return "" if relative_bias(model) else "its decoder counts positions by itself"
-    if not {"position_ids", "past_key_values"} <= accepted(model):
+    arguments = argument_names(model)
+    if not takes_positions(arguments):
         return "its forward takes no position_ids"
+    if not takes_cache(arguments):
+        return "its forward takes no cache"
     if windows(config) is None:
         return (
             f"it has layers of the kinds {', '.join(sorted(set(getattr(config, 'layer_types', None) or ['chunked'])))}"

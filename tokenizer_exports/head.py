@@ -11,7 +11,6 @@ R rows, q tokens each, H hidden size, V rows of the head.
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +20,9 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache
 
 from semid.errors import ConfigError
+from semid.tokenizer_exports.transformers_versions import argument_names, cache_argument
 
-__all__ = ["Encoded", "FullHead", "SlicedHead", "accepted"]
+__all__ = ["Encoded", "FullHead", "SlicedHead"]
 
 CHUNK = 1 << 20  # logits held at a time by log_normaliser; 0.5M to 2M are alike, all [200, 151936] twice as slow
 
@@ -39,12 +39,6 @@ class Encoded:
         return Encoded(self.states[rows], self.mask[rows])
 
 
-def accepted(module: nn.Module) -> frozenset[str]:
-    """The names of the arguments of a module's forward."""
-    # Asked of the class: accelerate and others put a wrapper without names on the instance.
-    return frozenset(inspect.signature(type(module).forward).parameters)
-
-
 class SlicedHead:
     """Hidden states from the model's body, logits from rows of its output embedding."""
 
@@ -58,7 +52,7 @@ class SlicedHead:
         if not isinstance(head, nn.Linear) or not head.weight.is_floating_point() or self.body is model:
             raise ConfigError(f"{type(model).__name__} has no linear output head of its own to take rows from.")
         self.weight, self.bias = head.weight, head.bias
-        self.arguments = accepted(self.body)
+        self.arguments = argument_names(self.body)
         self.extra = getattr(model, "final_logits_bias", None)  # (1, V) - BART and its kin
         self.config = model.config.get_text_config(decoder=True)
 
@@ -66,7 +60,7 @@ class SlicedHead:
         """Hidden states [R, q, H] of `input_ids` [R, q], or of the last token alone; the cache grows by all."""
         if encoded is not None:
             inputs |= {"encoder_hidden_states": encoded.states, "encoder_attention_mask": encoded.mask}
-        states = self.body(**inputs, **_cache_argument(self.arguments, cache), use_cache=True).last_hidden_state
+        states = self.body(**inputs, **cache_argument(self.arguments, cache), use_cache=True).last_hidden_state
         return states[:, -1:] if last else states
 
     def logits(self, states: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -123,7 +117,7 @@ class FullHead:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.seq2seq = bool(model.config.is_encoder_decoder)
-        self.arguments = accepted(model)
+        self.arguments = argument_names(model)
 
     def run(self, cache: Cache, encoded: Encoded | None, *, last: bool = False, **inputs: object) -> torch.Tensor:
         """Logits [R, q, V] of `input_ids` [R, q], or of the last token alone; the cache grows by all."""
@@ -132,7 +126,7 @@ class FullHead:
             inputs |= {"encoder_outputs": (encoded.states,), "attention_mask": encoded.mask}
         elif last and "logits_to_keep" in self.arguments:
             inputs["logits_to_keep"] = 1
-        logits = self.model(**inputs, **_cache_argument(self.arguments, cache), use_cache=True).logits
+        logits = self.model(**inputs, **cache_argument(self.arguments, cache), use_cache=True).logits
         return logits[:, -1:] if last else logits
 
     def logits(self, states: torch.Tensor, start: int, stop: int) -> torch.Tensor:
@@ -142,10 +136,3 @@ class FullHead:
     def log_normaliser(self, states: torch.Tensor) -> torch.Tensor:
         """float32 [R, q]: log of the sum of exp over the whole vocabulary."""
         return states.float().logsumexp(-1)
-
-
-def _cache_argument(arguments: frozenset[str], cache: Cache) -> dict[str, Cache]:
-    for name in ("past_key_values", "cache_params"):  # the second: Mamba
-        if name in arguments:
-            return {name: cache}
-    raise ConfigError("the model's forward takes neither past_key_values nor cache_params, so it cannot be continued.")

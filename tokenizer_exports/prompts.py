@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.head import Encoded, FullHead, SlicedHead
+from semid.tokenizer_exports.transformers_versions import takes_positions
 
 __all__ = ["Inputs", "Prompts", "read_prompts"]
 
@@ -42,7 +43,7 @@ class Prompts:
     def arguments(self, head: SlicedHead | FullHead) -> dict[str, torch.Tensor]:
         """Arguments of a first forward."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.mask}
-        if self.encoded is None and "position_ids" in head.arguments:
+        if self.encoded is None and takes_positions(head.arguments):
             inputs["position_ids"] = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
         return inputs
 

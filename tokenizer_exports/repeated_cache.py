@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 
 from semid.tokenizer_exports.head import FullHead, SlicedHead
 from semid.tokenizer_exports.prompts import Prompts
+from semid.tokenizer_exports.transformers_versions import is_stateful, takes_positions
 
 __all__ = ["RepeatDecoder"]
 
@@ -28,8 +29,10 @@ class RepeatDecoder:
         self.cache = DynamicCache(config=config)
         if prompts.encoded is not None:
             self.cache = EncoderDecoderCache(self.cache, DynamicCache(config=config))
-        # Mamba's mask is for reading the prompt; its state has no length that a longer mask could match.
-        self.masked_steps = "cache_params" not in head.arguments
+        self.takes_positions = takes_positions(head.arguments)
+        # Mamba's mask is for reading the prompt; its state has no length that a longer mask could match. It counts no
+        # positions either; hybrids, which have attention beside, do both.
+        self.masked_steps = self.takes_positions or not is_stateful(model)
         self.encoded, self.mask = prompts.encoded, prompts.mask
         self.positions = prompts.lengths - 1  # (B,) - of each prompt's last token
         self.n_beams = 1
@@ -48,7 +51,7 @@ class RepeatDecoder:
         inputs = {"input_ids": tokens.reshape(-1, 1)}
         if self.masked_steps:
             inputs["attention_mask"] = self.mask
-        if self.encoded is None and "position_ids" in self.head.arguments:
+        if self.encoded is None and self.takes_positions:
             inputs["position_ids"] = (self.positions + self.n_steps).repeat_interleave(n_beams).unsqueeze(1)
         states = self.head.run(self.cache, self.encoded, **inputs)
         return states.view(n_prompts, n_beams, -1)

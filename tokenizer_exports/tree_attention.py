@@ -15,16 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 
 from semid.tokenizer_exports.head import FullHead, SlicedHead
 from semid.tokenizer_exports.prompts import Prompts
+from semid.tokenizer_exports.transformers_versions import attention_kind
 
 __all__ = ["TreeDecoder", "relative_bias", "windows"]
 
 
-def windows(config: PretrainedConfig) -> dict[str, int | None] | None:
+def windows(config: PreTrainedConfig) -> dict[str, int | None] | None:
     """Kind of attention layer -> how far back it looks, None for all the way; None if a kind is not understood.
 
     A model with kinds of layers takes a mask for each; one that knows no kinds has the single key "".
@@ -59,7 +60,7 @@ class TreeDecoder:
             self.bias = relative_bias(model)
         self.windows = {"": None} if prompts.encoded is not None else windows(self.config) or {"": None}
         self.dtype = model.dtype
-        self.as_bool = self.config._attn_implementation == "sdpa" and self.bias is None
+        self.as_bool = attention_kind(model) == "sdpa" and self.bias is None
         n_prompts, self.width = prompts.input_ids.shape
         self.ancestry = torch.zeros(n_prompts, 1, 0, dtype=torch.bool, device=prompts.mask.device)  # (B, M, T)
         self.n_steps = 0
