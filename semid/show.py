@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semid._version import __version__
+from semid.versions import NEWEST_TESTED, installed, newer_than_tested
 
 if TYPE_CHECKING:
     from semid.tokenizer import SemanticIDTokenizer
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["artefact_info", "describe", "describe_lines", "system_info"]
 
 TEXT_WIDTH = 100
-PACKAGES = ("numpy", "scipy", "scikit-learn", "faiss-cpu", "torch", "transformers", "sentence-transformers", "pyarrow")
 
 
 def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbours: int) -> dict[str, Any]:
@@ -81,13 +80,13 @@ def artefact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
 
 
 def system_info() -> dict[str, str]:
-    """semid, Python, the packages that matter, and the devices torch sees."""
-    told = {"semid": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            told[name] = version(name)
-        except PackageNotFoundError:
-            told[name] = "not installed"
+    """Versions of semid, Python and the packages it uses, which of them are untested, and the devices torch sees."""
+    versions = installed()
+    newer = newer_than_tested(versions)
+    told = {"semid": __version__, "python": platform.python_version(), **versions}
+    told["newer than tested"] = (
+        ", ".join(f"{name} {version} (tested up to {NEWEST_TESTED[name]})" for name, version in newer.items()) or "none"
+    )
     import torch
 
     cuda = torch.cuda.is_available()

@@ -11,7 +11,8 @@ import warnings
 from types import FrameType
 
 DEPRECATIONS = (FutureWarning, DeprecationWarning, PendingDeprecationWarning)
-BETWEEN = {"torch", "contextlib", "functools", "warnings", "typing_extensions", "importlib", "_frozen_importlib"}
+BETWEEN = {"torch", "contextlib", "functools", "warnings", "typing_extensions"}
+IMPORTING = {"importlib", "_frozen_importlib", "_frozen_importlib_external"}
 
 _warn = warnings.warn
 
@@ -29,11 +30,11 @@ def _warn_or_raise(message, category=None, stacklevel=1, source=None, **more) ->
 
 
 def _package_at_fault(frame: FrameType | None) -> str:
-    """The package that called the one which warns; "" if nobody did."""
+    """The package that called the one which warns; "" if nobody did, or if that one is only being imported."""
     warner = _package(frame)
     while frame is not None and _package(frame) in {warner, *BETWEEN}:
         frame = frame.f_back
-    return _package(frame)
+    return "" if _package(frame) in IMPORTING else _package(frame)
 
 
 def _package(frame: FrameType | None) -> str:

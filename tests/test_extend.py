@@ -149,7 +149,7 @@ def test_every_kind_of_model_speaks_the_ids_and_old_tokens_keep_their_logits(kin
     assert after[..., n_old : n_old + 26].std() > 0.05 * before.std()
     assert torch.isfinite(logits_of(model, [[*row, *extended.token_ids] for row in PROMPTS])).all()
     distances = torch.pdist(embedding.weight[n_old : n_old + 26].detach())
-    assert distances.min() > 0.01 * distances.mean()  # how close the closest codes are hangs on the processor's rounding
+    assert distances.min() > 0.01 * distances.mean()  # the closest codes: by the processor's rounding
     assert len(extended.matrices) == (1 if tied else 2)
 
 

