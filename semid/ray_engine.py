@@ -64,5 +64,16 @@ def _answers(
     here = [name for name in encoder.columns if name in metadata[0].schema.to_arrow_schema().names]
     if here:  # else the message about the missing column names those that are there
         rows = rows.select_columns(here)
-    answered = rows.map_batches(encoder.answers, batch_format="pyarrow", batch_size=batch_size, concurrency=concurrency)
+    answered = rows.map_batches(encoder.answers, batch_format="pyarrow", batch_size=batch_size, **_at_once(concurrency))
     yield from answered.iter_batches(batch_format="pyarrow", batch_size=None)
+
+
+def _at_once(tasks: int | None) -> dict[str, object]:
+    """The argument of `map_batches` for so many tasks at once; None: as many as Ray sees fit."""
+    import ray.data
+
+    if tasks is None:
+        return {}
+    if hasattr(ray.data, "TaskPoolStrategy"):  # from Ray 2.51 on, which warns of the name before
+        return {"compute": ray.data.TaskPoolStrategy(size=tasks)}
+    return {"concurrency": tasks}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import semid
-from tests.tiny_models import ITEMS, ids_of, new_model, new_tokenizer
+from tests.tiny_models import ITEMS, ids_of, keep_activations, new_model, new_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -55,11 +55,11 @@ def trainer(records, folder):
         report_to="none",
         use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
         disable_tqdm=True,
         completion_only_loss=True,
         max_length=None,
         seed=0,
+        **keep_activations(),
     )
     return trl.SFTTrainer(model, train_dataset=records, processing_class=tokenizer, args=arguments)
 

@@ -48,6 +48,7 @@ def trained(ids, questions, tmp_path_factory) -> tuple[Path, list[float]]:
     from semid.tokenizer_exports.checkpoint import extend_folder
     from semid.tokenizer_exports.freeze import train_only_new_rows
     from tests.real_models.smollm2 import smollm2_folder
+    from tests.tiny_models import keep_activations
 
     home = tmp_path_factory.mktemp("smollm2")
     extended = extend_folder(smollm2_folder(), ids, home / "extended")
@@ -75,10 +76,10 @@ def trained(ids, questions, tmp_path_factory) -> tuple[Path, list[float]]:
             report_to="none",
             use_cpu=True,
             bf16=False,
-            gradient_checkpointing=False,
             disable_tqdm=True,
             completion_only_loss=True,
             seed=0,
+            **keep_activations(),
         ),
     )
     trainer.train()

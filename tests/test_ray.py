@@ -16,6 +16,7 @@ from semid import SemanticIDTokenizer
 from semid.batch import BatchEncoder
 from semid.encode_file import encode_file
 from semid.errors import ArtifactError, DependencyError, InputError
+from semid.ray_engine import _at_once
 from tests.recipes import differences
 
 pytestmark = pytest.mark.slow
@@ -24,11 +25,17 @@ N, NEW = 400, 200
 ROWS = [{"id": f"item-{n}", "title": f"shade {n} of {n % 7}", "brand": f"brand {n % 9}"} for n in range(N + NEW)]
 
 
+def import_ray():
+    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "semid[ray]"')
+    data = pytest.importorskip("ray.data", reason='Ray Data is not installed: pip install "semid[ray]"')
+    data.DataContext.get_current()  # warns of defaults of its own, the first time: here, so that semid isn't blamed
+    return ray
+
+
 @pytest.fixture(scope="module")
 def cluster():
     """One cluster for all tests of this file; a test that needs none of its own starts faster."""
-    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "semid[ray]"')
-    pytest.importorskip("ray.data", reason='Ray Data is not installed: pip install "semid[ray]"')
+    ray = import_ray()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
@@ -56,12 +63,20 @@ def local(folder: Path, items: Path, output: Path) -> bytes:
     return output.read_bytes()
 
 
-def test_ray_writes_the_same_bytes(cluster, folder, parts, tmp_path):
+def test_ray_writes_the_same_bytes(cluster, folder, parts, tmp_path, caplog):
     done = encode_file(
         BatchEncoder(folder), parts, tmp_path / "ray.parquet", engine="ray", batch_size=32, concurrency=2
     )
     assert (done.n_items, done.n_known) == (N + NEW, N)
     assert (tmp_path / "ray.parquet").read_bytes() == local(folder, parts, tmp_path / "local.parquet")
+    assert "deprecated" not in caplog.text
+
+
+def test_rays_before_2_51_are_told_the_number_of_tasks_in_their_way(cluster, monkeypatch):
+    assert _at_once(2) == {"compute": cluster.data.TaskPoolStrategy(size=2)}
+    monkeypatch.delattr(cluster.data, "TaskPoolStrategy")
+    assert _at_once(2) == {"concurrency": 2}
+    assert _at_once(None) == {}
 
 
 def dies_once(folder: Path, note: Path) -> BatchEncoder:
@@ -108,7 +123,7 @@ def test_the_recipe_of_the_page(cluster, tmp_path):
 
 
 def test_the_command_starts_a_cluster_and_stops_it(semid, folder, parts, tmp_path):
-    ray = pytest.importorskip("ray", reason='Ray is not installed: pip install "semid[ray]"')
+    ray = import_ray()
     ray.shutdown()
     done = semid("encode", folder, "--items", parts, "-o", "ray.parquet", "--engine", "ray", "--json")
     assert json.loads(done.out) == {"output": "ray.parquet", "items": N + NEW, "known": N}

@@ -19,6 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
+    TrainingArguments,
 )
 
 from semid.tokenizer import SemanticIDTokenizer
@@ -87,6 +88,12 @@ def new_model(kind: str, n_rows: int | None = None, dtype: torch.dtype = torch.f
             model.lm_head.weight = torch.nn.Parameter(torch.randn(n_rows, 32) * 0.05)
             model.all_tied_weights_keys.pop("lm_head.weight", None)
     return model.to(dtype).eval()
+
+
+def keep_activations() -> dict[str, bool]:
+    """For SFTConfig, whose default it is not: nothing is computed twice. transformers 5.24 renamed the argument."""
+    new = "activation_checkpointing"
+    return {new if hasattr(TrainingArguments, new) else "gradient_checkpointing": False}
 
 
 KINDS = (
