@@ -5,6 +5,10 @@ then renames it, which a reader sees at once or not at all. One writer at a time
 `flock`, so the lock of a dead process is free by itself. Temporary files of dead processes are swept by the
 next writer. If the work fails, temporary files and the folders made for it are removed.
 
+A folder may come from a stranger's archive, or be shared with others, so nothing that lies there is written into.
+Temporary files are always new; giving one its final name replaces a link of that name, not what the link points to;
+and the lock, the one file that may be there before, is opened only if it can be nothing but a lock.
+
 Not here: which file comes last and so decides which version readers see (`artifact.py`).
 """
 
@@ -16,7 +20,9 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import secrets
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +35,7 @@ logger = logging.getLogger("semid")
 
 LOCK = ".semid.lock"
 TEMPORARY = ".semid-tmp-"
+HOLDER = re.compile(rb"[0-9]{0,20}")  # what a lock holds: the number of its last process, or nothing yet
 
 
 def is_litter(name: str) -> bool:
@@ -135,10 +142,10 @@ def _locked(folder: Path, made: list[Path]) -> int:
         made.extend(path for path in (folder, *folder.parents) if not path.exists() and path not in made)
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another writer failed and removed its folder: again
-            lock = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+            lock = _opened(folder / LOCK)
             ours = False
             try:
-                ours = _is_ours(folder, lock)
+                ours = _is_a_lock(folder / LOCK, lock) and _is_ours(folder, lock)
             finally:
                 if not ours:
                     os.close(lock)
@@ -147,17 +154,51 @@ def _locked(folder: Path, made: list[Path]) -> int:
     raise ArtifactError(f"{folder}: other processes keep writing here. Wait for them, then try again.")
 
 
+def _opened(path: Path) -> int:
+    """The lock file, made if needed; never through a link, and without waiting where a pipe has its name."""
+    try:
+        return os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # a link, as Linux and as FreeBSD say it
+            raise _no_lock(path, "is a link") from None
+        if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENODEV):  # a folder; a socket or a device
+            raise _no_lock(path, "is no ordinary file") from None
+        raise
+
+
+def _is_a_lock(path: Path, lock: int) -> bool:
+    """Is this the lock's own file? False if its last owner has just removed it, ArtifactError if it is another file.
+
+    Whose file it is does not matter: where two users share a folder, one finds the lock that the other's dead process
+    left, and a number over a number does no harm.
+    """
+    found = os.fstat(lock)
+    if not stat.S_ISREG(found.st_mode):
+        raise _no_lock(path, "is no ordinary file")
+    if found.st_nlink > 1:  # a hard link: it may be any file of the user under a second name
+        raise _no_lock(path, "is the same file as another")
+    return found.st_nlink == 1
+
+
+def _no_lock(path: Path, what: str) -> ArtifactError:
+    return ArtifactError(f"{path}: {what}, so it is no lock of semid's. Look where it comes from, and remove it.")
+
+
 def _is_ours(folder: Path, lock: int) -> bool:
-    """Take the lock; False if its last owner has just removed the file, ArtifactError if it is held."""
+    """Take the lock; False if its last owner has just removed the file, ArtifactError if it is held, or no lock."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return os.path.samestat(os.fstat(lock), os.stat(folder / LOCK))
+        if not os.path.samestat(os.fstat(lock), os.lstat(folder / LOCK)):
+            return False
     except FileNotFoundError:
         return False
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace")
         who = f"process {holder}" if holder.isdigit() else "another process"
         raise ArtifactError(f"{folder}: {who} is writing here. Wait for it to finish, then try again.") from None
+    if not HOLDER.fullmatch(os.pread(lock, 21, 0)):  # somebody moved a file of theirs here: it would be lost
+        raise _no_lock(folder / LOCK, "holds something else than the number of a process")
+    return True
 
 
 def _sweep(folder: Path) -> None:
@@ -175,7 +216,7 @@ def _write_all(file: int, block: bytes | memoryview) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -64,7 +64,7 @@ def extend_folder(
         A model's folder with safetensors weights, sharded or not. A hub id is fetched first.
     ids : SemanticIDTokenizer or ClusterTokens
     output : path
-        Folder to write; appears whole or not at all.
+        Folder to write; appears whole or not at all. A link is replaced, and what it points to stays.
     init, alpha, pad_to, seed
         As for `extend`.
     link : bool

@@ -73,7 +73,7 @@ def export(
     Parameters
     ----------
     path
-        The file to write; its folder is made if needed.
+        The file to write; its folder is made if needed. A link is replaced, and what it points to stays as it is.
     base, tokenizer
         Where the tokens of `ids` are in a language model: the token id of the first code, or the extended tokenizer.
         By default what `semid extend` noted in the artefact. `flashrec`, `static`, `ebnf` and `lark` use it.

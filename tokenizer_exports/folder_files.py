@@ -1,6 +1,7 @@
 """The files of a model's folder on their way into another: weights edited, linked or copied, the rest copied.
 
-Memory is a block of bytes, whatever the size of the model. Not here: what changes in the weights (`checkpoint.py`).
+Memory is a block of bytes, whatever the size of the model. Weights and JSON go into new files alone ("x"), for a file
+that is there already may be a link to one of the base model. Not here: what changes in the weights (`checkpoint.py`).
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def write_weights(weights: Weights, edits: Mapping[str, Edit], draft: Path, *, l
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             if name in edited:
                 own = {tensor: edit for tensor, edit in edits.items() if weights.place[tensor] == name}
-                with open(draft / name, "wb") as target:
+                with open(draft / name, "xb") as target:
                     grown += write_edited(shard, own, target)
                 advance(sizes[name])
             elif link:
@@ -96,7 +97,7 @@ def _grown_numbers(weights: Weights, name: str, edit: Edit) -> int:
 
 
 def _copy(source: Path, target: Path, size: int, advance: Advance) -> None:
-    with open(source, "rb") as old, open(target, "wb") as new:
+    with open(source, "rb") as old, open(target, "xb") as new:
         step = 1 << 28
         for start in range(0, size, step):
             copy_bytes(old, new, start, min(step, size - start))
@@ -123,5 +124,7 @@ def _check_room(draft: Path, needed: int) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """A JSON file as Hugging Face writes them: indented, not escaped."""
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """A JSON file as Hugging Face writes them: indented, not escaped; in place of one of that name."""
+    path.unlink(missing_ok=True)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

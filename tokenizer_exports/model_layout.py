@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from semid.errors import ArtifactError, ConfigError
@@ -45,6 +45,10 @@ class Weights:
             self.index, names = None, [SINGLE]
         if not names:
             raise _no_weights(folder)
+        # Files of these names are written too: none may lie outside of the folder, or be another file of the model.
+        wrong = [name for name in names if not _is_weights_name(name)]
+        if wrong:
+            raise ArtifactError(f"{folder / INDEX}: {wrong[0]!r} names no weight file here. Download the model again.")
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise ArtifactError(f"{folder / missing[0]}: missing, though {INDEX} names it. Download the model again.")
@@ -110,6 +114,14 @@ class Layout:
         for name in layout.embedding + layout.head + layout.biases:
             _check(weights, name, n_rows, folder)
         return layout
+
+
+def _is_weights_name(name: object) -> bool:
+    """Is this a .safetensors file inside of the model's folder?"""
+    if not isinstance(name, str) or not name.endswith(".safetensors"):
+        return False
+    path = PurePath(name)
+    return str(path) == name and not path.is_absolute() and ".." not in path.parts
 
 
 def read_json(path: Path) -> dict:

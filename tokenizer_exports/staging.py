@@ -24,6 +24,8 @@ __all__ = ["check_output", "staging"]
 
 logger = logging.getLogger("semid")
 
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW  # no link, and no pipe, at which opening would wait
+
 
 def check_output(output: Path, force: bool) -> None:
     """OutputExistsError if the output holds something that may not be replaced; ArtifactError if it is read-only."""
@@ -50,7 +52,7 @@ def staging(output: Path, force: bool) -> Iterator[Path]:
     _sweep(output.parent, stem)
     draft = output.parent / f"{stem}{secrets.token_hex(6)}"
     draft.mkdir()
-    lock = os.open(draft, os.O_RDONLY)
+    lock = os.open(draft, FOLDER)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield draft
@@ -65,24 +67,29 @@ def staging(output: Path, force: bool) -> Iterator[Path]:
 def _replace(draft: Path, output: Path) -> None:
     """Give the draft its name. An old folder is moved aside just before, and put back if that fails.
 
+    An output that is a link gives way as a link: what it points to stays as it is.
     A machine that stops in between leaves the old folder as `.NAME.semid-old-...`, which nobody sweeps.
     """
     old = output.parent / f".{output.name}.semid-old-{secrets.token_hex(6)}"
     try:
-        if output.is_dir() and any(output.iterdir()):
+        if output.is_symlink() or (output.is_dir() and any(output.iterdir())):
             os.rename(output, old)
         os.rename(draft, output)
     finally:
-        if old.is_dir() and output.is_dir():
+        if old.is_symlink() and output.is_dir():
+            old.unlink()
+        elif old.is_dir() and output.is_dir():
             shutil.rmtree(old, ignore_errors=True)
         elif old.is_dir():
             os.rename(old, output)
 
 
 def _sweep(parent: Path, stem: str) -> None:
-    for path in parent.glob(f"{stem}*"):
+    for path in parent.iterdir():  # no pattern: a name may hold the signs of one, as out[1] does
+        if not path.name.startswith(stem):
+            continue
         with contextlib.suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
+            lock = os.open(path, FOLDER)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 logger.debug("removing %s, left by an interrupted run", path)

@@ -67,7 +67,7 @@ class TaskFiles:
             names = [f"train-{shard:05}-of-{self.shards:05}.jsonl" for shard in range(self.shards)]
         buffer = max(1 << 13, MEGABYTE // len(names))
         options = {"encoding": "utf-8", "newline": "\n", "buffering": buffer}
-        opened = [self.stack.enter_context((self.folder / name).open("w", **options)) for name in names]
+        opened = [self.stack.enter_context((self.folder / name).open("x", **options)) for name in names]
         self._open[split] = opened
         return opened
 

@@ -145,7 +145,8 @@ def write_alignment(
             say(f"wrote       {task}: {counts[task].get('train', 0):,} training records")
         notes += [f"{what}: {n:,} left out." for what, n in sorted(material.left_out.items())]
         done = Aligned(output, counts, tuple(notes), fingerprint)
-        (draft / "README.md").write_text(_card(done, material, worded), encoding="utf-8")
+        with (draft / "README.md").open("x", encoding="utf-8") as card:
+            card.write(_card(done, material, worded))
     return done
 
 
