@@ -4,12 +4,16 @@ The rank of an item is its place in the catalogue sorted by codes (`trie.py`); b
 lies an interval of ranks. `counts[r]` admitted items stand before rank r, so an interval holds an admitted one
 exactly if the counts at its ends differ. A request's own few bans are a sorted list beside that sum, so they
 cost nothing that grows with the catalogue.
+
+A rank means an item in one trie alone: after a change another item may stand there, however many there are. So a filter
+says which trie it was made from (`Origin`), and whatever applies it checks that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -20,11 +24,56 @@ from semid.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from semid.assign.ledger import Ledger
+    from semid.strings import PackedStrings
 
-__all__ = ["Chosen", "Filter", "chosen_rows"]
+__all__ = ["Chosen", "Filter", "Origin", "chosen_rows", "ids_digest"]
 
 Chosen = Iterable[str] | Iterable[int] | npt.NDArray[np.bool_]  # item ids, rows, or one bool a row
 FEW = 4096  # bans kept as a list; more of them go into the counts
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What ranks mean, told by content: equal for the same trie in another process, or opened from its file.
+
+    >>> one, other = (Origin.of([np.arange(n)], ids) for n, ids in ((3, "a"), (4, None)))
+    >>> one.agrees(Origin(one.ranks, None)), one.agrees(Origin(one.ranks, "b")), one.agrees(other)
+    (True, False, False)
+    """
+
+    ranks: str  # digest of the codes, and of the rows that they belong to
+    ids: str | None  # digest of the item ids, up to the last such row; None for a trie of codes, which knows none
+
+    @classmethod
+    def of(cls, arrays: Iterable[np.ndarray], ids: str | None) -> Origin:
+        """From the arrays that say which codes each row has: some 10 ms for a million items."""
+        digest = hashlib.blake2b(digest_size=16)
+        for array in arrays:
+            digest.update(f"{array.dtype.str} {array.shape} ".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return cls(digest.hexdigest(), ids)
+
+    def agrees(self, other: Origin) -> bool:
+        """Do equal ranks mean equal items, as far as both know? A trie of rows alone agrees with any ids."""
+        return self.ranks == other.ranks and (None in (self.ids, other.ids) or self.ids == other.ids)
+
+
+def ids_digest(parts: Sequence[PackedStrings], n: int) -> str:
+    """Digest of the first n strings of several tables, the same however they are cut into tables.
+
+    >>> from semid.strings import PackedStrings
+    >>> one, a, b = (PackedStrings.pack(ids) for ids in (["a", "b", "c"], ["a"], ["b"]))
+    >>> ids_digest([one], 2) == ids_digest([a, b], 2) != ids_digest([a, b], 1)
+    True
+    """
+    digest, lengths = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+    for part in parts:
+        offsets = part.offsets[: min(len(part), n) + 1]
+        n -= len(offsets) - 1
+        digest.update(np.ascontiguousarray(part.data[offsets[0] : offsets[-1]]).data)
+        lengths.update(np.diff(offsets).astype("<i8").data)
+    digest.update(lengths.digest())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +87,21 @@ class Filter:
     n_items: int
     counts: npt.NDArray[np.int32] | None = None  # (N + 1,) - admitted ranks before each; None: all are admitted
     banned: npt.NDArray[np.int64] | None = None  # distinct, ascending, admitted by `counts`; None: no more bans
+    origin: Origin | None = None  # of the trie whose ranks these are; None fits no trie
 
     @cached_property
     def n_admitted(self) -> int:
         """How many items can be generated."""
         by_counts = self.n_items if self.counts is None else int(self.counts[-1])
         return by_counts - (0 if self.banned is None else len(self.banned))
+
+    def check(self, origin: Origin, n_items: int, name: str) -> None:
+        """ConfigError unless made from the trie of this origin and size; `name` is the argument, for the error."""
+        if self.origin is None or not self.origin.agrees(origin):
+            other = f"of {self.n_items} items, this one has {n_items}"
+            if self.n_items == n_items:
+                other = f"of {n_items} items too, but not the same"
+            raise ConfigError(f"{name}: made from another trie, {other}. Make it again with trie.filter(...).")
 
     def mask(self) -> npt.NDArray[np.bool_]:
         """bool [N]: which ranks are admitted."""
@@ -59,7 +117,7 @@ class Filter:
         """
         banned = self._more_banned(without) if only is None else None
         if only is None and (banned is None or len(banned) <= FEW):
-            narrower = Filter(self.n_items, self.counts, banned)
+            narrower = replace(self, banned=banned)
         else:
             mask = self.mask()
             if only is not None:
@@ -70,7 +128,7 @@ class Filter:
                 mask[without] = False
             counts = np.zeros(self.n_items + 1, np.int32)
             np.cumsum(mask, out=counts[1:])
-            narrower = Filter(self.n_items, counts)
+            narrower = replace(self, counts=counts, banned=None)
         if not narrower.n_admitted:
             raise ConfigError(
                 f"the filter bans all {self.n_items} items, so nothing could be generated. Admit at least one."

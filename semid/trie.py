@@ -28,7 +28,7 @@ import numpy.typing as npt
 from semid.assign.keys import pack, run_starts
 from semid.assign.ledger import Ledger
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError
-from semid.filters import Chosen, Filter, chosen_rows
+from semid.filters import Chosen, Filter, Origin, chosen_rows, ids_digest
 from semid.token_block import TokenTable, find_base
 from semid.trie_file import TrieFields, read_trie, write_trie
 from semid.vocabulary import Vocabulary
@@ -66,6 +66,7 @@ class Trie:
     n_rows: int  # rows of that table, those included that the trie leaves out
     base: int | None = None  # token id of the first code, where a language model is meant
     ledger: Ledger | None = None  # the table of items, where it is at hand
+    ids: str | None = None  # digest of item ids, from a file that tells it; see `origin`
 
     # ---- making
 
@@ -298,6 +299,15 @@ class Trie:
 
     # ---- filters
 
+    @cached_property
+    def origin(self) -> Origin:
+        """Which trie this is, by content, computed when first asked for; tokens of a model do not matter.
+
+        Codes and rows alone would not do: a catalogue made anew may give an item's row and codes to another one.
+        """
+        ids = self.ids if self.ledger is None else ids_digest(self.ledger.item_ids.parts, int(self.rows.max()) + 1)
+        return Origin.of([np.array(self.sizes), self.codes, self.ptr, self.rows], ids)
+
     def filter(
         self, only: Chosen | None = None, *, without: Chosen | None = None, within: Filter | None = None
     ) -> Filter:
@@ -315,7 +325,7 @@ class Trie:
         UnknownIDError
             An id is not in the catalogue.
         ConfigError
-            No item is left.
+            No item is left, or `within` was made from another trie: one of other items, were it by a single one.
 
         >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
         >>> in_stock = trie.filter(only=[0, 2])
@@ -324,11 +334,9 @@ class Trie:
         """
         chosen = None if only is None else self._ranks_of(only, "only")
         banned = None if without is None else self._ranks_of(without, "without")
-        if within is not None and within.n_items != len(self):
-            raise ConfigError(
-                f"within: made for {within.n_items} items, the trie has {len(self)}. Make it with this trie's filter()."
-            )
-        return (within or Filter(len(self))).narrowed(chosen, banned)
+        if within is not None:
+            within.check(self.origin, len(self), "within")
+        return (within or Filter(len(self), origin=self.origin)).narrowed(chosen, banned)
 
     def _ranks_of(self, items: Chosen, name: str) -> npt.NDArray[np.int64]:
         """Distinct ranks, ascending, of items chosen in any of the three ways; retired items have none."""
@@ -346,7 +354,8 @@ class Trie:
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, whole or not at all: the index and the map to rows, without item ids."""
-        write_trie(Path(path), {field: getattr(self, field) for field in TrieFields.__annotations__})
+        fields = {field: getattr(self, field) for field in TrieFields.__annotations__}
+        write_trie(Path(path), fields | {"ids": self.origin.ids})
 
     @classmethod
     def load(cls, path: str | Path, ids: SemanticIDTokenizer | None = None) -> Trie:

@@ -24,6 +24,7 @@ __all__ = ["TrieFields", "read_trie", "write_trie"]
 
 FORMAT = 1
 ARRAYS = ("codes", "ptr", "rows")
+IDS = "ids"  # uint8 [16], of a trie that knows item ids; older files have none
 NAMES = [f"trie.{name}" for name in ("header", "checksum", *ARRAYS)]
 AGAIN = "Write it again with Trie.save."
 
@@ -38,6 +39,7 @@ class TrieFields(TypedDict):
     rows: npt.NDArray[np.int32]
     n_rows: int
     base: int | None
+    ids: str | None
 
 
 def write_trie(path: Path, trie: TrieFields) -> None:
@@ -45,6 +47,8 @@ def write_trie(path: Path, trie: TrieFields) -> None:
     base = -1 if trie["base"] is None else trie["base"]
     header = np.array([FORMAT, trie["n_rows"], base, *trie["sizes"], *trie["level_starts"]], np.int64)
     arrays = {"header": header, **{name: trie[name] for name in ARRAYS}}
+    if trie["ids"] is not None:
+        arrays[IDS] = np.frombuffer(bytes.fromhex(trie["ids"]), np.uint8)
     arrays["checksum"] = np.array([_checksum(arrays)], np.uint32)
     with drafting(path.parent) as draft:
         draft.publish(draft.write(tensor_blocks({f"trie.{name}": array for name, array in arrays.items()})), path.name)
@@ -58,7 +62,7 @@ def read_trie(path: Path) -> TrieFields:
     missing = [name for name in NAMES if name not in file]
     if missing:
         raise ArtifactError(f"{path}: has no array {missing[0]}, so it is not a semid trie. {AGAIN}")
-    arrays = {name: file[f"trie.{name}"] for name in ("header", *ARRAYS)}
+    arrays = {name: file[f"trie.{name}"] for name in ("header", *ARRAYS, IDS) if f"trie.{name}" in file}
     if file["trie.checksum"].tolist() != [_checksum(arrays)]:
         raise ArtifactError(f"{path}: its checksum is wrong: damaged. {AGAIN}")
     trie = _fields(path, **arrays)
@@ -69,7 +73,7 @@ def read_trie(path: Path) -> TrieFields:
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
     value = 0
-    for name in ("header", *ARRAYS):
+    for name in ("header", *ARRAYS, *({IDS} & arrays.keys())):
         value = zlib.crc32(np.ascontiguousarray(arrays[name]), value)
     return value
 
@@ -78,6 +82,7 @@ def _fields(path: Path, header: np.ndarray, **arrays: np.ndarray) -> TrieFields:
     """From the header: format, rows, base, sizes [L], level starts [L + 2]."""
     if header.dtype != np.int64 or header.ndim != 1 or len(header) < 7 or len(header) % 2 == 0:
         raise ArtifactError(f"{path}: header is {header.dtype}{list(header.shape)}: not a semid trie. {AGAIN}")
+    ids = arrays.pop(IDS, None)
     version, n_rows, base, *shape = header.tolist()
     if version != FORMAT:
         raise ArtifactError(f"{path}: format={version}, this semid reads {FORMAT}. Upgrade semid, or write it again.")
@@ -87,6 +92,7 @@ def _fields(path: Path, header: np.ndarray, **arrays: np.ndarray) -> TrieFields:
         "level_starts": tuple(shape[n_levels:]),
         "n_rows": n_rows,
         "base": None if base < 0 else base,
+        "ids": None if ids is None else ids.tobytes().hex(),
         **arrays,
     }
 
@@ -111,6 +117,8 @@ def _problem(trie: TrieFields) -> str | None:
         return "ptr should rise, each level's into the next level"
     if any(codes[a:b].max() >= size for a, b, size in zip(starts[1:], starts[2:], sizes, strict=False)):
         return f"codes should be below sizes={list(sizes)}"
+    if trie["ids"] is not None and len(trie["ids"]) != 32:
+        return f"ids is a digest of {len(trie['ids']) // 2} bytes, expected 16"
     if rows.min() < 0 or rows.max() >= trie["n_rows"]:
         return f"rows {rows.min()}..{rows.max()} should be inside 0..{trie['n_rows'] - 1}"
     return None

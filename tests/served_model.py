@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "a_prompt",
     "finite",
     "open_artifact",
+    "other_catalogue",
     "save_artifact",
     "save_model",
 ]
@@ -105,6 +107,14 @@ def a_prompt(rng: np.random.Generator, catalogue: Catalogue) -> list[int]:
         tokens = ids.vocabulary.token_ids(ids.codes[rng.integers(len(ids))][None], BASE)[0]
         prompt += [*rng.integers(3, BASE, rng.integers(0, 3)), *tokens[: rng.choice([1, 2, 3, 3])]]
     return [int(token) for token in prompt]
+
+
+def other_catalogue(catalogue: Catalogue) -> Catalogue:
+    """The same codes a day later: as many items, one of them another."""
+    item_ids = [*ITEM_IDS[:-1], "new today"]
+    ids = copy.copy(catalogue.ids)
+    ids.ledger = Ledger.create(item_ids, catalogue.ids.codes)
+    return Catalogue(ids, base=BASE)
 
 
 class Reference:

@@ -337,6 +337,9 @@ def test_wrong_calls_say_what_to_give():
         Constraint(trie).mask_(torch.zeros(3, 30), rows, prompt_lengths=5)
     with pytest.raises(InputError, match="2 filters for 3 rows"):
         Constraint(trie).mask_(torch.zeros(3, 30), rows, filters=FilterTensors([None, None], trie, 2))
+    other = TrieTensors(Trie.from_codes([[0, 0, 1], [0, 0, 3], [0, 1, 0], [2, 1, 3]], (3, 2, 4)))
+    with pytest.raises(ConfigError, match="filters: made from another trie"):
+        Constraint(trie).mask_(torch.zeros(3, 30), rows, filters=FilterTensors([None] * 3, other, 3))
     with pytest.raises(ConfigError, match="vocab_size=None but free text"):
         Constraint(trie, Rules(text=True), eos_ids=EOS).allowed(rows)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -190,5 +195,90 @@ def test_ids_need_a_trie_that_knows_them():
 
 
 def test_a_filter_of_another_trie_is_refused(trie):
-    with pytest.raises(ConfigError, match=r"within: made for 1 items, the trie has 8\. Make it with this trie's"):
+    with pytest.raises(ConfigError, match=r"within: made from another trie, of 1 items, this one has 8\. Make it"):
         trie.filter(within=Trie.from_codes([[0, 1]], (4, 4)).filter())
+
+
+CODES = [[n // 3, n % 3] for n in range(8)]
+
+
+def one_in_one_out() -> dict[str, Trie]:
+    """Tries of a catalogue after one item came and one went: as many items as before, and as many of each code."""
+    ledger = Ledger.create([f"item {n}" for n in range(8)], CODES)
+    gone = ledger.retire(["item 4"])
+    return {
+        "other codes": Trie.from_ledger(gone.append(["item 8"], [[2, 2]]), (3, 3)),
+        "the codes of the one that went": Trie.from_ledger(
+            gone.retire(["item 5"]).append(["item 8", "item 9"], [CODES[4], CODES[5]], reuse_after=1), (3, 3)
+        ),
+        "made anew, another id in the same row": Trie.from_ledger(
+            Ledger.create([f"item {n if n != 4 else 8}" for n in range(8)], CODES), (3, 3)
+        ),
+        "codes alone": Trie.from_codes([*CODES[:4], [2, 2], *CODES[5:]], (3, 3)),
+    }
+
+
+@pytest.mark.parametrize("name", one_in_one_out())
+def test_a_filter_of_yesterday_is_refused_though_there_are_as_many_items_today(name):
+    today = one_in_one_out()[name]
+    yesterday = Trie.from_ledger(Ledger.create([f"item {n}" for n in range(8)], CODES), (3, 3))
+    assert len(today) == len(yesterday)
+    for made in (yesterday.filter(), yesterday.filter(without=[4]), yesterday.filter(only=[3, 4])):
+        with pytest.raises(ConfigError, match=r"from another trie, of 8 items too, but not the same\. Make it again"):
+            today.filter(within=made)
+
+
+def test_a_filter_that_does_not_say_where_it_is_from_is_refused(trie):
+    """As those that an older semid pickled."""
+    with pytest.raises(ConfigError, match="within: made from another trie"):
+        trie.filter(within=Filter(8))
+
+
+IN_ANOTHER_PROCESS = """
+    import pickle, sys
+    from semid.trie import Trie
+    trie = Trie.load(sys.argv[1])
+    found = trie.filter(without=[0], within=pickle.loads(sys.stdin.buffer.read()))
+    sys.stdout.buffer.write(pickle.dumps((trie.rows[found.mask()].tolist(), found)))
+"""
+
+
+def test_a_filter_fits_the_same_trie_opened_again_and_in_another_process(trie, tmp_path):
+    trie.save(tmp_path / "a.trie")
+    made = pickle.loads(pickle.dumps(trie.filter(without=["item 3"])))
+    assert Trie.load(tmp_path / "a.trie").filter(within=made).n_admitted == 7
+    assert trie.with_base(1000).filter(within=made).n_admitted == 7
+    code = [sys.executable, "-c", textwrap.dedent(IN_ANOTHER_PROCESS), str(tmp_path / "a.trie")]
+    rows, back = pickle.loads(subprocess.run(code, input=pickle.dumps(made), capture_output=True, check=True).stdout)
+    assert rows == [1, 2, 5, 6, 7, 8]
+    assert trie.filter(within=back).n_admitted == 6
+
+
+def test_the_cut_of_a_ledger_into_segments_and_items_that_came_and_went_do_not_matter():
+    ids = [f"item {n}" for n in range(8)]
+    whole = Ledger.create(ids, CODES)
+    grown = Ledger.create(ids[:7], CODES[:7]).append(ids[7:], CODES[7:])
+    gone = grown.append(["item 8"], [[2, 2]]).retire(["item 8"])
+    assert len(grown.segments) > 1
+    made = Trie.from_ledger(whole, (3, 3)).filter(without=["item 3"])
+    for ledger in (grown, gone):
+        assert Trie.from_ledger(ledger, (3, 3)).filter(within=made).n_admitted == 7
+
+
+def test_the_file_of_a_trie_remembers_which_items_it_is_of(tmp_path):
+    """A trie opened without its artefact has no ids at hand, and must refuse a filter of other ones all the same."""
+    yesterday = Trie.from_ledger(Ledger.create([f"item {n}" for n in range(8)], CODES), (3, 3))
+    today = one_in_one_out()["made anew, another id in the same row"]
+    today.save(tmp_path / "a.trie")
+    opened = Trie.load(tmp_path / "a.trie")
+    assert opened.filter(within=today.filter(without=[4])).n_admitted == 7
+    with pytest.raises(ConfigError, match="made from another trie"):
+        opened.filter(within=yesterday.filter(without=[4]))
+
+
+def test_a_trie_of_codes_alone_takes_the_filters_of_one_that_knows_ids():
+    """Its rows are all that it knows, and they are the same."""
+    ledger = Ledger.create([f"item {n}" for n in range(8)], CODES)
+    known, unknown = Trie.from_ledger(ledger, (3, 3)), Trie.from_codes(CODES, (3, 3))
+    assert unknown.filter(within=known.filter(without=[4])).n_admitted == 7
+    assert known.filter(within=unknown.filter(without=[4])).n_admitted == 7

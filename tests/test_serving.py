@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from dataclasses import fields
@@ -12,10 +13,23 @@ import pytest
 import torch
 
 from semid import SemanticIDTokenizer
+from semid.assign.ledger import Ledger
 from semid.errors import ArtifactError, ConfigError
-from semid.tokenizer_exports.batch_masks import BatchMasks
+from semid.tokenizer_exports.batch_masks import BatchMasks, Demand
+from semid.tokenizer_exports.constraint import Rules
 from semid.tokenizer_exports.serving import PREFIX, Catalogue, RequestOptions, open_catalogue
-from tests.served_model import BASE, EOS, ITEM_IDS, SALE, VOCABULARY, finite, save_artifact, save_model
+from semid.vocabulary import Vocabulary
+from tests.served_model import (
+    BASE,
+    EOS,
+    ITEM_IDS,
+    SALE,
+    VOCABULARY,
+    finite,
+    other_catalogue,
+    save_artifact,
+    save_model,
+)
 
 PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
 
@@ -151,6 +165,45 @@ def test_filters_stay_on_the_device_while_rows_move_and_leave(catalogue):
         assert admitted == [len(catalogue.trie) if each is everything else 1 for each in demands if each]
     assert groups(one, third).filters is not first.filters
     assert groups(everything).filters is None
+
+
+def test_a_filter_of_another_catalogue_is_refused_though_it_has_as_many_items(catalogue):
+    masks, today = BatchMasks(catalogue, eos_ids=EOS), other_catalogue(catalogue)
+    options = RequestOptions(without=(ITEM_IDS[-1], "new today"))
+    for foreign in (Demand(Rules(), today.filter(options)), Demand(Rules(), today.nothing)):
+        with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
+            masks.mask_(torch.zeros(1, VOCABULARY), [foreign], [([5], [])])
+    opened_again = Catalogue(catalogue.ids, base=BASE).filter(options)
+    masks.mask_(torch.zeros(1, VOCABULARY), [Demand(Rules(), opened_again)], [([5], [])])
+
+
+def test_a_file_of_item_ids_is_cut_at_line_ends_alone_and_may_begin_with_a_mark(tmp_path):
+    """Windows' editors put a byte order mark first; an id may hold what Python, too, takes for the end of a line."""
+    item_ids = ["first", "a\x0bb", "a\x85b", "a\u2028b", "last"]
+    ids = SemanticIDTokenizer(
+        config=None,
+        vocabulary=Vocabulary([8, 8]),
+        ledger=Ledger.create(item_ids, [[0, n] for n in range(5)]),
+        codebooks=None,
+        encoder_state=({}, {"kind": "none"}),
+        provenance={},
+    )
+    catalogue = Catalogue(ids, filters=tmp_path)
+    for name, end in (("unix", "\n"), ("windows", "\r\n")):
+        (tmp_path / f"{name}.txt").write_bytes(end.join(item_ids[:4]).encode("utf-8-sig"))
+        assert admitted(catalogue, catalogue.filter(RequestOptions(filter=(name,)))) == set(item_ids[:4])
+
+
+def test_a_filter_replaced_by_one_of_the_same_size_and_time_is_read_again(catalogue, tmp_path):
+    path, options = tmp_path / "fresh.txt", RequestOptions(filter=("fresh",))
+    path.write_text(ITEM_IDS[1])
+    assert admitted(catalogue, catalogue.filter(options)) == {ITEM_IDS[1]}
+    before = path.stat()
+    (tmp_path / "copy").write_text(next(one for one in ITEM_IDS[2:] if len(one) == len(ITEM_IDS[1])))
+    os.utime(tmp_path / "copy", ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync -t do
+    (tmp_path / "copy").rename(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert admitted(catalogue, catalogue.filter(options)) == {path.read_text()}
 
 
 # ---- where the artefact is

@@ -23,15 +23,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.sglang import TrieLogitProcessor
+from semid.tokenizer_exports.batch_masks import BatchMasks
+from semid.tokenizer_exports.serving import RequestOptions
+from semid.tokenizer_exports.sglang import DEMAND, TrieLogitProcessor
 from tests.real_models.packages import package_file
 from tests.served_model import (
     EOS,
+    ITEM_IDS,
     OPTIONS,
     VOCABULARY,
     Reference,
     a_prompt,
     finite,
+    other_catalogue,
 )
 
 
@@ -114,6 +118,20 @@ def test_drafts_of_speculative_decoding_are_refused():
     request = Request({}, [5])
     with pytest.raises(ConfigError, match="speculative decoding gives a request several rows"):
         TrieLogitProcessor()(torch.zeros(2, VOCABULARY), [request.custom_params] * 2)
+
+
+def test_what_a_request_carries_from_another_catalogue_is_refused(served_catalogue):
+    options = {"semid_without": ITEM_IDS[:1]}
+    foreign = BatchMasks(other_catalogue(served_catalogue), eos_ids=EOS).demand(RequestOptions.of(options))
+    request = Request(options | {DEMAND: foreign}, [5])
+    with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
+        TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
+
+
+def test_a_client_cannot_stop_the_server_by_the_name_under_which_demands_are_kept(served_catalogue):
+    request = Request({"semid_mode": "items", DEMAND: "nonsense"}, [5])
+    after = TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
+    assert finite(after[0]) == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [])
 
 
 def test_it_travels_as_its_name_alone():

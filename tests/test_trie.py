@@ -335,6 +335,7 @@ WRONG = {  # of a trie with header [1, 3, -1, 4, 4, 0, 1, 3, 6], ptr [1, 3, 5, 6
     "code": (put("codes", 4, 4), r"codes should be below sizes=\[4, 4\]"),
     "row": (put("rows", 1, 3), r"rows 0\.\.3 should be inside 0\.\.2"),
     "negative": (put("rows", 1, -1), r"rows -1\.\.2 should be"),
+    "ids": (lambda arrays: arrays.update(ids=np.zeros(15, np.uint8)), "ids is a digest of 15 bytes, expected 16"),
     "n_rows": (put("header", 1, 1), r"rows 0\.\.2 should be inside 0\.\.0"),
 }
 

@@ -112,8 +112,11 @@ def test_filters_of_a_wrong_number_or_another_trie_are_refused():
     other = Trie.from_codes([[0, 1]], (4, 4)).filter()
     with pytest.raises(InputError, match=r"2 filters for 3 requests\. Give one, or one for each"):
         FilterTensors([None, None], tensors, 3)
-    with pytest.raises(ConfigError, match="made for 1 items, the trie has 2"):
+    with pytest.raises(ConfigError, match="filter: made from another trie, of 1 items, this one has 2"):
         FilterTensors(other, tensors, 1)
+    as_many = Trie.from_codes([[0, 1], [0, 3]], (4, 4)).filter(only=[1])
+    with pytest.raises(ConfigError, match="filter: made from another trie, of 2 items too, but not the same"):
+        FilterTensors([None, as_many], tensors, 2)
 
 
 # ---- the end of a row of token ids

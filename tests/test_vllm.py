@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError, DependencyError
-from semid.tokenizer_exports.batch_masks import rules_of
+from semid.tokenizer_exports.batch_masks import BatchMasks, rules_of
 from semid.tokenizer_exports.serving import RequestOptions
 from tests.served_model import (
     BASE,
@@ -35,6 +35,7 @@ from tests.served_model import (
     Reference,
     a_prompt,
     finite,
+    other_catalogue,
 )
 
 REAL = importlib.util.find_spec("vllm") is not None
@@ -374,6 +375,21 @@ def drafted(rng, reference, request) -> list[int]:
 
 
 # ---- both
+
+
+def test_a_request_with_a_filter_of_another_catalogue_is_refused(vllm, served_folder, served_catalogue):
+    masks = BatchMasks(other_catalogue(served_catalogue), eos_ids=EOS)
+    foreign = masks.demand(RequestOptions(without=(ITEM_IDS[0],)))
+    v1 = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
+    v1.requests[0] = foreign, [5], []
+    with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
+        v1.apply(torch.zeros(1, VOCABULARY))
+    runner = Slots(vllm, served_folder)
+    runner.add({"semid_without": ITEM_IDS[:1]}, [5])
+    (slot,) = runner.requests
+    runner.processor.demands[slot] = foreign
+    with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
+        runner.apply(torch.zeros(1, VOCABULARY), [slot], [[]])
 
 
 @pytest.fixture(params=["V1", "V2"])

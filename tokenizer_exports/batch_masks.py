@@ -147,8 +147,7 @@ class BatchMasks:
         distinct = {id(each): each for each in filters}
         last, tensors = self._last_filters.get(rules, ({}, None))
         if not distinct.keys() <= last.keys():  # rows change places and leave all the time: no reason to begin anew
-            whole = Filter(len(self.catalogue.trie))
-            tensors = FilterTensors([each or whole for each in distinct.values()], self.trie, len(distinct))
+            tensors = FilterTensors(list(distinct.values()), self.trie, len(distinct))
             last = distinct
             self._last_filters[rules] = last, tensors
         places = {key: place for place, key in enumerate(last)}

@@ -203,12 +203,16 @@ class Constraint:
         ------
         InputError
             V is too small for the tokens of the items, R no multiple of B, or prompt_lengths missing or beyond T.
+        ConfigError
+            Filters of another trie.
         """
         if logits.shape[1] < self.needed:
             raise InputError(
                 f"logits: vocabulary={logits.shape[1]} should be at least {self.needed}, the tokens of the IDs "
                 "included. Extend the model: semid.extend(tokenizer, model, ids)."
             )
+        if filters is not None and not filters.origin.agrees(self.trie.trie.origin):
+            raise ConfigError("filters: made from another trie. Make them again with FilterTensors and this one.")
         if not len(logits):
             return logits
         columns, allowed, text = self._choices(token_ids, prompt_lengths, filters, requests)

@@ -156,7 +156,7 @@ class Catalogue:
         self.ids = ids
         self.trie = Trie.from_ledger(ids.ledger, ids.sizes, base=base)
         self._folder = None if filters is None else Path(filters)
-        self._named: dict[str, tuple[tuple[int, int], Filter]] = {}  # name -> (time, size) of its file, filter
+        self._named: dict[str, tuple[tuple[int, int, int], Filter]] = {}  # name -> (times, size) of its file, filter
         self._made: WeakValueDictionary[object, Filter] = WeakValueDictionary()
 
     def check(self, options: RequestOptions) -> None:
@@ -174,7 +174,7 @@ class Catalogue:
     @cached_property
     def nothing(self) -> Filter:
         """The filter that admits nothing."""
-        return Filter(len(self.trie), np.zeros(len(self.trie) + 1, np.int32))
+        return Filter(len(self.trie), np.zeros(len(self.trie) + 1, np.int32), origin=self.trie.origin)
 
     def _filter(self, options: RequestOptions) -> Filter:
         named = [self._of_file(name) for name in options.filter]
@@ -200,10 +200,9 @@ class Catalogue:
             raise ConfigError(f"semid_filter={name!r} is no filter of this server. It has: {there}.")
         try:
             stat = path.stat()
-            stamp = stat.st_mtime_ns, stat.st_size
+            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size  # a copy may keep the first and the last
             if name not in self._named or self._named[name][0] != stamp:
-                lines = path.read_text(encoding="utf-8").splitlines()
-                self._named[name] = stamp, self.trie.filter(self._rows(line for line in lines if line))
+                self._named[name] = stamp, self.trie.filter(self._rows(_lines(path)))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: cannot be read: {error}. Write one item id a line, in UTF-8.") from error
         return self._named[name][1]
@@ -212,3 +211,9 @@ class Catalogue:
         """Rows of the ids that the catalogue holds; the others are passed over."""
         rows = self.ids.ledger.find_rows(item_ids)
         return rows[rows >= 0]
+
+
+def _lines(path: Path) -> list[str]:
+    """The item ids of a file, one a line. An id may hold what else is taken for a line's end (a form feed, U+2028)."""
+    content = path.read_bytes().decode("utf-8-sig")  # Windows puts a byte order mark before the first id
+    return [line for line in content.replace("\r\n", "\n").split("\n") if line]

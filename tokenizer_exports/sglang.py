@@ -117,7 +117,7 @@ def _masks(device: torch.device, eos_ids: tuple[int, ...]) -> BatchMasks:
 
 def _demand(masks: BatchMasks, params: dict[str, Any]) -> Demand | None:
     """What a request asks for; read from its options at its first token."""
-    if DEMAND not in params:
+    if DEMAND not in params or not isinstance(params[DEMAND], Demand | None):  # a client may send the name too
         try:
             params[DEMAND] = masks.demand(RequestOptions.of(params))
         except ConfigError as error:

@@ -133,6 +133,13 @@ class FilterTensors:
     """The filters of B requests on a device: one `Filter`, the same for all, or a sequence of them or None.
 
     Requests that share their counts (a common stock, say) share them here too.
+
+    Raises
+    ------
+    InputError
+        Filters for another number of requests.
+    ConfigError
+        A filter of another trie.
     """
 
     def __init__(self, filters: Filter | Sequence[Filter | None], trie: TrieTensors, n_requests: int) -> None:
@@ -140,13 +147,11 @@ class FilterTensors:
         if len(each) != n_requests:
             raise InputError(f"filter: {len(each)} filters for {n_requests} requests. Give one, or one for each.")
         n_items = len(trie.trie)
-        whole = Filter(n_items)
+        self.origin = trie.trie.origin
+        whole = Filter(n_items, origin=self.origin)
         each = [one or whole for one in each]
         for one in each:
-            if one.n_items != n_items:
-                raise ConfigError(
-                    f"filter: made for {one.n_items} items, the trie has {n_items}. Make it with this trie's filter()."
-                )
+            one.check(self.origin, n_items, "filter")
         self.n_admitted = [one.n_admitted for one in each]
         device = trie.device
         distinct = {id(one.counts): one.counts for one in each}
