@@ -103,6 +103,27 @@ def test_a_killed_worker_changes_nothing(cluster, folder, parts, tmp_path):
     assert (tmp_path / "ray.parquet").read_bytes() == local(folder, parts, tmp_path / "local.parquet")
 
 
+def notes_its_tasks(folder: Path, notes: Path) -> BatchEncoder:
+    """An encoder that leaves a file for each of Ray's tasks."""
+
+    class NotesItsTasks(BatchEncoder):
+        def encode(self, batch, *place):
+            import ray
+
+            (notes / ray.get_runtime_context().get_task_id()).touch()
+            return super().encode(batch, *place)
+
+    return NotesItsTasks(folder)
+
+
+def test_small_files_too_are_the_work_of_many_tasks(cluster, folder, parts, tmp_path):
+    (tmp_path / "notes").mkdir()
+    encode_file(
+        notes_its_tasks(folder, tmp_path / "notes"), parts, tmp_path / "ray.parquet", engine="ray", batch_size=32
+    )
+    assert len(list((tmp_path / "notes").iterdir())) >= (N + NEW) // 32
+
+
 def test_errors_on_the_cluster_are_ours(cluster, folder, tmp_path):
     pq.write_table(pa.Table.from_pylist([*ROWS, {"id": None, "title": "x"}]), tmp_path / "items.parquet")
     with pytest.raises(InputError, match="id is null"):

@@ -91,7 +91,7 @@ def new_model(kind: str, n_rows: int | None = None, dtype: torch.dtype = torch.f
 
 
 def keep_activations() -> dict[str, bool]:
-    """For SFTConfig, whose default it is not: nothing is computed twice. transformers 5.24 renamed the argument."""
+    """For SFTConfig, whose default it is not: nothing is computed twice. Under the name that this transformers has."""
     new = "activation_checkpointing"
     return {new if hasattr(TrainingArguments, new) else "gradient_checkpointing": False}
 
