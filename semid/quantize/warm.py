@@ -18,8 +18,9 @@ from semid.quantize.codebooks import Codebooks
 from semid.quantize.grid import snap_centroids
 from semid.quantize.kmeans import improve_levels, lloyd
 from semid.quantize.lloyd_pass import assign_and_sum
+from semid.quantize.network import Network
 from semid.quantize.residual import residual_codes
-from semid.quantize.residual_kmeans import fit_decoder
+from semid.quantize.residual_kmeans import fit_decoder, linear_decoder
 
 __all__ = ["go_on", "with_tables"]
 
@@ -83,8 +84,15 @@ def relieved(
 
 
 def with_tables(codebooks: Codebooks, vectors: npt.NDArray[np.float32], codes: npt.NDArray[np.integer]) -> Codebooks:
-    """With the decoder's tables solved for codes [N, L] of vectors [N, D], if its recipe has tables."""
+    """With the decoder's tables solved for codes [N, L] of vectors [N, D], if its recipe has tables.
+
+    A decoder that was solved itself, residual k-means' linear map, is solved again too: after a small first fit the old
+    one knows nothing of where other vectors' codes lie. What training learned stays.
+    """
     if not codebooks.decoder.tables:
         return codebooks
-    decoder = fit_decoder(codebooks.decoder.network, codebooks.quantized(codes), codes, vectors, codebooks.sizes)
+    network, quantized = codebooks.decoder.network, codebooks.quantized(codes)
+    if not network.mlp:
+        network = Network(linear_decoder(quantized, vectors))
+    decoder = fit_decoder(network, quantized, codes, vectors, codebooks.sizes)
     return dataclasses.replace(codebooks, decoder=decoder)
