@@ -64,7 +64,7 @@ def _answers(
     here = [name for name in encoder.columns if name in metadata[0].schema.to_arrow_schema().names]
     if here:  # else the message about the missing column names those that are there
         rows = rows.select_columns(here)
-    if getattr(rows.context, "use_datasource_v2", False):  # Ray's newer reader (2.58) makes blocks by bytes alone
+    if getattr(rows.context, "use_datasource_v2", False):  # Ray's reader since 2.57 makes blocks by bytes alone
         rows = rows.repartition(target_num_rows_per_block=batch_size)
     answered = rows.map_batches(encoder.answers, batch_format="pyarrow", batch_size=batch_size, **_at_once(concurrency))
     yield from answered.iter_batches(batch_format="pyarrow", batch_size=None)

@@ -121,7 +121,7 @@ def test_small_files_too_are_the_work_of_many_tasks(cluster, folder, parts, tmp_
     encode_file(
         notes_its_tasks(folder, tmp_path / "notes"), parts, tmp_path / "ray.parquet", engine="ray", batch_size=32
     )
-    assert len(list((tmp_path / "notes").iterdir())) >= (N + NEW) // 32
+    assert len(list((tmp_path / "notes").iterdir())) > len(list(parts.iterdir()))
 
 
 def test_errors_on_the_cluster_are_ours(cluster, folder, tmp_path):
