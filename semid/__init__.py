@@ -15,29 +15,29 @@ from typing import TYPE_CHECKING
 from semid._version import __version__
 
 if TYPE_CHECKING:
-    from semid.catalog import read_items
     from semid.config import SemanticIDConfig
-    from semid.embed import embed
-    from semid.evaluate import evaluate
-    from semid.guidance import Guidance
-    from semid.interactions import read_interactions
+    from semid.data.interactions import read_interactions
+    from semid.data.items import read_items
+    from semid.encoders import embed
+    from semid.evaluation.metrics import evaluate
+    from semid.pipeline.signals import Guidance
     from semid.tokenizer import SemanticIDTokenizer
     from semid.tokenizer_exports.alignment.write import write_alignment
-    from semid.tokenizer_exports.beam import generate_items
-    from semid.tokenizer_exports.huggingface import extend
-    from semid.trie import Trie
+    from semid.tokenizer_exports.generate.items import generate_items
+    from semid.tokenizer_exports.models.in_memory import extend
+    from semid.trie.trie import Trie
 
 _HOME = {
-    "Guidance": "semid.guidance",
+    "Guidance": "semid.pipeline.signals",
     "SemanticIDConfig": "semid.config",
     "SemanticIDTokenizer": "semid.tokenizer",
-    "Trie": "semid.trie",
-    "embed": "semid.embed",
-    "evaluate": "semid.evaluate",
-    "extend": "semid.tokenizer_exports.huggingface",
-    "generate_items": "semid.tokenizer_exports.beam",
-    "read_interactions": "semid.interactions",
-    "read_items": "semid.catalog",
+    "Trie": "semid.trie.trie",
+    "embed": "semid.encoders",
+    "evaluate": "semid.evaluation.metrics",
+    "extend": "semid.tokenizer_exports.models.in_memory",
+    "generate_items": "semid.tokenizer_exports.generate.items",
+    "read_interactions": "semid.data.interactions",
+    "read_items": "semid.data.items",
     "write_alignment": "semid.tokenizer_exports.alignment.write",
 }
 

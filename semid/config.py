@@ -34,7 +34,7 @@ STRINGS = ("encoder", "prompt", "template", "device")
 CHOICES = {"method": Method, "uniform": Uniform, "assign": Assign, "pooling": Pooling}
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # LC-Rec's published recipe: see quantize/lcrec.py for the parts that are not choices here.
+    # LC-Rec's published recipe: see train/lcrec.py for the parts that are not choices here.
     "lc-rec": {"method": "lc-rec", "levels": 4, "codebook_size": 256, "dim": 32, "seed": 2024},
 }
 
@@ -107,7 +107,7 @@ class SemanticIDConfig:
     @property
     def sizes(self) -> tuple[int, ...]:
         """K of each level."""
-        from semid.quantize.sizes import check_sizes
+        from semid.quantize.checks import check_sizes
 
         one = isinstance(self.codebook_size, int)
         levels = self.levels if self.levels is not None else (4 if one else len(self.codebook_size))

@@ -20,23 +20,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from semid import artifact, kinds
-from semid.assign.ledger import Ledger
+from semid.artifact import kinds
+from semid.artifact import store as artifact
+from semid.artifact.manifest import fingerprint
 from semid.config import SemanticIDConfig
+from semid.data.strings import StringChain
 from semid.errors import ArtifactError, ConfigError, InputError
-from semid.parsing import Parsed, find_in_token_ids, look_up
-from semid.string_chain import StringChain
-from semid.token_block import TokenTable
-from semid.vocabulary import Vocabulary
+from semid.ledger.ledger import Ledger
+from semid.tokens.block import TokenTable
+from semid.tokens.parse import Parsed, find_in_token_ids, look_up
+from semid.tokens.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from semid.adding import Added
-    from semid.catalog import Items
-    from semid.embed.lexical import LexicalEncoder
-    from semid.embed.neural import NeuralEncoder
-    from semid.guidance import Guidance
-    from semid.interactions import Histories
-    from semid.quality import Quality
+    from semid.data.interactions import Histories
+    from semid.data.items import Items
+    from semid.encoders.lexical import LexicalEncoder
+    from semid.encoders.neural import NeuralEncoder
+    from semid.evaluation.quality import Quality
+    from semid.pipeline.add import Added
+    from semid.pipeline.signals import Guidance
     from semid.quantize.codebooks import Codebooks
 
 __all__ = ["Parsed", "SemanticIDTokenizer"]
@@ -108,7 +110,7 @@ class SemanticIDTokenizer:
             Used instead of an encoder.
         progress : bool
             Show progress on stderr.
-        guidance : semid.guidance.Guidance, optional
+        guidance : semid.pipeline.signals.Guidance, optional
             What IDs should agree with besides the text: behaviour, a language model.
         interactions : path or Interactions, optional
             What the guidance learns from.
@@ -120,7 +122,7 @@ class SemanticIDTokenizer:
         InputError, ConfigError, CapacityError
             Before anything is learnt, with the place and the fix.
         """
-        from semid.fitting import fit
+        from semid.pipeline.fit import fit
 
         if config is not None and choices:
             raise ConfigError("config and single choices were both given. Put the choices into the config.")
@@ -144,7 +146,7 @@ class SemanticIDTokenizer:
         """Write the artefact folder, in one step as readers see it; returns its fingerprint.
 
         `tables` are further .tsv files for people: name -> lines. To change an artefact where it lies, without
-        writing all of it again, see `semid.changing`.
+        writing all of it again, see `semid.pipeline.update`.
 
         Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artefact.
         """
@@ -160,7 +162,7 @@ class SemanticIDTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """`sha256:...`, as in the artefact: names these IDs wherever they are kept. Reads all of them if not opened."""
-        return artifact.fingerprint(self.manifest(), {name: one for part in self.parts() for name, one in part.items()})
+        return fingerprint(self.manifest(), {name: one for part in self.parts() for name, one in part.items()})
 
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
@@ -202,7 +204,7 @@ class SemanticIDTokenizer:
         """
         path = Path(folder)
         if not path.exists() and str(folder).count("/") == 1 and not str(folder).startswith((".", "/")):
-            from semid.hub import fetch
+            from semid.artifact.hub import fetch
 
             path = fetch(str(folder), revision=revision)
         return cls.from_artifact(artifact.load(path))
@@ -254,16 +256,16 @@ class SemanticIDTokenizer:
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the artefact with a card of its own to the Hugging Face Hub; returns the commit's address."""
-        from semid.hub import push
+        from semid.artifact.hub import push
 
         return push(self, repo_id, private=private, token=token)
 
     def add(self, items: Any, **choices: Any) -> tuple[SemanticIDTokenizer, Added]:
-        """The same with new items, each with the nearest free ID, and a report: see `semid.adding.add`.
+        """The same with new items, each with the nearest free ID, and a report: see `semid.pipeline.add.add`.
 
-        In memory: for an artefact in a folder see `semid.changing`.
+        In memory: for an artefact in a folder see `semid.pipeline.update`.
         """
-        from semid.adding import add
+        from semid.pipeline.add import add
 
         return add(self, items, **choices)
 
@@ -453,7 +455,7 @@ class SemanticIDTokenizer:
 
     @cached_property
     def _encoder(self) -> LexicalEncoder | NeuralEncoder:
-        from semid.embed import encoder_from_state
+        from semid.encoders import encoder_from_state
 
         return encoder_from_state(*self.encoder_state)
 
@@ -478,8 +480,8 @@ class SemanticIDTokenizer:
         histories : `read_interactions(path).map_to(ids.item_ids)`, adds `sequence_lift`
         vectors : float [N, D] in the order of `item_ids`; measures `neighbour_recall` and distortion again
         """
-        from semid.evaluate import evaluate
-        from semid.quality import Distortion, Quality
+        from semid.evaluation.metrics import evaluate
+        from semid.evaluation.quality import Distortion, Quality
 
         distortion = raw_codes = None
         if vectors is not None and self.is_learnt:

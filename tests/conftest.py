@@ -15,7 +15,7 @@ import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 from semid import cli  # noqa: E402
-from tests.own_warnings import watch_own_calls  # noqa: E402
+from tests.helpers.own_warnings import watch_own_calls  # noqa: E402
 
 watch_own_calls()
 settings.register_profile("semid", deadline=None)
@@ -67,7 +67,7 @@ def semid(monkeypatch, capsys, tmp_path):
 @pytest.fixture(scope="module")
 def served_folder(tmp_path_factory):
     """What a server of an extended model reads: `model` and `filters`, see `served_model.py`."""
-    from tests.served_model import save_artifact
+    from tests.helpers.served_model import save_artifact
 
     folder = tmp_path_factory.mktemp("served")
     save_artifact(folder)
@@ -76,6 +76,6 @@ def served_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served_catalogue(served_folder):
-    from tests.served_model import open_artifact
+    from tests.helpers.served_model import open_artifact
 
     return open_artifact(served_folder)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import semid
-from semid.artifact import load
-from semid.assign.segment import ARRAYS
+from semid.artifact.store import load
+from semid.artifact.top_k_cache import save_top_k
 from semid.cli import cli
-from semid.clustering import ClusterConfig, fit_clusters
+from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.config import SemanticIDConfig
-from semid.embed.behaviour import WalkConfig
-from semid.quality import Distortion, LevelUse, Quality
-from semid.top_k_cache import save_top_k
-from tests.communities import histories
+from semid.encoders.collaborative import WalkConfig
+from semid.evaluation.quality import Distortion, LevelUse, Quality
+from semid.ledger.segment import ARRAYS
+from tests.helpers.communities import histories
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

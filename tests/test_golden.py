@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from semid import SemanticIDTokenizer, Trie
-from semid.clusters import ClusterTokens
-from semid.judging import verify
-from semid.top_k_cache import TopKCache
+from semid.artifact.top_k_cache import TopKCache
+from semid.clusters.tokens import ClusterTokens
+from semid.diagnostics.verify import verify
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from semid import artifact
+from semid.artifact import store as artifact
 from semid.config import SemanticIDConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
 from semid.tokenizer import SemanticIDTokenizer
@@ -297,7 +297,7 @@ print(json.dumps([found, [name for name in heavy if name in sys.modules]]))
 
 
 def test_a_loaded_tokenizer_embeds_and_quantizes_as_the_fit_did(saved):
-    from semid.catalog import read_items
+    from semid.data.items import read_items
 
     loaded = SemanticIDTokenizer.from_pretrained(saved)
     vectors = loaded.embed(read_items(catalogue(60)))

@@ -8,33 +8,33 @@ from __future__ import annotations
 from importlib import import_module
 
 _HOME = {  # public name -> the file that holds it
-    "CodeRows": "item_head",
-    "EntityNames": "entity_tokens",
-    "EntityTokens": "entity_tokens",
-    "EntityVectors": "entity_vectors",
-    "Exported": "exporting",
-    "Extended": "huggingface",
-    "Generated": "beam",
-    "IndexFile": "files",
-    "ItemHead": "item_head",
-    "Rules": "constraint",
-    "SoftHardPrompts": "soft_hard_prompts",
-    "TokenRows": "item_head",
-    "TrieLogitsProcessor": "logits",
-    "Wording": "soft_hard_prompts",
-    "add_entities": "entity_tokens",
-    "build_top_k": "top_k",
-    "export": "exporting",
-    "extend": "huggingface",
-    "extend_folder": "checkpoint",
-    "generate_items": "beam",
-    "import_index": "importing",
-    "items_custom_generate": "beam",
-    "prefix_allowed_tokens_fn": "logits",
-    "read_cllm4rec": "cllm4rec",
-    "read_index": "files",
-    "train_only_new_rows": "freeze",
-    "write_alignment": "alignment.write",
+    "CodeRows": "semid.tokenizer_exports.entities.item_head",
+    "EntityNames": "semid.tokenizer_exports.entities.names",
+    "EntityTokens": "semid.tokenizer_exports.entities.names",
+    "EntityVectors": "semid.tokenizer_exports.entities.vectors",
+    "Exported": "semid.tokenizer_exports.formats.exporter",
+    "Extended": "semid.tokenizer_exports.models.in_memory",
+    "Generated": "semid.tokenizer_exports.generate.items",
+    "IndexFile": "semid.data.index_files",
+    "ItemHead": "semid.tokenizer_exports.entities.item_head",
+    "Rules": "semid.tokenizer_exports.generate.constraint",
+    "SoftHardPrompts": "semid.tokenizer_exports.entities.soft_prompts",
+    "TokenRows": "semid.tokenizer_exports.entities.item_head",
+    "TrieLogitsProcessor": "semid.tokenizer_exports.generate.logits_processor",
+    "Wording": "semid.tokenizer_exports.entities.soft_prompts",
+    "add_entities": "semid.tokenizer_exports.entities.names",
+    "build_top_k": "semid.tokenizer_exports.generate.top_k",
+    "export": "semid.tokenizer_exports.formats.exporter",
+    "extend": "semid.tokenizer_exports.models.in_memory",
+    "extend_folder": "semid.tokenizer_exports.models.on_disk",
+    "generate_items": "semid.tokenizer_exports.generate.items",
+    "import_index": "semid.tokenizer_exports.formats.importer",
+    "items_custom_generate": "semid.tokenizer_exports.generate.items",
+    "prefix_allowed_tokens_fn": "semid.tokenizer_exports.generate.logits_processor",
+    "read_cllm4rec": "semid.tokenizer_exports.formats.cllm4rec",
+    "read_index": "semid.data.index_files",
+    "train_only_new_rows": "semid.tokenizer_exports.models.freeze",
+    "write_alignment": "semid.tokenizer_exports.alignment.write",
 }
 
 __all__ = sorted(_HOME)
@@ -43,7 +43,7 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

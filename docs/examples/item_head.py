@@ -23,10 +23,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from semid import read_interactions
-from semid.interactions import Interactions
+from semid.data.interactions import Interactions
 from semid.tokenizer_exports import EntityNames, ItemHead, SoftHardPrompts, TokenRows, Wording, add_entities
-from semid.tokenizer_exports.item_head import ItemRows, last_states
-from semid.tokenizer_exports.soft_hard_prompts import collate
+from semid.tokenizer_exports.entities.item_head import ItemRows, last_states
+from semid.tokenizer_exports.entities.soft_prompts import collate
 
 WIDTH, BATCH, AT_MOST = 128, 32, 128  # dims; users at once; items of a history that are read in training
 HIDDEN, DROPOUT = 0.4, 0.4  # share of a history that is hidden and asked for; of the numbers that go in and come out

@@ -18,13 +18,7 @@ import triton
 import triton.language as tl
 
 from semid.kernels.sizes import power_of_two_at_least
-from semid.kernels.split_scores import (
-    SplitCentroids,
-    largest_value,
-    split_centroids,
-    split_rows,
-    split_scores,
-)
+from semid.kernels.split_scores import SplitCentroids, largest_value, split_centroids, split_rows, split_scores
 
 __all__ = ["assign", "assign_kernel", "segment_kernel", "update_with_triton"]
 

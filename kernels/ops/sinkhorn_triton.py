@@ -22,13 +22,7 @@ import triton.language as tl
 
 from semid.kernels.kmeans_update_triton import assign
 from semid.kernels.sizes import power_of_two_at_least
-from semid.kernels.split_scores import (
-    SplitCentroids,
-    largest_value,
-    split_centroids,
-    split_rows,
-    split_scores,
-)
+from semid.kernels.split_scores import SplitCentroids, largest_value, split_centroids, split_rows, split_scores
 
 __all__ = [
     "TritonPlan",

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.geometry import nearest_prefixes, spans
+from semid.assign.distances import nearest_prefixes, spans
 from semid.assign.keys import pack, rank_within, run_starts
 from semid.assign.matching import contest
 from semid.assign.occupancy import CodeList, Occupancy
+from semid.assign.overflow import spill
 from semid.assign.problem import Problem
-from semid.assign.spill import spill
 
 __all__ = ["Resolution", "resolve"]
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.geometry import CHUNK_VALUES, residuals, scores_of
-from semid.quantize.beam_plain import code_scores
-from semid.threads import in_threads
+from semid.assign.distances import CHUNK_VALUES, residuals, scores_of
+from semid.quantize.beam import code_scores
+from semid.runtime.threads import in_threads
 
 __all__ = ["contest", "match"]
 

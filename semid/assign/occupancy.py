@@ -1,7 +1,7 @@
 """Which IDs are in use: for any prefix, how many of its last codes are free, and which.
 
 Answers are worked out for the prefixes that are asked about, whether the IDs in use are a list (`CodeList`) or lie
-in a ledger of millions (`ledger_codes.py`).
+in a ledger of millions (`semid/ledger/ledger.py`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.assign.capacity import check_capacity
-from semid.assign.geometry import spans
+from semid.assign.distances import spans
 from semid.assign.occupancy import CodeList, InUse
 from semid.errors import InputError
 

@@ -1,20 +1,20 @@
 """The command line. Each command reads its input, calls one thing, prints; the work is elsewhere.
 
-`group.py` holds what all commands share, the other files hold the commands. Heavy imports happen inside the
+`app.py` holds what all commands share, the other files hold the commands. Heavy imports happen inside the
 commands, so `semid --help` is quick.
 """
 
 from __future__ import annotations
 
 from semid.cli.align import align
-from semid.cli.change import add, diff, history, retire
+from semid.cli.app import cli, log, main
 from semid.cli.clusters import clusters
-from semid.cli.group import cli, log, main
-from semid.cli.judge import bench, doctor, info, verify
-from semid.cli.learn import fit
-from semid.cli.llm import export, extend, import_
-from semid.cli.look import decode, encode, show
+from semid.cli.extend import export, extend, import_
+from semid.cli.fit import fit
+from semid.cli.inspect import bench, doctor, info, verify
+from semid.cli.lookup import decode, encode, show
 from semid.cli.refit import refit
+from semid.cli.update import add, diff, history, retire
 
 __all__ = ["cli", "log", "main"]
 

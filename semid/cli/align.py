@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semid.cli.group import folder_argument, json_option, open_ids, print_json, say
+from semid.cli.app import folder_argument, json_option, open_ids, print_json, say
 
 
 def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -84,7 +84,7 @@ def align(
       semid align my-sid log.csv -o my-data --split time --tasks next-item,negative --shards 8
       semid align --show-templates > mine.toml
     """
-    from semid.progress import watched
+    from semid.runtime.progress import watched
     from semid.tokenizer_exports.alignment.write import write_alignment
 
     if cuts is not None:

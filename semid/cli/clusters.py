@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.group import json_option, print_json, say
+from semid.cli.app import json_option, print_json, say
 
 if TYPE_CHECKING:
-    from semid.clusters import ClusterTokens
-    from semid.interactions import Interactions
+    from semid.clusters.tokens import ClusterTokens
+    from semid.data.interactions import Interactions
 
 WALKS = ("number", "length", "window", "negatives", "dim")
 readable = click.Path(path_type=Path, readable=False)  # what cannot be read is wrong input, and the readers say so
@@ -62,9 +62,9 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
       semid clusters histories.jsonl -o my-clusters --clusters 200 --fine residual --room 0.2
       semid clusters histories.jsonl -o my-clusters --items items.jsonl --beside my-sid
     """
-    from semid.artifact import check_output
-    from semid.interactions import read_interactions
-    from semid.progress import watched
+    from semid.artifact.store import check_output
+    from semid.data.interactions import read_interactions
+    from semid.runtime.progress import watched
 
     check_output(output, force=force)
     config = _config(given)
@@ -81,8 +81,8 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
 
 
 def _config(given: dict[str, Any]) -> Any:
-    from semid.clustering import ClusterConfig
-    from semid.embed.behaviour import WalkConfig
+    from semid.clusters.fit import ClusterConfig
+    from semid.encoders.collaborative import WalkConfig
 
     walks = {name: given[name] for name in WALKS if given[name] is not None}
     if given["schemas"]:
@@ -96,13 +96,13 @@ def _config(given: dict[str, Any]) -> Any:
 
 
 def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, given: dict[str, Any]) -> ClusterTokens:
-    from semid.clustering import fit_clusters
-    from semid.embed.behaviour_files import read_behaviour
-    from semid.progress import watched
+    from semid.clusters.fit import fit_clusters
+    from semid.encoders.collaborative_files import read_behaviour
+    from semid.runtime.progress import watched
 
     choices: dict[str, Any] = {}
     if given["beside"]:
-        from semid.cli.group import open_ids
+        from semid.cli.app import open_ids
 
         choices["beside"] = open_ids(given["beside"]).vocabulary
     if given["vectors"]:
@@ -122,21 +122,21 @@ def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, 
 
 
 def _texts(items: Path, embeddings: Path | None) -> tuple[list[str], Any]:
-    from semid.catalog import read_items
+    from semid.data.items import read_items
 
     found = read_items(items)
     if embeddings is None:
-        from semid.embed import embed
+        from semid.encoders import embed
 
         return found.ids, embed(found)
-    from semid.embed import read_vectors
+    from semid.encoders import read_vectors
 
     return found.ids, read_vectors(embeddings, ids=found.ids, source=str(items)).rows()
 
 
 def _figures(made: ClusterTokens, histories: Interactions) -> dict[str, Any]:
     """What `semid clusters` prints."""
-    from semid.evaluate import evaluate
+    from semid.evaluation.metrics import evaluate
 
     first, end = made.coarse_of["reserved"]
     codes = made.items.codes

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from semid.cli.group import folder_argument, json_option, nearest_folder, open_ids, print_json, say
-from semid.cli.learn import guidance_of, guidance_options, sizes_option
+from semid.cli.app import folder_argument, json_option, nearest_folder, open_ids, print_json, say
+from semid.cli.fit import guidance_of, guidance_options, sizes_option
 
 
 @click.command()
@@ -81,11 +81,11 @@ def refit(
       semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --codebook-size 512
       semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --interactions log.jsonl --fuse-behaviour 1.5
     """
-    from semid.artifact import check_output
-    from semid.churn import remap_lines
-    from semid.progress import watched
-    from semid.refit import refit as run
-    from semid.refit import settings_of
+    from semid.artifact.store import check_output
+    from semid.evaluation.churn import remap_lines
+    from semid.pipeline.refit import refit as run
+    from semid.pipeline.refit import settings_of
+    from semid.runtime.progress import watched
 
     check_output(output, force=force)
     guidance = guidance_of(choices)

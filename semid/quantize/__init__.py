@@ -1,0 +1,1 @@
+"""Vectors and codebooks in; codes out, exactly."""

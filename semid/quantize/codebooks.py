@@ -111,7 +111,7 @@ class Codebooks:
         if chosen == "numpy" or beam > 1:
             latents = self.latents(vectors)
             return self.encode_latents(latents, backend=backend, device=device, beam=beam, advance=advance)
-        from semid.quantize.torch_backend import encode
+        from semid.quantize.residual_torch import encode
 
         self.latents(vectors[:0])  # the same complaint about a wrong width
         return encode(self, vectors, device=device, fused=chosen == "triton", advance=advance)
@@ -131,7 +131,7 @@ class Codebooks:
         chosen = chosen_backend(backend, device)
         if chosen == "numpy":
             return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
-        from semid.quantize.torch_backend import encode_latents
+        from semid.quantize.residual_torch import encode_latents
 
         return encode_latents(self, latents, device=device, fused=chosen == "triton", advance=advance)
 

@@ -3,7 +3,7 @@
     y(x) = skip(x) + mlp(x),    mlp(x) = W_n relu(... relu(W_1 x + b_1) ...) + b_n
 
 Either path may be absent. The encoder's layers are exact (`grid.ExactLayer`), because codes depend on them; the
-decoder's are float32, because only reconstructions do. No training here: see `rqvae.py`.
+decoder's are float32, because only reconstructions do. No training here: see `semid/train/rqvae.py`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semid.distributed import all_max
 from semid.quantize.grid import LATENT_LIMIT, ExactLayer, power_of_two_scale, snap
+from semid.runtime.distributed import all_max
 
 __all__ = ["Decoder", "Encoder", "FloatLayer", "Network", "grid_scales"]
 

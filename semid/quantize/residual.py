@@ -6,7 +6,7 @@ For level l = 0 .. L-1, with r_0 = z:
     r_{l+1} = r_l - C_l[c_l]
 
 Latents and centroids lie on the grids of `grid.py`, so float64 scores are exact and the codes are *defined*:
-no thread count, batch size or library can change them. The fast paths (`blocks.py`, compiled and in
+no thread count, batch size or library can change them. The fast paths (`residual_blocks.py`, compiled and in
 threads; here the same in NumPy alone) score in fewer bits; a row whose two best scores lie within twice the rounding
 bound is scored again in float64. The bound is the standard one for a dot product of d terms, |error| <= gamma_{d+3}
 |r| |c| (`grid.float32_error`), which holds for any order of the additions.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from semid.quantize import blocks
+from semid.quantize import residual_blocks as blocks
 from semid.quantize.grid import LATENT_LIMIT, float32_error
 
 __all__ = ["CHUNK", "nearest", "residual_codes", "score_error", "stays_on_float32"]

@@ -21,9 +21,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from semid.catalog import Items, read_items
-from semid.interactions import Interactions, read_interactions
-from semid.memory import peak_memory, resident_memory
+from semid.data.interactions import Interactions, read_interactions
+from semid.data.items import Items, read_items
+from semid.runtime.memory import peak_memory, resident_memory
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import first_embeddings, machine, markdown, versions
 from tests.benchmarks.page import update

@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.evaluate import evaluate
-from semid.guidance import Guidance, unseen_interactions
-from semid.interactions import Histories
-from semid.neighbours import Neighbours, find_neighbours
+from semid.data.interactions import Histories
+from semid.data.splits import training_edges
+from semid.evaluation.metrics import evaluate
+from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.pipeline.signals import Guidance, unseen_interactions
 from semid.tokenizer import SemanticIDTokenizer
-from semid.training_edges import training_edges
 from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalogue, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.published import published

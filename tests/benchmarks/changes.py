@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from semid.assign.ledger import Ledger
 from semid.assign.unique import assign_unique
 from semid.config import SemanticIDConfig
-from semid.quantize.residual_kmeans import ResidualKMeans
+from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
-from semid.vocabulary import Vocabulary
+from semid.tokens.vocabulary import Vocabulary
+from semid.train.residual_kmeans import ResidualKMeans
 from tests.benchmarks.common import machine, markdown, versions
 from tests.benchmarks.encode import LEVELS, SIZE, mixture
 

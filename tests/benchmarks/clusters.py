@@ -23,15 +23,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.cluster_scores import adjusted_cosines, diversity, memorization, ratings_of
-from semid.clustering import ClusterConfig, fit_clusters
-from semid.clusters import ClusterTokens
-from semid.embed.behaviour import learn_behaviour
-from semid.evaluate import number_prefixes, sequence_lift
-from semid.interactions import Interactions, read_interactions
-from semid.tokenizer_exports.files import read_index
-from semid.tokenizer_exports.metaid import metaid_lines, read_metaid
-from semid.training_edges import training_edges
+from semid.clusters.fit import ClusterConfig, fit_clusters
+from semid.clusters.metrics import adjusted_cosines, diversity, memorization, ratings_of
+from semid.clusters.tokens import ClusterTokens
+from semid.data.index_files import read_index
+from semid.data.interactions import Interactions, read_interactions
+from semid.data.splits import training_edges
+from semid.encoders.collaborative import learn_behaviour
+from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.tokenizer_exports.formats.metaid import metaid_lines, read_metaid
 from tests.benchmarks.common import joined, machine, markdown, versions
 from tests.benchmarks.page import update
 

@@ -18,7 +18,7 @@ import torch
 
 from semid.quantize.grid import snap, snap_centroids
 from semid.quantize.residual import residual_codes
-from semid.quantize.residual_kmeans import learn_levels
+from semid.train.residual_kmeans import learn_levels
 from tests.benchmarks.common import machine, markdown, use_threads, versions
 from tests.benchmarks.encode import LEVELS, SIZE, mixture
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.evaluate import number_prefixes, sequence_lift
-from semid.neighbours import Neighbours, find_neighbours
-from semid.quality import Distortion
+from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.quality import Distortion
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
 from tests.benchmarks.page import update

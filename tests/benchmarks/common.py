@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.catalog import read_items
-from semid.embed.vectors import read_vectors
-from semid.interactions import Histories, Interactions, read_interactions
+from semid.data.interactions import Histories, Interactions, read_interactions
+from semid.data.items import read_items
+from semid.encoders.vectors import read_vectors
 
 __all__ = [
     "Catalogue",

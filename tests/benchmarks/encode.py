@@ -24,11 +24,11 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 
-from semid.quantize import blocks
+from semid.quantize import residual_blocks as blocks
 from semid.quantize.beam import beam_codes
 from semid.quantize.grid import snap, snap_centroids
 from semid.quantize.residual import residual_codes
-from semid.threads import in_threads
+from semid.runtime.threads import in_threads
 from tests.benchmarks.common import machine, markdown, versions
 
 LEVELS, SIZE = 4, 256

@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LogitsProcessorList, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from semid.tokenizer_exports.beam import generate_items
-from semid.tokenizer_exports.logits import TrieLogitsProcessor
-from semid.trie import Trie
+from semid.tokenizer_exports.generate.items import generate_items
+from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor
+from semid.trie.trie import Trie
 from tests.benchmarks.common import machine, markdown, versions
 
 LEVELS, SIZE = 4, 256

@@ -98,7 +98,8 @@ def in_torch(rows: torch.Tensor, levels: list[torch.Tensor], *, tf32: bool) -> C
 
 
 def with_semid(rows: torch.Tensor, levels: list[torch.Tensor]) -> Callable[[], torch.Tensor]:
-    from semid.kernels.residual_assign import prepare, residual_assign
+    from semid.kernels.packed_codebooks import prepare
+    from semid.kernels.residual_assign import residual_assign
 
     prepared = prepare(levels)
     return lambda: residual_assign(rows, prepared).codes

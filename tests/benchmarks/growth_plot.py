@@ -1,7 +1,7 @@
 """Draws what `generation.py --grow` printed: time and memory against items, beams and vocabulary.
 
-    python -m tests.benchmarks.generation --grow > growth.csv
-    python -m tests.benchmarks.growth_plot growth.csv docs/generation.svg
+python -m tests.benchmarks.generation --grow > growth.csv
+python -m tests.benchmarks.growth_plot growth.csv docs/generation.svg
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from semid import SemanticIDTokenizer, extend, write_alignment
-from semid.tokenizer_exports.tokens import add_tokens
+from semid.tokenizer_exports.models.add_tokens import add_tokens
 from tests.benchmarks.common import first_embeddings, machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
 

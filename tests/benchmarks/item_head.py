@@ -33,10 +33,10 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from semid.catalog import Items, read_items
-from semid.interactions import read_interactions
+from semid.data.interactions import read_interactions
+from semid.data.items import Items, read_items
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.item_head import CodeRows, TokenRows
+from semid.tokenizer_exports.entities.item_head import CodeRows, TokenRows
 from tests.benchmarks.common import machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.twin_tables import EXAMPLE, Twins

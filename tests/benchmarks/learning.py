@@ -22,10 +22,10 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 
-from semid.quantize import lcrec_training, rqvae_training
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.lcrec import RANGE_ROWS, LCRecRQVAE
-from semid.quantize.rqvae import RQVAE
+from semid.train import lcrec_training, rqvae_training
+from semid.train.lcrec import RANGE_ROWS, LCRecRQVAE
+from semid.train.rqvae import RQVAE
 from tests.benchmarks.common import machine, markdown, mean_square, read_catalogue, use_threads, versions
 from tests.benchmarks.lcrec_plain import train_plain
 from tests.benchmarks.training import held_out

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.evaluate import Quality, evaluate
-from semid.neighbours import Neighbours, find_neighbours
-from semid.quality import Distortion
+from semid.evaluation.metrics import evaluate
+from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.quality import Distortion, Quality
 from tests.benchmarks.common import Catalogue, joined, machine, markdown, read_catalogue, use_threads, versions
 from tests.benchmarks.recipes import RECIPES, Learnt, Recipe, Task
 

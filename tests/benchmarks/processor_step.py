@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from transformers.generation.logits_process import PrefixConstrainedLogitsProcessor
 
-from semid.tokenizer_exports.logits import TrieLogitsProcessor
-from semid.tokenizer_exports.static_layout import static_arrays
-from semid.tokenizer_exports.trie_tensors import TrieTensors
-from semid.trie import Trie
+from semid.tokenizer_exports.formats.static import static_arrays
+from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor
+from semid.tokenizer_exports.generate.trie_tensors import TrieTensors
+from semid.trie.trie import Trie
 from tests.benchmarks.common import machine, markdown, versions
 
 LEVELS, SIZE = 4, 256

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.advice import advice
-from semid.catalog import read_items
-from semid.evaluate import Quality, evaluate
-from semid.interactions import Histories, read_interactions
-from semid.neighbours import Neighbours, find_neighbours
-from semid.quality import percent
+from semid.data.interactions import Histories, read_interactions
+from semid.data.items import read_items
+from semid.evaluation.advice import advice
+from semid.evaluation.metrics import evaluate
+from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.quality import Quality, percent
 from semid.tokenizer_exports import read_index
 
 SHOWN = 4  # levels; textual IDs and those of product quantizers have up to 17

@@ -59,13 +59,13 @@ class Recipe:
 
 
 def semid_rqvae(task: Task) -> Learnt:
-    from semid.quantize.rqvae import RQVAE
+    from semid.train.rqvae import RQVAE
 
     return _semid(RQVAE, task)
 
 
 def semid_rqkmeans(task: Task) -> Learnt:
-    from semid.quantize.residual_kmeans import ResidualKMeans
+    from semid.train.residual_kmeans import ResidualKMeans
 
     return _semid(ResidualKMeans, task)
 
@@ -300,7 +300,7 @@ def _batches(task: Task, batch_size: int, *, shuffled: bool = True) -> Iterator:
 
 # ---- the rows, in order ------------------------------------------------------------------------------------
 
-_SEMID = ("semid.quantize.rqvae_training", "semid.assign.unique", "sklearn.decomposition", "scipy.sparse.csgraph")
+_SEMID = ("semid.train.rqvae_training", "semid.assign.unique", "sklearn.decomposition", "scipy.sparse.csgraph")
 _FAISS = (("faiss",), "faiss-cpu")
 _KMEANS = (("rectokens.tokenizers.rq_kmeans",), "rectokens==0.2.2")
 _RQVAE = (("rectokens.tokenizers.rqvae",), "rectokens==0.2.2")

@@ -22,16 +22,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.catalog import Items
-from semid.churn import Churn
-from semid.evaluate import number_prefixes, sequence_lift
-from semid.quality import Distortion
+from semid.data.items import Items
+from semid.data.records import iter_records
+from semid.evaluation.churn import Churn
+from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.evaluation.quality import Distortion
+from semid.pipeline.relearn import Choices, Relearning
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.staying import NO_CODE
-from semid.records import iter_records
-from semid.relearn import Choices, Relearning
-from semid.tables import Tables
+from semid.runtime.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
+from semid.train.keep_codes import NO_CODE
 from tests.benchmarks.common import Catalogue, joined, machine, markdown, read_catalogue, use_threads, versions
 from tests.benchmarks.page import update
 

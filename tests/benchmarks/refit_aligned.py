@@ -18,13 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from semid.churn import Churn
-from semid.evaluate import number_prefixes, sequence_lift
-from semid.guidance import Guidance, unseen_interactions
-from semid.interactions import Interactions
-from semid.refit import refit
+from semid.data.interactions import Interactions
+from semid.data.splits import training_edges
+from semid.evaluation.churn import Churn
+from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.pipeline.refit import refit
+from semid.pipeline.signals import Guidance, unseen_interactions
 from semid.tokenizer import SemanticIDTokenizer
-from semid.training_edges import training_edges
 from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.refit import Change, Shop, arrivals_last

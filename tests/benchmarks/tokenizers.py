@@ -4,7 +4,7 @@
 
 Seconds by the clock, the best of the repeats, each on a tokenizer loaded anew: adding, encoding 2 KB of mixed text
 without items before and after, saving and loading. The last column loads before anything was added. The tokenizers
-come out of packages: see tests/real_models/packages.py.
+come out of packages: see tests/helpers/real_models/packages.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from semid.tokenizer_exports.tokens import add_tokens
-from semid.vocabulary import Vocabulary
+from semid.tokenizer_exports.models.add_tokens import add_tokens
+from semid.tokens.vocabulary import Vocabulary
 from tests.benchmarks.common import machine, markdown, versions
-from tests.real_models.tokenizers import FAMILIES
+from tests.helpers.real_models.tokenizers import FAMILIES
 
 SMALL, LARGE = Vocabulary([256] * 4), Vocabulary([25_000] * 4)
 MIXED = (

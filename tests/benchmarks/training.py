@@ -21,12 +21,13 @@ from unittest.mock import patch
 import numpy as np
 import numpy.typing as npt
 
-from semid.evaluate import Quality, evaluate
-from semid.neighbours import Neighbours, find_neighbours
-from semid.quantize import kmeans as semid_kmeans
+from semid.evaluation.metrics import evaluate
+from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.quality import Quality
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.residual_kmeans import ResidualKMeans
-from semid.quantize.rqvae import RQVAE
+from semid.train import kmeans as semid_kmeans
+from semid.train.residual_kmeans import ResidualKMeans
+from semid.train.rqvae import RQVAE
 from tests.benchmarks.common import (
     Catalogue,
     joined,

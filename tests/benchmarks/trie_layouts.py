@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.trie import Trie
+from semid.trie.trie import Trie
 
 __all__ = ["LAYOUTS", "SIZE"]
 
@@ -60,7 +60,7 @@ class SemidTorch(Semid):
     save_and_load = None
 
     def __init__(self, codes: Codes) -> None:
-        from semid.tokenizer_exports.trie_tensors import TrieTensors
+        from semid.tokenizer_exports.generate.trie_tensors import TrieTensors
 
         super().__init__(codes)
         self.tensors = TrieTensors(self.trie)

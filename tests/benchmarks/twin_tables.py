@@ -27,8 +27,8 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from semid.tokenizer_exports import EntityNames, SoftHardPrompts, TokenRows, Wording, add_entities
-from semid.tokenizer_exports.item_head import mutual_regularisation, scored_loss
-from semid.tokenizer_exports.soft_hard_prompts import collate
+from semid.tokenizer_exports.entities.item_head import mutual_regularisation, scored_loss
+from semid.tokenizer_exports.entities.soft_prompts import collate
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "examples" / "item_head.py"), run_name="example")
 Ranker = EXAMPLE["Ranker"]

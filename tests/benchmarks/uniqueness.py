@@ -124,11 +124,11 @@ def measure(method: str, folder: Path) -> dict[str, float]:
     """Run one method on the written case: seconds by the clock and of CPU, gigabytes, collisions, distortions."""
     import resource
 
-    from semid.assign.geometry import squared_errors
-    from semid.assign.globally import assign_global
+    from semid.assign.distances import squared_errors
+    from semid.assign.global_search import assign_global
     from semid.assign.keys import pack
-    from semid.assign.lcrec import lcrec_repair
     from semid.assign.unique import assign_unique
+    from tests.benchmarks.lcrec_repair import lcrec_repair
 
     latents, raw = np.load(folder / "latents.npy"), np.load(folder / "codes.npy")
     codebooks = list(np.load(folder / "codebooks.npy").astype(np.float64))
@@ -227,8 +227,7 @@ def simulate(n_items: int, in_parts: bool) -> dict[str, float]:
     import scipy.optimize
     import scipy.sparse.csgraph  # noqa: F401  imported here so that it is not timed
 
-    from semid.assign.parts import assign_in_parts
-    from semid.assign.unique import assign_unique
+    from semid.assign.unique import assign_in_parts, assign_unique
 
     codes = drawn_codes(n_items)
     rng = np.random.default_rng(1)
@@ -256,7 +255,7 @@ def alone(function, *arguments):
 
 
 def show_simulated(sizes: list[int], *, in_parts: bool) -> None:
-    from semid.assign.parts import MANY_ITEMS
+    from semid.assign.unique import MANY_ITEMS
 
     columns = "items, settled, collisions, time (s), CPU (s), before (GB), peak (GB), moved, largest prefix, spilt"
     print(f"| {columns.replace(', ', ' | ')} |\n|{'---|' * 10}")

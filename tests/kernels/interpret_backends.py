@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.residual_kmeans import ResidualKMeans
+from semid.train.residual_kmeans import ResidualKMeans
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ import pytest
 from semid.kernels import kmeans_update as kernel
 from semid.kernels import kmeans_update_triton
 from semid.kernels.dispatch import VARIABLE
-from semid.quantize.kmeans import lloyd
-from semid.quantize.lloyd_gpu import rounds_on
-from semid.quantize.lloyd_pass import assign_and_sum
-from semid.quantize.residual_kmeans import ResidualKMeans
+from semid.train.kmeans import lloyd
+from semid.train.lloyd import assign_and_sum, rounds_on
+from semid.train.residual_kmeans import ResidualKMeans
 
 
 @pytest.fixture

@@ -6,14 +6,9 @@ import pytest
 import torch
 
 from semid.kernels import residual_assign as module
-from semid.kernels.residual_assign import Launch, prepare, residual_assign
-from tests.kernels.reference_residual import (
-    greedy_codes,
-    on_grid,
-    random_codebooks,
-    residual_norms,
-    sum_of_centroids,
-)
+from semid.kernels.packed_codebooks import prepare
+from semid.kernels.residual_assign import Launch, residual_assign
+from tests.kernels.reference_residual import greedy_codes, on_grid, random_codebooks, residual_norms, sum_of_centroids
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN and overflow meant here
 BIG = Launch(512, 64, 4, 1)  # a block costs the interpreter the same at any size

@@ -13,7 +13,7 @@ from semid.kernels import dispatch
 from semid.kernels.dispatch import VARIABLE, choose, uses_triton
 from semid.kernels.residual_train import residual_quantize
 from semid.kernels.sinkhorn import balanced_codes, sinkhorn_step
-from semid.quantize.residual_kmeans import ResidualKMeans
+from semid.train.residual_kmeans import ResidualKMeans
 
 
 @pytest.fixture(autouse=True)

@@ -7,20 +7,11 @@ import torch
 
 pytest.importorskip("triton", reason="Triton has no package for this platform")
 
-from semid.kernels.residual_assign import Launch, prepare, residual_assign  # noqa: E402 (needs Triton)
+from semid.kernels.packed_codebooks import prepare  # noqa: E402 (needs Triton)
+from semid.kernels.residual_assign import Launch, residual_assign
 from semid.kernels.residual_train import residual_quantize  # noqa: E402
-from tests.kernels.reference_residual import (  # noqa: E402
-    greedy_codes,
-    on_grid,
-    random_codebooks,
-    residual_norms,
-    sum_of_centroids,
-)
-from tests.kernels.residual_train_cases import (  # noqa: E402
-    agrees_with_autograd,
-    balanced_last_codes,
-    random_step,
-)
+from tests.kernels.reference_residual import greedy_codes, on_grid, random_codebooks, residual_norms, sum_of_centroids
+from tests.kernels.residual_train_cases import agrees_with_autograd, balanced_last_codes, random_step
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from semid.kernels.residual_train import residual_quantize
-from semid.quantize import rqvae_training
+from semid.train import rqvae_training
 from tests.kernels.residual_train_cases import agrees_with_autograd, balanced_last_codes, random_step
 
 

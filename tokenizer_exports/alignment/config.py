@@ -6,17 +6,16 @@ so another user, task or shard changes nothing about the rest.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from random import Random
 from typing import Any, Literal, get_args
 
 from semid.config import as_json, check_names
 from semid.errors import ConfigError
 
-__all__ = ["SPLITS", "TASKS", "AlignmentConfig", "Format", "Negative", "Split", "chance", "share"]
+__all__ = ["SPLITS", "TASKS", "AlignmentConfig", "Format", "Negative", "Split"]
+
 
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "search", "preference", "negative")
 SPLITS = ("train", "validation", "test")
@@ -102,22 +101,3 @@ def _checked_cuts(cuts: Sequence[float] | str) -> tuple[float, float]:
     if not 0 < first <= second < 1:
         raise ConfigError(f"cuts={cuts!r} should be two shares, ascending, between 0 and 1, such as 0.8,0.9.")
     return first, second
-
-
-def chance(seed: int, *key: object) -> Random:
-    """A source of random numbers for one purpose.
-
-    >>> chance(0, "fusion", "u1", 3).random() == chance(0, "fusion", "u1", 3).random()
-    True
-    """
-    return Random(_number(seed, key))
-
-
-def share(seed: int, *key: object) -> float:
-    """A number in [0, 1), evenly spread over the keys."""
-    return _number(seed, key) / 2**64
-
-
-def _number(seed: int, key: tuple[object, ...]) -> int:
-    words = "\0".join(map(str, (seed, *key))).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.assign.keys import run_starts
-from semid.assign.lookup import code_keys
+from semid.ledger.lookup import code_keys
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.alignment.config import Negative
 

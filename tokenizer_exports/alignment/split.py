@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.ledger import Ledger
+from semid.data.interactions import Interactions
 from semid.errors import InputError
-from semid.interactions import Interactions
+from semid.ledger.ledger import Ledger
 from semid.tokenizer_exports.alignment.config import SPLITS
 
-__all__ = ["Seen", "SplitHistories", "cut_by_time", "leave_one_out", "live_rows", "split_histories"]
+__all__ = ["Seen", "SplitHistories", "live_rows", "split_histories"]
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,3 @@ def split_histories(log: Interactions, ledger: Ledger, ends: npt.NDArray[np.int6
     offsets = before[log.offsets]
     cuts = before[log.offsets[:-1, None] + ends] - offsets[:-1, None]
     return SplitHistories(log.users, offsets, rows[known], cuts, int((~known).sum()))
-
-
-def leave_one_out(log: Interactions) -> npt.NDArray[np.int64]:
-    """int64 [U, 2]: the places of the last two of each user, of whoever has three."""
-    lengths = np.diff(log.offsets)
-    out = (lengths >= 3).astype(np.int64)
-    return np.stack([lengths - 2 * out, lengths - out], axis=1)
-
-
-def cut_by_time(log: Interactions, times: npt.NDArray[np.float64], cuts: tuple[float, float]) -> npt.NDArray[np.int64]:
-    """int64 [U, 2]: how many of each user's interactions came before each moment; equal times stay together."""
-    ordered = np.sort(times)
-    moments = [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in cuts]
-    counts = [np.concatenate(([0], np.cumsum(times < moment))) for moment in moments]
-    return np.stack([np.diff(count[log.offsets]) for count in counts], axis=1)

@@ -25,10 +25,11 @@ from functools import cached_property
 from random import Random
 from typing import NamedTuple
 
+from semid.runtime.keyed_random import chance, share
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment.catalogue import ItemTexts, plain_text
-from semid.tokenizer_exports.alignment.config import SPLITS, AlignmentConfig, chance, share
-from semid.tokenizer_exports.alignment.given import iter_preferences, iter_queries
+from semid.tokenizer_exports.alignment.config import SPLITS, AlignmentConfig
+from semid.tokenizer_exports.alignment.extra_texts import iter_preferences, iter_queries
+from semid.tokenizer_exports.alignment.item_texts import ItemTexts, plain_text
 from semid.tokenizer_exports.alignment.negatives import Negatives
 from semid.tokenizer_exports.alignment.split import Seen, SplitHistories
 from semid.tokenizer_exports.alignment.templates import Values

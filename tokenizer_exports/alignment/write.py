@@ -19,21 +19,21 @@ import numpy as np
 import numpy.typing as npt
 
 from semid._version import __version__
-from semid.atomic import check_folder
+from semid.artifact.atomic import check_folder
+from semid.artifact.staging import staging
+from semid.data.interactions import Interactions, check_twice, read_interactions, times_of
+from semid.data.splits import cut_by_time, leave_one_out, own_split
 from semid.errors import ConfigError, InputError, OutputExistsError
-from semid.interactions import Interactions, read_interactions
-from semid.progress import bar
+from semid.runtime.keyed_random import chance, share
+from semid.runtime.progress import bar
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.alignment.catalogue import ItemTexts
-from semid.tokenizer_exports.alignment.config import SPLITS, TASKS, AlignmentConfig, chance, share
+from semid.tokenizer_exports.alignment.config import SPLITS, TASKS, AlignmentConfig
+from semid.tokenizer_exports.alignment.extra_texts import check_given, read_user_tokens
 from semid.tokenizer_exports.alignment.files import TaskFiles, as_record, task_files
-from semid.tokenizer_exports.alignment.given import check_given, read_user_tokens
-from semid.tokenizer_exports.alignment.split import cut_by_time, leave_one_out, split_histories
+from semid.tokenizer_exports.alignment.item_texts import ItemTexts
+from semid.tokenizer_exports.alignment.split import split_histories
 from semid.tokenizer_exports.alignment.tasks import CASES, Case, Material, n_train_cases
 from semid.tokenizer_exports.alignment.templates import Template, Templates, read_templates
-from semid.tokenizer_exports.alignment.times import check_twice, times_of
-from semid.tokenizer_exports.staging import staging
-from semid.training_edges import own_split
 
 __all__ = ["Aligned", "write_alignment"]
 
@@ -98,7 +98,7 @@ def write_alignment(
         The catalogue, as `semid.read_items` takes it, for titles and descriptions. Without it the artefact's own text
         of an item stands as its title.
     queries, preferences
-        Files or records with texts that people wrote: see `given.py`.
+        Files or records with texts that people wrote: see `extra_texts.py`.
     user_tokens
         User -> the token or tokens that stand for them; a file {user: ["<t>", ...]}; a folder of `semid clusters`.
     templates

@@ -1,0 +1,53 @@
+"""Artefacts on the Hugging Face Hub: push one with its own card, fetch one.
+
+Plain uploads and downloads of the folder. `huggingface_hub.ModelHubMixin` would do the same, but its import costs
+half a second at every start and its `save_pretrained` writes a README into the folder, which may be a model's.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from semid.errors import ArtifactError
+from semid.evaluation.card import card
+
+if TYPE_CHECKING:
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["fetch", "push"]
+
+
+FILES = ["semid.json", "semid-*.safetensors", "*.tsv"]
+
+
+def push(ids: SemanticIDTokenizer, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
+    """Upload in one commit; data files of an earlier upload are removed with it. Returns the commit's address."""
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token)
+    repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+    with tempfile.TemporaryDirectory() as folder:
+        ids.save_pretrained(folder)
+        (Path(folder) / "README.md").write_text(card(ids, repo_id), encoding="utf-8")
+        return api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message="Upload semantic IDs",
+            delete_patterns="semid-*.safetensors",
+        ).commit_url
+
+
+def fetch(repo_id: str, *, revision: str | None = None) -> Path:
+    """Download an artefact; returns the folder it lies in. ArtifactError says why it could not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=FILES))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ArtifactError(
+            f"{repo_id}: no such folder here, and no such artefact on the Hub ({reason}). Check the name."
+        ) from None

@@ -1,0 +1,195 @@
+"""What all commands share: the group, exit codes, reading words, printing.
+
+stdout is data, stderr is talk. Exit codes: 0 done, 1 the input is wrong, 2 the command is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from semid._version import __version__
+from semid.errors import SemidError
+from semid.runtime.distributed import is_writer
+
+if TYPE_CHECKING:
+    from semid.clusters.tokens import ClusterTokens
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = [
+    "cell",
+    "cli",
+    "folder_argument",
+    "json_option",
+    "log",
+    "main",
+    "nearest_folder",
+    "open_ids",
+    "open_tokens",
+    "print_json",
+    "print_quality",
+    "say",
+    "words",
+]
+
+log = logging.getLogger("semid")
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+# readable=False: what cannot be read is wrong input, not a wrong command, and the readers name it.
+folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, readable=False))
+
+
+def main() -> None:
+    """Run a command; turn errors into messages and exit codes."""
+    try:
+        cli.main(standalone_mode=False)
+    except SemidError as error:
+        _fail(str(error), 1)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 1)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written.", 130)
+    except MemoryError:
+        _fail("out of memory; nothing was written. Use a smaller --dim, or a machine with more memory.", 1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(f"semid: {message}", err=True)
+    sys.exit(code)
+
+
+class _Ordered(click.Group):
+    """Commands in the order of the work; options of `semid` anywhere; a closed pipe ends it quietly."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take the options of `semid` itself from behind the command too, where people write them."""
+        end = args.index("--") if "--" in args else len(args)
+        own, rest, words = [], [], iter(args[:end])
+        for word in words:
+            if word == "--threads":
+                own += [word, *[value for value in [next(words, None)] if value is not None]]
+            elif word in ("--quiet", "--verbose", "-v", "-vv") or word.startswith("--threads="):
+                own.append(word)
+            else:
+                rest.append(word)
+        return super().parse_args(ctx, own + rest + args[end:])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of a pipe has seen enough; click would call that a failure
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return None
+
+
+@click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="semid")
+@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
+@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads to use. Default: OMP_NUM_THREADS, or all cores.")
+@click.pass_context
+def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> None:
+    """Semantic IDs: short token sequences for the items of a catalogue.
+
+    \b
+    semid fit items.jsonl -o my-sid      learn IDs
+    semid show my-sid B004756YJA         look at one
+    semid doctor my-sid                  how good are they?
+
+    The options below may also stand behind the command.
+    """
+    quiet = quiet or not is_writer()
+    level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("semid: %(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(level)
+    ctx.obj = {"quiet": quiet}
+    # Idle OpenMP threads sleep: spinning ones make a shared machine several times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if threads:
+        for name in THREAD_VARIABLES:  # read when NumPy and torch are imported, which is later
+            os.environ[name] = str(threads)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder that a new one will lie in, or the nearest one above that exists: where temporary tables may go."""
+    return next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
+
+
+def say(ctx: click.Context, line: str) -> None:
+    if not ctx.obj["quiet"]:
+        click.echo(line, err=True)
+
+
+def open_ids(folder: Path) -> SemanticIDTokenizer:
+    from semid.tokenizer import SemanticIDTokenizer
+
+    return SemanticIDTokenizer.from_pretrained(folder)
+
+
+def open_tokens(folder: Path) -> SemanticIDTokenizer | ClusterTokens:
+    """Semantic IDs, or tokens of users and items, whichever the folder holds."""
+    from semid.artifact.kinds import CLUSTERS
+    from semid.artifact.manifest import MANIFEST, read_manifest
+
+    if not (folder / MANIFEST).is_file() or read_manifest(folder).get("kind") != CLUSTERS:
+        return open_ids(folder)  # perhaps from the Hub
+    from semid.clusters.tokens import ClusterTokens
+
+    return ClusterTokens.open(folder)
+
+
+def words(arguments: tuple[str, ...]) -> list[str]:
+    """The arguments, or the lines of standard input for a single `-`."""
+    if arguments != ("-",):
+        return list(arguments)
+    from semid.errors import InputError
+
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"<stdin>: byte {error.start}: not UTF-8. Convert it: iconv -t UTF-8") from None
+    # Not splitlines(), which also cuts at characters that an id may hold, such as U+2028.
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
+def cell(text: str) -> str:
+    """Text as one cell of a tab-separated line, escaped as in ids.tsv."""
+    return text.translate(str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}))
+
+
+def print_json(data: Any) -> None:
+    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_quality(quality: Any, as_json: bool, more: dict[str, str]) -> None:
+    from semid.evaluation.advice import advice
+
+    sentences = advice(quality)
+    if as_json:
+        print_json(more | quality.to_dict() | {"advice": sentences})
+        return
+    for line in quality.lines():
+        click.echo(line)
+    for sentence in sentences:
+        click.echo(f"advice: {sentence}")
+    if "fingerprint" in more:
+        click.echo(more["fingerprint"])

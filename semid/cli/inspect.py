@@ -1,0 +1,116 @@
+"""semid doctor, verify, info, bench: judging and checking."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from semid.cli.app import folder_argument, json_option, open_tokens, print_json, print_quality
+
+
+@click.command()
+@click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
+@click.option("--interactions", type=click.Path(readable=False), help="User histories: adds sequence_lift.")
+@click.option("--items", type=click.Path(readable=False), help="The catalogue, where --embeddings needs its order.")
+@click.option(
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors: adds or repeats neighbour_recall."
+)
+@json_option
+def doctor(source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool) -> None:
+    """Judge an ID set: collisions, use of the codes, what the prefixes mean. With advice.
+
+    SOURCE is an artefact, or another system's index file: {item: ["<a_1>", "<b_2>", ...]}.
+
+    \b
+    Examples:
+      semid doctor my-sid
+      semid doctor my-sid --interactions histories.jsonl --json
+      semid doctor letter.index.json --items items.jsonl --embeddings vectors.npy
+    """
+    from semid.diagnostics.doctor import judge
+
+    quality = judge(source, interactions=interactions, items=items, embeddings=embeddings)
+    print_quality(quality, as_json, {})
+
+
+@click.command()
+@folder_argument
+@json_option
+def verify(folder: Path, as_json: bool) -> None:
+    """Check an artefact: every checksum, every invariant.
+
+    \b
+    Example:
+      semid verify my-sid
+    """
+    from semid.diagnostics.verify import verify as check
+
+    problems, fingerprint = check(folder)
+    if as_json:
+        print_json({"folder": str(folder), "problems": problems, "fingerprint": fingerprint})
+    elif not problems:
+        click.echo(f"{folder}: whole; {fingerprint}")
+    else:
+        for problem in problems:
+            click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, readable=False), required=False)
+@json_option
+def info(folder: Path | None, as_json: bool) -> None:
+    """What is installed, or with DIR what an artefact is: semantic IDs, or tokens of users and items.
+
+    \b
+    Examples:
+      semid info
+      semid info my-sid
+      semid info my-clusters --json
+    """
+    from semid.clusters.tokens import ClusterTokens
+    from semid.diagnostics.describe import artefact_info, cluster_info, system_info
+
+    if folder is None:
+        told = system_info()
+    else:
+        tokens = open_tokens(folder)
+        told = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artefact_info(tokens)
+    if as_json:
+        print_json(told)
+    else:
+        width = max(map(len, told))
+        for name, value in told.items():
+            click.echo(f"{name:{width}}  {value}")
+
+
+@click.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU: cuda.")
+@click.option("--rows", type=click.IntRange(1000), default=100_000, show_default=True, help="Items, on a CPU.")
+@json_option
+def bench(device: str, rows: int, as_json: bool) -> None:
+    """Measure this machine's limits, and what share of them each operation gets.
+
+    Takes about 20 seconds on a CPU with two cores; nothing else should run meanwhile.
+
+    \b
+    Examples:
+      semid bench
+      semid bench --threads 1 --json
+      semid bench --device cuda
+    """
+    from semid.diagnostics.bench import measure
+    from semid.pipeline.learn import check_device
+
+    check_device(device)
+    found = []
+    for line in measure(device, rows=rows):
+        found.append(line)
+        if not as_json:
+            share = "" if line.share is None else f"  {line.share:6.0%} of {line.limit}"
+            click.echo(f"{line.name:<34}{line.value:>12,.1f} {line.unit:<17}{share}".rstrip())
+    if as_json:
+        print_json([line.to_dict() for line in found])

@@ -1,0 +1,149 @@
+"""semid add, retire, history, diff: a catalogue that lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from semid.cli.app import cell, folder_argument, json_option, log, open_ids, print_json, words
+
+date_option = click.option("--date", help="Noted in the history as it is, for instance 2026-11-21. Default: none.")
+
+
+@click.command()
+@folder_argument
+@click.argument("items", type=click.Path(allow_dash=True, readable=False))
+@click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
+@click.option(
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Ready vectors, if the fit had them too."
+)
+@click.option("--update", is_flag=True, help="Store the new text of items that are there; their IDs stand.")
+@click.option(
+    "--reuse-after",
+    type=click.IntRange(1),
+    metavar="GENERATIONS",
+    help="Give out IDs again that were retired so many generations ago. Default: never.",
+)
+@date_option
+@json_option
+@click.pass_context
+def add(
+    ctx: click.Context,
+    folder: Path,
+    items: str,
+    id_field: str,
+    embeddings: Path | None,
+    update: bool,
+    reuse_after: int | None,
+    date: str | None,
+    as_json: bool,
+) -> None:
+    """Give new items IDs. Those that are there keep theirs; adding a file twice changes nothing.
+
+    ITEMS is as for fit: JSONL, CSV or Parquet, or - for standard input. Each new item gets the nearest free ID.
+
+    \b
+    Examples:
+      semid add my-sid new.jsonl
+      semid add my-sid catalogue.jsonl --update --date 2026-11-21
+      zcat new.jsonl.gz | semid add my-sid -
+    """
+    from semid.pipeline import update as changing
+    from semid.runtime.progress import watched
+
+    report = changing.add(
+        folder,
+        items,
+        embeddings=embeddings,
+        id_field=id_field,
+        update=update,
+        reuse_after=reuse_after,
+        date=date,
+        progress=watched() and not ctx.obj["quiet"],
+    )
+    for warning in report.warnings():
+        log.warning("%s", warning)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        click.echo("\n".join(report.lines()))
+
+
+@click.command()
+@folder_argument
+@click.argument("items", metavar="ITEM...|-", nargs=-1, required=True)
+@date_option
+@json_option
+def retire(folder: Path, items: tuple[str, ...], date: str | None, as_json: bool) -> None:
+    """Retire items: still decoded, no longer generated, their IDs never given out again.
+
+    \b
+    Examples:
+      semid retire my-sid B004756YJA
+      semid retire my-sid - < sold-out.txt
+    """
+    from dataclasses import asdict
+
+    from semid.pipeline import update as changing
+
+    report = changing.retire(folder, words(items), date=date)
+    if as_json:
+        print_json(asdict(report))
+        return
+    already = f"; {report.already:,} were retired before" if report.already else ""
+    done = f"{report.retired:,} items as generation {report.generation}" if report.retired else "nothing"
+    click.echo(f"retired     {done}{already}")
+
+
+@click.command()
+@folder_argument
+@json_option
+def history(folder: Path, as_json: bool) -> None:
+    """List the generations of an artefact: what each added, retired and updated, and its date if one was given.
+
+    \b
+    Example:
+      semid history my-sid
+    """
+    ids = open_ids(folder)
+    dates = ids.provenance.get("dates")
+    dates = dates if isinstance(dates, dict) else {}
+    told = [one | {"date": dates.get(str(one.get("generation")))} for one in ids.history]
+    if as_json:
+        print_json(told)
+        return
+    live = 0
+    for one in told:
+        counts = {name: int(one.get(name, 0)) for name in ("added", "retired", "updated")}
+        live += counts["added"] - counts["retired"]
+        did = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "nothing"
+        date = f"  {one['date']}" if one["date"] else ""
+        click.echo(f"{one.get('generation'):>4}  {did}; {live:,} live{date}")
+
+
+@click.command()
+@click.argument("first", metavar="A", type=click.Path(path_type=Path, readable=False))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path, readable=False))
+@click.option("--items", "listed", is_flag=True, help="List the items too, tab-separated.")
+@json_option
+def diff(first: Path, second: Path, listed: bool, as_json: bool) -> None:
+    """Compare two artefacts: which items came and went, and how much of their IDs the others kept.
+
+    \b
+    Examples:
+      semid diff my-sid my-sid-refit
+      semid diff my-sid my-sid-refit --items | grep ^renamed
+    """
+    from semid.artifact import store as artifact
+    from semid.diagnostics.diff import difference
+
+    same = artifact.load(first).fingerprint == artifact.load(second).fingerprint
+    found = difference(open_ids(first), open_ids(second), same=same)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    click.echo("\n".join(found.lines()), err=listed)
+    if listed:
+        for kind, item_id, before, after in found.item_rows():
+            click.echo(f"{kind}\t{cell(item_id)}\t{before}\t{after}")

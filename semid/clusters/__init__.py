@@ -1,0 +1,1 @@
+"""Tokens for groups of users and items."""

@@ -1,0 +1,327 @@
+"""ClusterTokens: a token of a cluster and a token inside it, for every user and every item, no two alike.
+
+    clusters = fit_clusters(read_interactions("histories.jsonl"))     # semid/clusters/fit.py: learn
+    clusters.save("my-clusters")                                      # keep
+    clusters = ClusterTokens.open("my-clusters")                      # open again: NumPy alone, memory-mapped
+    clusters.users.tokens(["u17"]), clusters.decode("<c_a_3><c_b_41>")
+
+For what a language model must name and has no semantic ID: users, and items without text (META ID, arXiv 2406.08477,
+calls them out-of-vocabulary). Users and items share the clusters and their tokens, so a user stands near the items he
+meets. A coarse code is a cluster; the last ones are reserved for those of whom nothing is known. A fine code is a rank
+inside the cluster, or a code of a second level with a vector of its own.
+
+Looking up never computes anything. An object of this kind has what `semid.tokenizer_exports.extend` asks of semantic
+IDs, so its tokens enter a model the same way.
+
+Not here: learning (`fit.py`), newcomers (`cold_start.py`), scores (`metrics.py`).
+U users, I items, C coarse codes, F fine codes, D dims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.artifact import kinds
+from semid.artifact import store as artifact
+from semid.artifact.manifest import fingerprint
+from semid.data.strings import StringChain
+from semid.errors import ArtifactError, ConfigError, InputError
+from semid.ledger.ledger import Ledger
+from semid.ledger.lookup import code_keys
+from semid.tokens.vocabulary import Vocabulary
+
+__all__ = ["ClusterTokens", "Entity", "Members", "ParsedEntity", "check_apart"]
+
+Side = Literal["user", "item"]
+SIDES: tuple[Side, ...] = ("user", "item")
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A user or an item."""
+
+    kind: Side
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedEntity:
+    """Two tokens, or an attempt at them, found in a text: `text == whole[start:end]`.
+
+    `entity` is None where nobody has these tokens or they are malformed, and then `problem` says so.
+    """
+
+    start: int
+    end: int
+    text: str
+    codes: tuple[int, ...] | None
+    entity: Entity | None
+    problem: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """All users, or all items: who has which codes, and where each was when the clusters were made."""
+
+    ledger: Ledger
+    vocabulary: Vocabulary = field(repr=False)
+    vectors: npt.NDArray[np.float16]  # [N, D] of unit length; zero where nothing was known
+
+    def __len__(self) -> int:
+        return len(self.ledger)
+
+    @property
+    def ids(self) -> StringChain:
+        """All ids, in the order of the table."""
+        return self.ledger.item_ids
+
+    @property
+    def codes(self) -> npt.NDArray[np.uint16]:
+        """uint16 [N, 2]: coarse and fine code, in the order of the table."""
+        return self.ledger.codes
+
+    def encode(self, ids: str | Iterable[str]) -> npt.NDArray[np.uint16]:
+        """Codes: uint16 [M, 2], or [2] for a single id; UnknownIDError, with near matches, for an unknown one."""
+        one = isinstance(ids, str)
+        codes = self.ledger.codes_of(self.ledger.rows_of([ids] if one else ids))
+        return codes[0] if one else codes
+
+    def tokens(self, ids: str | Iterable[str]) -> str | list[str]:
+        """The two tokens of each id as text; a single string for a single id."""
+        codes = self.encode(ids)
+        return self.vocabulary.text(codes) if codes.ndim == 1 else self.vocabulary.texts(codes)
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The vectors of the codes, level by level, where `extend` looks for them."""
+
+    levels: tuple[npt.NDArray[np.float32], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ClusterTokens:
+    """The tokens of users and items; made by `fit_clusters`, `open` or an import.
+
+    Parameters
+    ----------
+    vocabulary
+        Two levels: C coarse codes, F fine codes.
+    users, items
+        Who has which codes.
+    centroids : float32 [C, D]
+        Of the clusters, of unit length; reserved codes have zeros.
+    fine : float32 [F, D] or None
+        What a fine code adds to its cluster's centroid; None where fine codes are ranks.
+    coarse_of : {"user": (first, end), "item": (first, end), "reserved": (first, end)}
+        The coarse codes for each kind; users and items have the same where they were clustered together.
+    config : dict
+        The choices they were made with, as JSON data.
+    """
+
+    vocabulary: Vocabulary
+    users: Members
+    items: Members
+    centroids: npt.NDArray[np.float32]
+    fine: npt.NDArray[np.float32] | None
+    coarse_of: Mapping[str, tuple[int, int]]
+    config: Mapping[str, Any]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    # ---- keeping and opening
+
+    def save(self, folder: str | Path, *, force: bool = False) -> str:
+        """Write the folder, in one step as readers see it; returns its fingerprint.
+
+        Raises OutputExistsError if the folder holds something, unless `force` allows to replace what is in it.
+        """
+        return artifact.save(folder, self.manifest(), self.arrays(), tables=self.tables(), force=force)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """`sha256:...`, as in the folder. Reads everything if the tokens were not opened from one."""
+        return fingerprint(self.manifest(), self.arrays())
+
+    def manifest(self) -> dict[str, Any]:
+        """What `semid.json` says besides names and checksums of files and arrays."""
+        return {
+            "kind": kinds.CLUSTERS,
+            "config": dict(self.config),
+            "vocabulary": self.vocabulary.to_dict(),
+            "coarse_of": {name: list(bounds) for name, bounds in self.coarse_of.items()},
+            "counts": {"users": len(self.users), "items": len(self.items)},
+            "provenance": dict(self.provenance),
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name -> array of everything."""
+        arrays = {"centroids": self.centroids}
+        if self.fine is not None:
+            arrays["fine"] = self.fine
+        for side in SIDES:
+            members = self.members(side)
+            arrays[f"{side}s.vectors"] = members.vectors
+            arrays |= {f"{side}s.{name}": array for name, array in members.ledger.arrays().items()}
+        return arrays
+
+    def tables(self) -> dict[str, Iterator[str]]:
+        """Tables for people: users.tsv and items.tsv."""
+        tables = {}
+        for side in SIDES:
+            members = self.members(side)
+            tokens = self.vocabulary.texts(members.codes)
+            tables[f"{side}s.tsv"] = artifact.people_lines(members.ids, tokens, [""] * len(members))
+        return tables
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ClusterTokens:
+        """Open a folder; ArtifactError if missing, damaged or from a newer semid, InputError if of another kind."""
+        loaded = artifact.load(folder)
+        kinds.check_kind(folder, loaded.manifest, kinds.CLUSTERS)
+        try:
+            clusters = cls._from_artifact(loaded)
+        except (KeyError, TypeError, ValueError) as error:
+            place = Path(folder) / "semid.json"
+            raise ArtifactError(f"{place}: {error}: not cluster tokens. Make them with: semid clusters.") from error
+        clusters.__dict__["fingerprint"] = loaded.fingerprint  # known without reading the arrays
+        return clusters
+
+    @classmethod
+    def _from_artifact(cls, loaded: artifact.Artifact) -> ClusterTokens:
+        manifest, arrays = loaded.manifest, loaded.arrays
+        vocabulary = Vocabulary.from_dict(manifest["vocabulary"])
+        members = {}
+        for side in SIDES:
+            prefix = f"{side}s."
+            own = {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+            members[side] = Members(Ledger.from_arrays(own), vocabulary, own["vectors"])
+            if len(own["vectors"]) != len(members[side]):
+                raise ConfigError(f"{prefix}vectors has {len(own['vectors'])} rows, not {len(members[side])}")
+        if len(arrays["centroids"]) != vocabulary.sizes[0]:
+            raise ConfigError(f"centroids has {len(arrays['centroids'])} rows, not {vocabulary.sizes[0]}")
+        provenance = manifest.get("provenance")  # no checksum guards it
+        return cls(
+            vocabulary,
+            members["user"],
+            members["item"],
+            arrays["centroids"],
+            arrays.get("fine"),
+            {name: (int(first), int(end)) for name, (first, end) in manifest["coarse_of"].items()},
+            manifest["config"],
+            provenance if isinstance(provenance, dict) else {},
+        )
+
+    # ---- looking up
+
+    def members(self, side: Side) -> Members:
+        """`users` or `items`, by name."""
+        if side not in SIDES:
+            raise ConfigError(f"kind={side!r} should be user or item.")
+        return self.users if side == "user" else self.items
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens that a language model needs for all of them."""
+        return len(self.vocabulary)
+
+    @property
+    def base(self) -> int | None:
+        """Token id of the first code in the language model whose folder these tokens lie in; None if in none."""
+        base = self.provenance.get("base")
+        return base if type(base) is int and base >= 0 else None
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """C and F."""
+        return tuple(self.vocabulary.sizes)
+
+    def decode(self, ids: str | Sequence[str] | npt.NDArray[np.integer]) -> Entity | None | list[Entity | None]:
+        """Who has these tokens: of a text, of several, or of codes int [M, 2]. None where nobody has.
+
+        Each text must be one well-formed pair and nothing else; use `parse` for tokens inside other text.
+        """
+        if isinstance(ids, str):
+            return self.decode([ids])[0]
+        if not isinstance(ids, np.ndarray):
+            ids = np.array([self._codes_of(text) for text in ids], np.int64).reshape(-1, 2)
+        found: list[Entity | None] = [None] * len(ids)
+        for side in SIDES:
+            members = self.members(side)
+            for place, row in enumerate(members.ledger.rows_of_codes(ids).tolist()):
+                if row >= 0:
+                    found[place] = Entity(side, members.ids[row])
+        return found
+
+    def parse(self, text: str) -> list[ParsedEntity]:
+        """Every pair of tokens in a text, in order, with whose it is; malformed and unknown ones are reported."""
+        attempts = self.vocabulary.find(text)
+        owners = iter(self.decode(np.array([one.codes for one in attempts if one.codes], np.int64).reshape(-1, 2)))
+        parsed = []
+        for one in attempts:
+            entity = next(owners) if one.codes else None
+            problem = one.problem or (None if entity else "nobody has these tokens")
+            parsed.append(ParsedEntity(one.start, one.end, one.text, one.codes, entity, problem))
+        return parsed
+
+    def _codes_of(self, text: str) -> Sequence[int]:
+        """Codes of a text that is one pair; otherwise codes that nobody has."""
+        found = self.vocabulary.find(text)
+        if len(found) == 1 and found[0].codes is not None and found[0].text == text.strip():
+            return found[0].codes
+        return [-1, -1]
+
+    def check(self) -> list[str]:
+        """Every broken invariant, one sentence each: of both tables, and that no user has the tokens of an item."""
+        problems = [f"{side}s: {fault}" for side in SIDES for fault in self.members(side).ledger.check(self.sizes)]
+        shared = np.intersect1d(code_keys(self.users.codes), code_keys(self.items.codes))
+        if len(shared):
+            problems.append(f"{len(shared)} pairs of tokens belong to a user and to an item.")
+        return problems
+
+    # ---- what `extend` asks of semantic IDs
+
+    is_learnt = True
+    texts = None
+
+    @property
+    def codebooks(self) -> Levels:
+        """The vectors of both levels; ranks have none."""
+        fine = np.zeros((self.sizes[1], 0), np.float32) if self.fine is None else self.fine
+        return Levels((self.centroids, fine))
+
+
+def check_apart(vocabulary: Vocabulary, other: Vocabulary) -> None:
+    """Refuse tokens that could be mistaken for those of another vocabulary, in a model or in a text.
+
+    Raises
+    ------
+    ConfigError
+        The two have a token in common, or one reads the other's tokens as attempts at its own.
+
+    >>> check_apart(Vocabulary([2, 2], "<c_{letter}_{code}>"), Vocabulary([256] * 4))
+    >>> check_apart(Vocabulary([2, 2], "lcrec"), Vocabulary([256] * 4, "lcrec"))
+    Traceback (most recent call last):
+    semid.errors.ConfigError: template='lcrec' writes tokens like <a_0>, which those of the items (template='lcrec') \
+could be mistaken for. Choose another, such as '<c_{letter}_{code}>'.
+    """
+    pairs = ((vocabulary, other), (other, vocabulary))
+    read = any(one.find(another.text([size - 1 for size in another.sizes])) for one, another in pairs)
+    if read or set(vocabulary.tokens) & set(other.tokens):
+        raise ConfigError(
+            f"template={vocabulary.template!r} writes tokens like {vocabulary.tokens[0]}, which those of the items "
+            f"(template={other.template!r}) could be mistaken for. Choose another, such as '<c_{{letter}}_{{code}}>'."
+        )
+
+
+def members_of(ids: Sequence[str], codes: npt.NDArray, vectors: npt.NDArray, vocabulary: Vocabulary) -> Members:
+    """A first table of users or items."""
+    if len(vectors) != len(ids):
+        raise InputError(f"vectors has {len(vectors)} rows; expected {len(ids)}, one per id.")
+    return Members(Ledger.create(ids, codes), vocabulary, np.asarray(vectors, np.float16))

@@ -1,0 +1,1 @@
+"""Files and Python objects in; items and interactions out."""

@@ -1,0 +1,133 @@
+"""Arrow: Parquet files, data sets and Arrow streams, read as (row number, dict) pairs.
+
+Only columns that can be an id or text are read, unless the caller asks for another by name; the rest of a table
+(vectors, images, structs) never becomes Python objects. Which of these sources there is, `records` decides.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from semid.data.problems import Problems, is_dataset
+from semid.errors import DependencyError
+
+__all__ = ["Drain", "Record", "column_values", "from_parquet", "from_table"]
+
+
+Record = tuple[int, dict[str, Any]]  # its number in the source, from 1, and its fields
+
+ARROW_ROWS = 4096  # rows turned into Python objects at once
+
+
+def from_parquet(path: str, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+    """Records of a Parquet file; `keep` says which columns to read beside those that can be text."""
+    pyarrow = _pyarrow("reading Parquet")
+    problems.style = "row"
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = [column.name for column in _chosen(file.schema_arrow, keep)]
+            yield from _from_tables(file.iter_batches(ARROW_ROWS, columns=names), problems, keep)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
+        problems.add(None, f"not a readable Parquet file: {str(error).rstrip('.')}.")
+
+
+def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+    """Records of a `datasets.Dataset` or of anything with `__arrow_c_stream__`."""
+    if is_dataset(source):
+        # Arrow format: index mappings are honoured, and images or sounds are never decoded.
+        yield from _from_tables(source.with_format("arrow").iter(batch_size=ARROW_ROWS), problems, keep)
+        return
+    pyarrow = _pyarrow("reading Arrow data")
+    try:
+        yield from _from_tables(pyarrow.RecordBatchReader.from_stream(source), problems, keep)
+    except pyarrow.ArrowException as error:
+        problems.add(None, f"not readable as Arrow data: {str(error).rstrip('.')}.")
+
+
+def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+    """Records of Arrow tables or record batches that share one schema."""
+    line = 1
+    for table in tables:
+        if line == 1:
+            problems.check_columns(None, table.schema.names)
+        names = list(dict.fromkeys(column.name for column in _chosen(table.schema, keep)))
+        places = [table.schema.names.index(name) for name in names]
+        for start in range(0, table.num_rows, ARROW_ROWS):
+            part = table.slice(start, ARROW_ROWS)
+            columns = [column_values(part.column(place), problems, line) for place in places]
+            for i in range(part.num_rows):
+                yield line + i, {name: column[i] for name, column in zip(names, columns, strict=True)}
+            line += part.num_rows
+
+
+def _chosen(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
+    return [column for column in schema if keep(column.name) or _is_plain(column.type)]
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether an Arrow type can be an id or text: strings, numbers, lists of strings at any depth."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return _is_plain(kind.value_type)
+    if (types.is_primitive(kind) and not types.is_temporal(kind)) or types.is_decimal(kind):
+        return True
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
+    return any(is_kind(kind) for is_kind in strings)
+
+
+def column_values(column: Any, problems: Problems, line: int) -> list[Any]:
+    """The column as Python values; dates as ISO strings, bad UTF-8 noted and replaced by None."""
+    import pyarrow
+
+    if pyarrow.types.is_timestamp(column.type) and column.type.tz:
+        column = column.cast(pyarrow.timestamp(column.type.unit))  # the same instant, in UTC
+    if pyarrow.types.is_temporal(column.type) and not pyarrow.types.is_interval(column.type):
+        column = column.cast(pyarrow.string())
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:  # Arrow does not check strings when it reads them
+        return [_value(cell, problems, line + i) for i, cell in enumerate(column)]
+
+
+def _value(cell: Any, problems: Problems, line: int) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError as error:
+        problems.add(line, f"not UTF-8: byte 0x{error.object[error.start]:02x}. Write the file as UTF-8.")
+        return None
+
+
+def _pyarrow(what: str) -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DependencyError.missing(what, "pyarrow", "parquet") from error
+    return pyarrow
+
+
+class Drain(io.RawIOBase):
+    """A file that is only written to, and handed on piece by piece."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, piece: Any) -> int:
+        self.pieces.append(bytes(piece))
+        self.position += len(self.pieces[-1])
+        return len(self.pieces[-1])
+
+    def tell(self) -> int:
+        return self.position
+
+    def take(self) -> bytes:
+        pieces, self.pieces = self.pieces, []
+        return b"".join(pieces)

@@ -1,0 +1,336 @@
+"""Items: the catalogue as ids and cleaned text fields, whatever it was stored in.
+
+Reading ends in columns of strings, packed into arrays (`semid.data.strings`): a million items take little more than
+their text. Which fields are text is decided in `semid.data.items`; what clean text is, in `semid.data.values`; turning
+text into vectors is the business of `semid.embed`.
+
+Two runs over the same items in another row order read the same fields in the same order, and
+`Items.sorted()` puts the items themselves into one canonical order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.data.problems import Problems, name_list, quote
+from semid.data.records import iter_records, with_progress
+from semid.data.strings import PackedStrings, StringPacker
+from semid.data.values import clean_text, has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
+from semid.errors import ConfigError, InputError
+
+__all__ = ["ColumnReader", "Items", "no_such_field", "read_items"]
+
+
+logger = logging.getLogger("semid")
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """A catalogue of N items: their ids and their text, in columns.
+
+    Parameters
+    ----------
+    ids : sequence of N strings
+        Unique, never empty, kept exactly as written. Readers give PackedStrings, which equal a list.
+    fields : dict of field name -> sequence of N strings
+        Clean text, "" where an item has none. The order of the dict is the order of the text.
+    source : str
+        What messages call this catalogue.
+    rows : int64 [N], optional
+        The place of each item in the source, from 0: `vectors[items.rows]` brings rows that lie in source
+        order into the order of the items. By default 0 .. N - 1.
+
+    >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
+    >>> list(items.texts()), list(items.sorted().ids), items.sorted().rows.tolist()
+    (['Red polish. OPI', 'Kohl'], ['a', 'b'], [1, 0])
+    """
+
+    ids: Sequence[str]
+    fields: dict[str, Sequence[str]]
+    source: str = "items"
+    rows: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows is None:
+            object.__setattr__(self, "rows", np.arange(len(self.ids), dtype=np.int64))
+        for name, column in [*self.fields.items(), ("rows", self.rows)]:
+            if len(column) != len(self.ids):
+                raise InputError(f"{name}: {len(column)} values for {len(self.ids)} ids; expected one each.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def texts(self) -> PackedStrings:
+        """One string per item: its fields joined with ". ", skipping empty ones."""
+        columns = list(self.fields.values())
+        if not columns:
+            return PackedStrings.pack([""] * len(self))
+        if len(columns) == 1:
+            return _packed(columns[0])
+        return PackedStrings.pack(map(_sentences, zip(*columns, strict=True)))
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> Items:
+        """The items at positions `rows` (not places in the source), in that order; or those of a mask."""
+        chosen = np.asarray(rows)
+        chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
+        fields = {name: _packed(column).take(chosen) for name, column in self.fields.items()}
+        return Items(_packed(self.ids).take(chosen), fields, self.source, self.rows[chosen])
+
+    def part(self, start: int, stop: int) -> Items:
+        """The items at positions `start` to `stop`."""
+        fields = {name: column[start:stop] for name, column in self.fields.items()}
+        return Items(self.ids[start:stop], fields, self.source, self.rows[start:stop])
+
+    def order(self) -> npt.NDArray[np.int64]:
+        """int64 [N]: positions by the UTF-8 bytes of the ids."""
+        return _packed(self.ids).order
+
+    def sorted(self) -> Items:
+        """The items by the UTF-8 bytes of their ids: one order, however the source was ordered."""
+        return self.take(self.order())
+
+
+def _packed(column: Sequence[str]) -> PackedStrings:
+    return column if isinstance(column, PackedStrings) else PackedStrings.pack(column)
+
+
+def _sentences(pieces: Iterable[str]) -> str:
+    text = ""
+    for piece in filter(None, pieces):
+        text += ("" if not text else " " if text.endswith((".", "!", "?")) else ". ") + piece
+    return text
+
+
+def read_items(
+    source: object,
+    *,
+    text: Sequence[str] | str | None = None,
+    id_field: str = "id",
+    progress: bool = False,
+    on_warning: Callable[[str], None] | None = None,
+) -> Items:
+    """Read a catalogue.
+
+    Parameters
+    ----------
+    source : path, "-", datasets.Dataset, Arrow stream, iterable of dicts, or Items
+        JSONL, CSV, TSV, plain or gzipped, or Parquet. How the format is found: `semid.data.records.iter_records`.
+        In a CSV every cell is a string; JSON inside a cell is not parsed.
+    text : names, or one string "title,brand"
+        The text fields, in this order. Numbers in them become text. By default every field that holds
+        strings or nested lists of strings and that is more than numbers, dates or links; well-known names
+        (title, name, brand, categories, description, ...) first, the others by name.
+    id_field : str
+        The field with the item's id: a string or an integer, kept as a string.
+    progress : bool
+        Count the records on standard error.
+    on_warning : callable, optional
+        Receives each warning as a string; by default they go to the logger "semid".
+
+    Returns
+    -------
+    Items
+        In the order of the source, text cleaned by `clean_text`. Items with no text are kept.
+
+    Raises
+    ------
+    InputError
+        The source cannot be read, or some of it is wrong: missing or duplicate ids, broken lines, a wrong
+        type, a text field that no item has. Lists the first ten problems with their lines.
+    ConfigError
+        `text` names no field.
+    DependencyError
+        Parquet, when pyarrow is not installed.
+
+    >>> items = read_items([{"id": 7, "title": "Fish &amp; chips", "tags": ["hot", ["fried", "hot"]]}])
+    >>> items.ids, items.fields
+    (PackedStrings(['7']), {'title': PackedStrings(['Fish & chips']), 'tags': PackedStrings(['hot, fried'])})
+    """
+    names = _field_names(text)
+    if isinstance(source, Items):
+        return source if names is None else _select(source, names)
+    problems = Problems.of(source)
+    reader = ColumnReader(problems, id_field, names)
+    named = {id_field, *(names or ())}
+    records = iter_records(source, keep=named.__contains__, problems=problems)
+    for line, record in with_progress(records, problems.name, shown=progress):
+        reader.add(line, record)
+    ids, fields = reader.finish(on_warning or logger.warning)
+    return Items(ids, fields, problems.name)
+
+
+def _field_names(text: Sequence[str] | str | None) -> list[str] | None:
+    if text is None:
+        return None
+    names = text.split(",") if isinstance(text, str) else list(text)
+    names = list(dict.fromkeys(name.strip() for name in names if name.strip()))
+    if not names:
+        raise ConfigError(f"text={text!r} names no field. Write for example title,brand.")
+    return names
+
+
+def _select(items: Items, names: list[str]) -> Items:
+    for name in names:
+        if name not in items.fields:
+            raise InputError(f"{items.source}: {no_such_field(name, items.fields)}")
+    return Items(items.ids, {name: items.fields[name] for name in names}, items.source, items.rows)
+
+
+# ---- Columns: records turned into ids and columns of clean text, one record at a time.
+# Which fields are text is decided here. Records are let go at once; what stays are bytes end to end
+# (`semid.data.strings`). Where records come from is the business of `records`, what is made of the columns that of
+# `catalog`.
+
+
+# Fields that hold text in the catalogues people have, most telling first; others follow by name.
+WELL_KNOWN = (
+    "title", "name", "product_title", "product_name", "brand", "author", "artist", "store",
+    "categories", "category", "genres", "genre", "features", "description", "summary", "text",
+    "tags", "keywords",
+)  # fmt: skip
+
+
+@dataclass
+class _Column:
+    """One text field while it is being read."""
+
+    values: StringPacker = field(default_factory=StringPacker)  # shorter than N until the next item that has it
+    has_words: bool = False  # some value is more than a number, a date or a link
+    only_links: bool = True
+    refused: str | None = None  # where the first value stands that cannot be text
+
+    def put(self, row: int, value: str) -> None:
+        self.values.pad(row)
+        self.values.append(value)
+        if value and not self.has_words:
+            link = value.startswith(("http://", "https://"))
+            self.only_links = self.only_links and link
+            self.has_words = not link and is_wordy(value)
+
+    def refuse(self, why: str) -> None:
+        self.refused = self.refused or why
+        self.values = StringPacker()
+
+
+class ColumnReader:
+    """Turns records into columns, one at a time; the records themselves are let go."""
+
+    def __init__(self, problems: Problems, id_field: str, names: list[str] | None) -> None:
+        self.problems = problems
+        self.id_field = id_field
+        self.names = names  # None: find them
+        self.ids = StringPacker()
+        self.lines = array("q")  # of each id
+        self.columns: dict[str, _Column] = {name: _Column() for name in names or ()}
+        self.found: set[str] = set()  # every field of every record, for the message about a misspelt one
+
+    def add(self, line: int, record: dict[str, Any]) -> None:
+        if self.id_field not in record:
+            have = f"have: {name_list(record)}" if record else "the record is empty"
+            what = f"missing field {quote(self.id_field)} ({have}). Use --id-field to name another."
+            self.problems.add(line, what)
+            return
+        item_id = id_string(record[self.id_field])
+        if item_id is None:
+            self.problems.add(line, f"{self.id_field} {id_fault(record[self.id_field])}")
+            return
+        row = len(self.lines)
+        self.ids.append(item_id)
+        self.lines.append(line)
+        if self.names is None:
+            self._add_any(row, line, record)
+        else:
+            self._add_chosen(row, line, record)
+
+    def _add_chosen(self, row: int, line: int, record: dict[str, Any]) -> None:
+        self.found.update(record)
+        for name in self.columns:
+            value = text_of(record.get(name))
+            if value is not None:
+                self.columns[name].put(row, value)
+            else:
+                kind = kind_of(record[name])
+                self.problems.add(line, f"field {quote(name)} holds {kind}; expected text. Leave it out of --text.")
+
+    def _add_any(self, row: int, line: int, record: dict[str, Any]) -> None:
+        for name, raw in record.items():
+            if name == self.id_field or not isinstance(name, str):
+                continue
+            column = self.columns.get(name)
+            if column is None:
+                column = self.columns[name] = _Column()
+            if column.refused:  # only whether there was text, for the warning
+                column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
+                continue
+            if type(raw) is str:  # nearly every value: skip the questions
+                column.put(row, clean_text(raw))
+                continue
+            value = None if is_vector(raw) else text_of(raw)
+            if value is None:
+                column.refuse(f"{kind_of(raw)} at {self.problems.where(line)}")
+            else:
+                column.put(row, value)
+
+    def finish(self, warn: Callable[[str], None]) -> tuple[PackedStrings, dict[str, PackedStrings]]:
+        """The ids and the text columns, or the error that lists everything wrong with the source."""
+        for name in sorted(set(self.columns) - self.found) if self.names and self.lines else ():
+            self.problems.add(None, no_such_field(name, map(str, self.found)))
+        if not self.lines and not self.problems.total:
+            self.problems.add(None, "no items. Expected one record per item.")
+        ids = self.ids.finish()
+        self._add_duplicates(ids)
+        self.problems.raise_if_any()
+        fields = {}
+        for name in self.names if self.names is not None else self._text_fields():
+            column = self.columns[name].values
+            column.pad(len(ids))
+            fields[name] = column.finish()
+        self._warn(fields, len(ids), warn)
+        return ids, fields
+
+    def _add_duplicates(self, ids: PackedStrings) -> None:
+        """A dictionary of all ids would take more memory than the catalogue; they are sorted anyway."""
+        for row, first in zip(*ids.repeats(), strict=True):
+            place = self.problems.first_at(self.lines[first])
+            self.problems.add(self.lines[row], f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them.")
+
+    def _text_fields(self) -> list[str]:
+        """Names of the fields that are text, in an order that does not depend on the order of the rows."""
+        rank = {name: i for i, name in enumerate(WELL_KNOWN)}
+        chosen = [
+            name
+            for name, column in self.columns.items()
+            if column.values.n_bytes and not has_surrogate(name)  # a refused column holds nothing
+            if column.has_words or (name.casefold() in rank and not column.only_links)
+        ]
+        return sorted(chosen, key=lambda name: (rank.get(name.casefold(), len(rank)), name))
+
+    def _warn(self, fields: dict[str, PackedStrings], n_items: int, warn: Callable[[str], None]) -> None:
+        for name in sorted(self.columns):
+            column = self.columns[name]
+            if column.refused and column.has_words:
+                warn(f"field {quote(name)} is left out: text in some items, but {column.refused}.")
+        filled = np.zeros(n_items, np.bool_)
+        for packed in fields.values():
+            filled |= np.diff(packed.offsets) > 0
+        empty = n_items - int(filled.sum())
+        if empty == 1:
+            warn(f"1 item of {n_items:,} has no text; it still gets an ID.")
+        elif empty:
+            warn(f"{empty:,} items of {n_items:,} have no text; they still get IDs.")
+
+
+def no_such_field(name: str, found: Iterable[str]) -> str:
+    """For a message: the field that is missing, near names, and those there are."""
+    found = sorted(found)
+    near = difflib.get_close_matches(name, found, n=3)
+    guess = f" Did you mean {' or '.join(map(quote, near))}?" if near else ""
+    return f"no item has the text field {quote(name)}.{guess} Fields found: {name_list(found)}."

@@ -1,0 +1,220 @@
+"""Values: what a field of a record holds, as clean text or as an id.
+
+One value at a time: strings, numbers, dates, lists at any depth. Which fields are read, and what is done about a
+value that is neither, is up to `catalog` and `interactions`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+import math
+import numbers
+import re
+import unicodedata
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+from semid.data.problems import quote
+
+__all__ = [
+    "as_microseconds",
+    "as_number",
+    "clean_text",
+    "has_surrogate",
+    "id_fault",
+    "id_string",
+    "is_vector",
+    "is_wordy",
+    "kind_of",
+    "text_of",
+]
+
+
+UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogues
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
+LETTER = re.compile(r"[^\W\d_]")
+TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-][\d:]+)?")
+NOT_WORDS = frozenset({"true", "false", "yes", "no", "null", "none"})
+
+
+def clean_text(text: str) -> str:
+    """Undo HTML entities (also doubly escaped), collapse blanks and control characters, compose to NFC.
+
+    A lone surrogate, which no UTF-8 file can hold, becomes U+FFFD.
+
+    >>> clean_text("Fish &amp;amp; chips\\n\\x00 caf\\u0065\\u0301")
+    'Fish & chips café'
+    """
+    plain = text.isascii() and text.isprintable() and "&" not in text
+    if plain and "  " not in text and text[:1] != " " and text[-1:] != " ":
+        return text
+    for _ in range(UNESCAPE_ROUNDS):
+        unescaped = html.unescape(text) if "&" in text else text
+        if unescaped == text:
+            break
+        text = unescaped
+    text = " ".join(CONTROL.sub(" ", text).split())
+    return text if text.isascii() else unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text))
+
+
+def text_of(value: object) -> str | None:
+    """The clean text of a field's value: "" for null, None where it cannot be text.
+
+    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out, but
+    for NaN and infinities, which are no text.
+
+    >>> text_of(["Makeup", ["Makeup", "Nails"]]), text_of(4.5), text_of(None), text_of({"a": 1})
+    ('Makeup, Nails', '4.5', '', None)
+    """
+    if not isinstance(value, list | tuple | np.ndarray):
+        return _scalar_text(value)
+    pieces: dict[str, None] = {}  # an ordered set
+    stack = [_leaves(value)]  # not recursion: nesting may be as deep as the JSON parser allows
+    while stack:
+        for leaf in stack[-1]:
+            if isinstance(leaf, list | tuple | np.ndarray):
+                stack.append(_leaves(leaf))
+                break
+            piece = _scalar_text(leaf)
+            if piece is None:
+                return None
+            pieces[piece] = None
+        else:
+            stack.pop()
+    pieces.pop("", None)
+    return ", ".join(pieces)
+
+
+def _leaves(value: list[Any] | tuple[Any, ...] | np.ndarray) -> Iterator[Any]:
+    return iter(value.ravel().tolist() if isinstance(value, np.ndarray) else value)
+
+
+def _scalar_text(value: object) -> str | None:
+    if isinstance(value, str):
+        return clean_text(value)
+    if value is None:
+        return ""
+    if isinstance(value, bool | np.bool_):
+        return str(value).lower()
+    if isinstance(value, numbers.Real | Decimal):
+        with contextlib.suppress(ValueError, OverflowError):  # an integer too long to write out
+            return str(value) if isinstance(value, numbers.Integral) or math.isfinite(value) else ""
+        return None
+    return str(value) if isinstance(value, date) else None  # datetime is a date
+
+
+def is_vector(value: object) -> bool:
+    """A list of numbers with fractions: an embedding, never text unless asked for."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind == "f"
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+        if isinstance(value, float):
+            return True
+    return False
+
+
+def is_wordy(text: str) -> bool:
+    """Whether a clean text is more than a number, a price, a date or a truth value."""
+    if not LETTER.search(text) or text.casefold() in NOT_WORDS or TIMESTAMP.fullmatch(text):
+        return False
+    try:
+        float(text)  # 1e-5, nan
+    except ValueError:
+        return True
+    return False
+
+
+def has_surrogate(text: str) -> bool:
+    """Whether a lone surrogate, which no UTF-8 file can hold, is in the text."""
+    return not text.isascii() and SURROGATE.search(text) is not None
+
+
+def kind_of(value: object) -> str:
+    """What a value is, in words for a message."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return "a list of numbers" if is_vector(value) else "a list with something else than strings in it"
+    return "an object" if isinstance(value, dict) else f"a value of type {type(value).__name__}"
+
+
+def id_string(value: object) -> str | None:
+    """The id as a string, or None where `id_fault` says what is wrong.
+
+    >>> id_string(7), id_string("B01"), id_string(True), id_string("")
+    ('7', 'B01', None, None)
+    """
+    if isinstance(value, str):
+        valid = value and not has_surrogate(value)
+        return str(value) if valid else None
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # too long to write out
+            return str(int(value))
+    return None
+
+
+def id_fault(value: object) -> str:
+    """Why `value` cannot be an id, to follow the name of the field."""
+    if value is None:
+        return "is null; expected a string or an integer."
+    if isinstance(value, str) and not value:
+        return "is empty; expected a string or an integer."
+    if isinstance(value, str):
+        return f"{quote(value)} holds a lone surrogate, which is not valid Unicode. Write the id anew."
+    if isinstance(value, int) and not isinstance(value, bool):
+        return "is an integer too long to write out. Write it as a string."
+    kind = str(value).lower() if isinstance(value, bool | float) else kind_of(value)
+    return f"is {kind}; expected a string or an integer."
+
+
+# ---- Times in a log of interactions: finite numbers, or dates as microseconds since 1970.
+# One value at a time. Numbers keep whatever unit they are in, so they and dates are never compared with each other:
+# `interactions` refuses a log that holds both.
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+LARGEST_TIME = 1e300  # float64 holds it; more is no time
+
+
+def as_number(value: object) -> int | float | None:
+    """A time given as a finite number, or as a string that spells one; None for any other value.
+
+    >>> as_number("7"), as_number(2.5), as_number("soon"), as_number(True)
+    (7, 2.5, None, None)
+    """
+    if isinstance(value, str):
+        for parse in (int, float):
+            with contextlib.suppress(ValueError):
+                return as_number(parse(value))
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Decimal):
+        value = float(value)
+    is_time = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_TIME
+    return value if is_time else None
+
+
+def as_microseconds(value: object) -> int | None:
+    """A time given as a date, or as a string that spells one in ISO format: microseconds since 1970, UTC.
+
+    >>> as_microseconds("1970-01-02"), as_microseconds("1970-01-01T01:00+01:00"), as_microseconds("soon")
+    (86400000000, 0, None)
+    """
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            return None
+    if not isinstance(value, date):
+        return None
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day)
+    moment = value if value.tzinfo else value.replace(tzinfo=UTC)
+    return (moment - EPOCH) // MICROSECOND

@@ -1,0 +1,1 @@
+"""What is in an artefact, and is it sound."""

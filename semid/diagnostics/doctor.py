@@ -1,0 +1,66 @@
+"""`semid doctor` and `semid verify`: from paths to a judgement."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from semid.data.interactions import Histories, read_interactions
+from semid.data.items import read_items
+from semid.errors import InputError
+from semid.evaluation.metrics import evaluate
+from semid.evaluation.quality import Quality
+from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["judge"]
+
+
+def judge(
+    source: Path,
+    *,
+    interactions: str | Path | None = None,
+    items: str | Path | None = None,
+    embeddings: str | Path | None = None,
+) -> Quality:
+    """The quality of an artefact, or of another system's index file (`{item: [tokens]}`)."""
+    if embeddings is not None and items is None:
+        raise InputError("--embeddings needs --items: the catalogue says which row belongs to which item.")
+    if not source.exists() and source.suffix in (".json", ".gz"):
+        raise InputError(f"{source}: no such file. Give an artefact's folder or an index file.")
+    index = None
+    if source.is_dir() or not source.exists():
+        ids = SemanticIDTokenizer.from_pretrained(source)
+        item_ids = ids.item_ids
+    else:
+        from semid.data.index_files import read_index
+
+        index = read_index(source)
+        item_ids = index.item_ids
+    histories = _histories(interactions, item_ids)
+    vectors = _vectors(items, embeddings, list(item_ids)) if embeddings is not None and items is not None else None
+    if index is None:
+        return ids.quality(histories=histories, vectors=vectors)
+    return evaluate(index.codes, vectors=vectors, histories=histories)
+
+
+def _histories(interactions: str | Path | None, item_ids) -> Histories | None:
+    if interactions is None:
+        return None
+    histories = read_interactions(interactions).map_to(item_ids)
+    if len(histories.rows) and histories.n_unknown == len(histories.rows):
+        raise InputError(f"{interactions}: none of its items is in the catalogue. Are the ids the same?")
+    return histories
+
+
+def _vectors(items: str | Path, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:
+    """Vectors in the order of the IDs."""
+    from semid.encoders.vectors import read_vectors
+
+    catalogue = read_items(items)
+    place = {item_id: row for row, item_id in enumerate(catalogue.ids)}
+    missing = [item_id for item_id in item_ids if item_id not in place]
+    if missing:
+        raise InputError(f"{items}: lacks {len(missing):,} items that have IDs, for instance {missing[0]!r}.")
+    vectors = read_vectors(embeddings, ids=catalogue.ids, source=catalogue.source)
+    return vectors.rows(np.array([place[item_id] for item_id in item_ids]))

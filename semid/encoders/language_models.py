@@ -1,0 +1,223 @@
+"""Language models, loaded and run: texts to vectors, by sentence-transformers or by transformers with pooling.
+
+A batch of texts goes in and float32 rows come out. Which texts make a batch, and what an item's text is, is up to
+`neural`; where a model's files come from, to `model_files`. Only safetensors weights are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError, DependencyError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["ModelSource", "PooledModel", "Pooling", "Precision", "SentenceModel", "model_folder", "sha256_of_model"]
+
+
+Loaded = TypeVar("Loaded")
+Pooling = Literal["auto", "mean", "last", "eos"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model, and how it shall run; the choices are those of `NeuralEncoder`."""
+
+    name: str  # what messages call it
+    folder: Path
+    pooling: Pooling
+    max_length: int
+    device: str
+    dtype: Precision
+
+
+class SentenceModel:
+    """A folder with a modules.json, run by sentence-transformers as it describes itself."""
+
+    pooling = "own"
+
+    def __init__(self, source: ModelSource) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError:
+            raise DependencyError.missing(f"--encoder {source.name}", "sentence-transformers", "text") from None
+        self.source = source
+        self.model = _loaded(
+            source.name,
+            lambda: SentenceTransformer(
+                str(source.folder),
+                device=_usable_device(source.device),
+                local_files_only=True,
+                model_kwargs={"use_safetensors": True, "dtype": source.dtype},
+            ),
+        )
+        longest = self.model.max_seq_length
+        self.max_length = min(source.max_length, longest) if longest else source.max_length
+        self.model.max_seq_length = self.max_length
+        self.model.eval()
+        self.dim = self.encode(["text"]).shape[1]
+
+    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """float32 [n, D]"""
+        vectors = self.model.encode(
+            texts, prompt="", batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
+        )
+        return vectors.float().cpu().numpy()
+
+
+class PooledModel:
+    """Any transformers model; its last hidden states are pooled here."""
+
+    def __init__(self, source: ModelSource) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.source = source
+        self.tokenizer = _loaded(
+            source.name, lambda: AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+        )
+        self.model = _loaded(
+            source.name,
+            lambda: AutoModel.from_pretrained(
+                source.folder, local_files_only=True, use_safetensors=True, dtype=source.dtype
+            ),
+        )
+        config = self.model.config
+        if config.is_encoder_decoder:
+            self.model = self.model.get_encoder()
+        self.model.eval().to(_usable_device(source.device))
+        self.pooling = source.pooling
+        if self.pooling == "auto":
+            causal = any(name.endswith("ForCausalLM") for name in config.architectures or [])
+            self.pooling = "last" if causal else "mean"
+        if self.pooling == "eos" and self.tokenizer.eos_token_id is None:
+            raise ConfigError(f"pooling='eos': {source.name} has no end-of-sequence token. Use pooling='last'.")
+        text_config = config.get_text_config()
+        room = getattr(text_config, "max_position_embeddings", None) or source.max_length
+        self.max_length = min(source.max_length, room, self.tokenizer.model_max_length)
+        self.dim = text_config.hidden_size
+
+    def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
+        """float32 [n, D]"""
+        import torch
+
+        rows = self._token_ids(texts)
+        lengths = torch.tensor([len(row) for row in rows])
+        width = max(1, int(lengths.max()))
+        # The id under the mask is never looked at, so a tokenizer without a padding token is no obstacle.
+        token_ids = torch.zeros((len(rows), width), dtype=torch.long)
+        for i, row in enumerate(rows):
+            token_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask = (torch.arange(width)[None] < lengths[:, None]).long()
+        device = self.model.device
+        with torch.inference_mode():
+            found = self.model(input_ids=token_ids.to(device), attention_mask=mask.to(device))
+            states = found.last_hidden_state.float().cpu()
+        return self._pool(states, mask, lengths).numpy()
+
+    def _token_ids(self, texts: list[str]) -> list[list[int]]:
+        ends = self.pooling == "eos"
+        rows = self.tokenizer(texts, truncation=True, max_length=max(1, self.max_length - ends))["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        return [row + [eos] if ends and row[-1:] != [eos] else row for row in rows]
+
+    def _pool(self, states: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """[n, D] from states [n, T, D], mask [n, T] and lengths [n]; zeros where a text has no token."""
+        import torch
+
+        if self.pooling == "mean":
+            kept = mask[:, :, None].bool()
+            return states.masked_fill(~kept, 0).sum(1) / lengths.clamp(min=1)[:, None]
+        last = states[torch.arange(len(states)), (lengths - 1).clamp(min=0)]
+        return last.masked_fill(lengths[:, None] == 0, 0)
+
+
+def _loaded(name: str, load: Callable[[], Loaded]) -> Loaded:
+    """What `load` returns, without a bar of its own, and its many ways to fail turned into one error."""
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise InputError(
+            f"encoder={name!r} cannot be loaded: {reason}. Expected a folder with "
+            "config.json, tokenizer files and model.safetensors."
+        ) from error
+    finally:
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
+
+
+def _usable_device(device: str) -> str:
+    import torch
+
+    if device != "auto":
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]} Use cpu, or auto.") from None
+        return device
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+# ---- The files of a language model: found in a folder or fetched from the hub, and told apart by a checksum.
+# Nothing is loaded or run here. Neither pickles nor code are ever asked for.
+
+
+READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")  # of a model's folder; no pickle, no code
+NOT_READ = ("onnx/*", "openvino/*", "original/*")
+
+
+def model_folder(name_or_path: str | Path, revision: str | None) -> tuple[Path, str | None]:
+    """(folder, commit): the model's files on this machine, fetched if need be; no commit for a folder."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").exists() and not (path / "modules.json").exists():
+            raise InputError(f"encoder={str(path)!r}: no config.json there; expected a model's folder.")
+        return path, None
+    name = str(name_or_path)
+    if path.exists() or path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        what = "not a folder" if path.exists() else "no such folder"
+        raise InputError(f"encoder={name!r}: {what}. Give a model's folder, a hub id, or lexical.")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(name, revision=revision, allow_patterns=list(READ), ignore_patterns=list(NOT_READ))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0][:300]
+        raise InputError(
+            f"encoder={name!r}: no such folder here, and the hub did not give it: {reason} "
+            "Check the name and the network, or give the folder of a downloaded model, or use lexical."
+        ) from error
+    return Path(folder), os.path.basename(folder)
+
+
+def sha256_of_model(folder: Path) -> str:
+    """One checksum over the content of all files that are read, by name; hidden files left out."""
+    digest = hashlib.sha256()
+    for path in sorted(p for pattern in READ for p in folder.rglob(pattern)):
+        relative = path.relative_to(folder)
+        if any(part.startswith(".") for part in relative.parts) or relative.parts[0] in (
+            pattern.partition("/")[0] for pattern in NOT_READ
+        ):
+            continue
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(json.dumps([relative.as_posix(), content]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,258 @@
+"""Files of vectors, opened: `.npy` and `.safetensors` mapped into memory, `.parquet` read once, folders of any of them.
+
+What comes out are rows that are read when asked for. A header is checked against the size of its file; which item a
+row belongs to, and whether its numbers are finite, is the business of `vectors`. Pickled arrays are refused without
+being unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from tokenize import TokenError
+from typing import Any
+
+import numpy as np
+
+from semid.errors import DependencyError, InputError
+from semid.runtime.tables import RowTable, Tables, mapped_rows
+
+__all__ = ["open_vectors"]
+
+FLOATS = "float16, float32, float64 or bfloat16"
+SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
+PARQUET_ROWS = 8192  # turned into vectors at once
+
+
+def open_vectors(path: Path, name: str | None, tables: Tables) -> RowTable:
+    """Rows [rows of the file, D] of float16, float32, float64 or (bfloat16 as) uint16.
+
+    Parameters
+    ----------
+    path : Path
+        A file, or a folder of files of one format, which follow each other by name (`part-2` before `part-10`).
+    name : str, optional
+        The tensor of a `.safetensors` file, or the column of a `.parquet` file.
+    tables : Tables
+        Where the vectors of Parquet are kept: its pages are compressed, so single rows cannot be read from it.
+
+    Raises
+    ------
+    InputError
+        No such file, not the format its name says, damaged or cut short; shards that do not fit together.
+    DependencyError
+        Parquet, when pyarrow is not installed.
+    """
+    if path.is_dir() and path.suffix.lower() not in OPENERS:
+        return _Shards.checked(path, [_open(shard, name, tables) for shard in _shards(path)])
+    return _open(path, name, tables)
+
+
+def _open(path: Path, name: str | None, tables: Tables) -> RowTable:
+    opener = OPENERS.get(path.suffix.lower())
+    if opener is None:
+        raise InputError(
+            f"{path}: vectors are read from .npy and .safetensors, .parquet and folders of these. Use numpy.save."
+        )
+    if name is not None and opener is _open_npy:
+        raise InputError(f"{path}: name={name!r} chooses a tensor in a .safetensors file. Leave it out.")
+    try:
+        return opener(path, name, tables)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file.") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
+
+
+def _open_npy(path: Path, name: None, tables: Tables) -> RowTable:
+    with open(path, "rb") as file:
+        start = file.read(6)
+        if start != b"\x93NUMPY":
+            raise InputError(f"{path}: not a .npy file: it starts with {start!r}. Write it with numpy.save.")
+        file.seek(0)
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = {
+                (1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0,
+            }.get(version)
+            if read_header is None:
+                raise ValueError(f"version {version} of the format")
+            shape, fortran, dtype = read_header(file)
+            if min(shape, default=0) < 0:
+                raise ValueError(f"shape {shape}")
+        except (ValueError, SyntaxError, TypeError, TokenError) as error:
+            raise InputError(f"{path}: damaged header: {error}. Write it again with numpy.save.") from None
+        begin, size = file.tell(), file.seek(0, 2)
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: holds pickled Python objects, which are never loaded. Save numbers: "
+            "numpy.save(path, numpy.stack(vectors).astype('float32'))."
+        )
+    _check_dtype(path, dtype.name, dtype.kind == "f" and dtype.itemsize in (2, 4, 8))
+    _check_size(path, size - begin, int(np.prod(shape, dtype=object)) * dtype.itemsize)
+    return _map(path, begin, dtype, shape, "F" if fortran else "C")
+
+
+def _open_safetensors(path: Path, name: str | None, tables: Tables) -> RowTable:
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        try:
+            with safe_open(path, "np") as checked:  # checks the header against the size of the file
+                name = _tensor_name(path, list(checked.keys()), name)
+        except SafetensorError as error:
+            raise InputError(
+                f"{path}: damaged, cut short, or not a safetensors file ({error}). Write it again."
+            ) from None
+        entry = json.loads(file.read(header_bytes))[name]
+    kind = entry["dtype"]
+    _check_dtype(f"{path}: tensor {name!r}", kind, kind in SAFETENSORS_DTYPES)
+    begin = 8 + header_bytes + entry["data_offsets"][0]
+    return _map(path, begin, np.dtype(SAFETENSORS_DTYPES[kind]), tuple(entry["shape"]), "C")
+
+
+def _tensor_name(path: Path, names: list[str], wanted: str | None) -> str:
+    have = ", ".join(sorted(names)) or "none"
+    if wanted is not None and wanted not in names:
+        raise InputError(f"{path}: no tensor {wanted!r}. Tensors there: {have}.")
+    if wanted is None and len(names) != 1:
+        raise InputError(f"{path}: {len(names)} tensors; expected one. Choose one with name=: {have}.")
+    return wanted if wanted is not None else names[0]
+
+
+def _map(path: Path, begin: int, dtype: np.dtype, shape: tuple[int, ...], order: str) -> RowTable:
+    _check_shape(path, shape)
+    with open(path, "rb") as file:
+        return mapped_rows(file, shape, dtype, begin=begin, order=order)
+
+
+def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(
+            f"{path}: shape={shape} should be (items, dims), both at least 1. Save one row of numbers per item."
+        )
+
+
+def _check_dtype(where: Path | str, dtype: str, is_float: bool) -> None:
+    if not is_float:
+        raise InputError(f"{where}: dtype={dtype} should be {FLOATS}. Save it with .astype('float32').")
+
+
+def _check_size(path: Path, have: int, expected: int) -> None:
+    if have < expected:
+        raise InputError(f"{path}: cut short: {have} bytes of numbers, the header says {expected}. Copy it again.")
+
+
+# ---- Parquet ----------------------------------------------------------------------------------------------
+
+
+def _open_parquet(path: Path, name: str | None, tables: Tables) -> RowTable:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DependencyError.missing("reading Parquet", "pyarrow", "parquet") from error
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            name = _column_name(path, file.schema_arrow, name)
+            return _kept(path, name, file, tables)
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: not a readable Parquet file: {str(error).rstrip('.')}.") from None
+
+
+def _column_name(path: Path, schema: Any, wanted: str | None) -> str:
+    import pyarrow.types as types
+
+    def is_vector(kind: Any) -> bool:
+        is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        return is_list and types.is_floating(kind.value_type)
+
+    names = [field.name for field in schema if is_vector(field.type)]
+    have = ", ".join(sorted(names)) or "none"
+    if wanted is not None and wanted not in names:
+        raise InputError(f"{path}: no column {wanted!r} of lists of floats. Such columns there: {have}.")
+    if wanted is None and len(names) != 1:
+        raise InputError(f"{path}: {len(names)} columns of lists of floats; expected one. Choose with name=: {have}.")
+    return wanted if wanted is not None else names[0]
+
+
+def _kept(path: Path, name: str, file: Any, tables: Tables) -> RowTable:
+    """The column, block by block, in a table; every row has a vector, and all of one length."""
+    import pyarrow.compute
+
+    n_rows, width, table = file.metadata.num_rows, 0, None
+    for batch in file.iter_batches(PARQUET_ROWS, columns=[name]):
+        column = batch.column(0)
+        lengths = pyarrow.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
+        if table is None:
+            width = int(lengths[0])
+            _check_shape(path, (n_rows, width))
+            table = tables.new(n_rows, width)
+        wrong = np.flatnonzero(lengths != width)
+        if len(wrong):
+            row = table.filled + int(wrong[0])
+            raise InputError(
+                f"{path}, row {row + 1}: column {name!r} holds {lengths[wrong[0]]} numbers, expected {width} as in "
+                "row 1. Give every row a vector of one length."
+            )
+        values = column.flatten().to_numpy(zero_copy_only=False)  # a null among the numbers becomes NaN
+        table.append(np.asarray(values).reshape(len(column), width))
+    _check_shape(path, (n_rows, width))
+    return table.finish()
+
+
+OPENERS = {".npy": _open_npy, ".safetensors": _open_safetensors, ".parquet": _open_parquet, ".pq": _open_parquet}
+
+
+# ---- folders ----------------------------------------------------------------------------------------------
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of a folder, numbers in their names compared as numbers; all of one format."""
+
+    def natural(path: Path) -> list[tuple[int, str]]:
+        return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", path.name)]
+
+    paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in OPENERS), key=natural)
+    kinds = sorted({path.suffix.lower() for path in paths})
+    if len(kinds) != 1:
+        found = " and ".join(kinds) or "no such file"
+        raise InputError(f"{folder}: expected files .npy, .safetensors or .parquet, all of one format; found {found}.")
+    return paths
+
+
+class _Shards:
+    """Rows of several tables that follow each other."""
+
+    ndim = 2
+
+    def __init__(self, parts: list[RowTable]) -> None:
+        self.parts = parts
+        self.starts = np.cumsum([0, *map(len, parts)])
+        self.shape = (int(self.starts[-1]), parts[0].shape[1])
+        self.dtype = parts[0].dtype
+
+    @classmethod
+    def checked(cls, folder: Path, parts: list[RowTable]) -> _Shards:
+        """InputError if the shards differ in width or type."""
+        kinds = sorted({f"{part.dtype.name} of {part.shape[1]} dims" for part in parts})
+        if len(kinds) > 1:
+            raise InputError(f"{folder}: the files differ: {'; '.join(kinds)}. Write them alike.")
+        return cls(parts)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
+        found = np.empty((len(rows), self.shape[1]), self.dtype)
+        part = np.searchsorted(self.starts, rows, side="right") - 1
+        for number in np.unique(part).tolist():
+            here = np.flatnonzero(part == number)
+            inside = rows[here] - self.starts[number]
+            follow = len(inside) == inside[-1] - inside[0] + 1 and bool((np.diff(inside) == 1).all())
+            found[here] = self.parts[number][slice(inside[0], inside[-1] + 1) if follow else inside]
+        return found

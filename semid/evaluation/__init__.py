@@ -1,0 +1,1 @@
+"""Codes in; figures, and sentences about them, out."""

@@ -1,0 +1,32 @@
+"""The model card of an artefact: what it holds, how good it is, how to use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from semid._version import __version__
+
+if TYPE_CHECKING:
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["card"]
+
+
+def card(ids: SemanticIDTokenizer, repo_id: str) -> str:
+    """The repository's README: what the artefact is, how to use it, how good it is."""
+    from jinja2 import Environment, PackageLoader
+
+    template = Environment(loader=PackageLoader("semid"), trim_blocks=True, lstrip_blocks=True).get_template("card.md")
+    quality = ids.quality()
+    example = ids.item_ids[0]
+    return template.render(
+        repo_id=repo_id,
+        n_items=len(ids),
+        sizes=" x ".join(map(str, ids.sizes)),
+        config=ids.config.to_dict() if ids.config is not None else None,
+        imported_from=ids.imported_from,
+        lines=quality.lines(),
+        example_id=example,
+        example_tokens=ids.tokens(example),
+        version=__version__,
+    )

@@ -1,0 +1,145 @@
+"""What became of the items and their codes when IDs were learnt again: in figures, and item by item.
+
+N items that both catalogues have, L levels that both have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.artifact.store import people_lines
+from semid.evaluation.quality import percent
+
+if TYPE_CHECKING:
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["Churn", "kept_codes", "remap_lines"]
+
+HEADER = "item_id\told\tnew\tkept"
+NEW, GONE = "new", "gone"  # in place of the number of codes kept
+
+Codes = npt.NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Churn:
+    """How much of what was known about the tokens still holds.
+
+    >>> Churn.of(np.array([[0, 1], [0, 2]]), np.array([[0, 1], [3, 2]]), n_new=1, n_gone=0).kept_prefix
+    [0.5, 0.5]
+    """
+
+    surviving: int  # items that both catalogues have
+    new: int
+    gone: int
+    kept_prefix: list[float]  # share of the surviving items that keep at least their first 1, 2, ... L codes
+    kept_meaning: list[float]  # per level: share of the old codes that most of their surviving items still have
+    distortion_before: float | None = None  # of the new catalogue with nearest codes, the old codebooks' ...
+    distortion_after: float | None = None  # ... and the new ones', relative to the variance of the vectors
+
+    @classmethod
+    def of(
+        cls,
+        old_codes: Codes,
+        new_codes: Codes,
+        *,
+        n_new: int,
+        n_gone: int,
+        distortion_before: float | None = None,
+        distortion_after: float | None = None,
+    ) -> Churn:
+        """From the codes of the surviving items, integer [N, L_old] and [N, L_new] in the same order, N >= 1."""
+        depth = min(old_codes.shape[1], new_codes.shape[1])
+        kept = kept_codes(old_codes, new_codes)
+        return cls(
+            surviving=len(kept),
+            new=n_new,
+            gone=n_gone,
+            kept_prefix=[float((kept > level).mean()) for level in range(depth)],
+            kept_meaning=[_kept_meaning(old_codes[:, level], new_codes[:, level]) for level in range(depth)],
+            distortion_before=distortion_before,
+            distortion_after=distortion_after,
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain lists and numbers, for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """The figures for people, one line each."""
+        many = len(self.kept_prefix) > 1
+        lengths = ", ".join(map(str, range(1, len(self.kept_prefix) + 1))) + (" codes" if many else " code")
+        found = [
+            f"{self.surviving:,} items survive, {self.new:,} are new, {self.gone:,} are gone",
+            f"surviving items that keep at least their first {lengths}: {_shares(self.kept_prefix)}",
+            f"codes that most of their items still have, per level: {_shares(self.kept_meaning)}",
+        ]
+        if self.distortion_after is not None:
+            before = (
+                "" if self.distortion_before is None else f"{percent(self.distortion_before)} with the old codebooks, "
+            )
+            found.append(f"distortion of this catalogue: {before}{percent(self.distortion_after)} with the new ones")
+        return found
+
+
+def kept_codes(old_codes: Codes, new_codes: Codes) -> npt.NDArray[np.int64]:
+    """How many of its first codes each item keeps, int64 [N].
+
+    >>> kept_codes(np.array([[1, 2, 3], [1, 2, 3]]), np.array([[1, 0, 3], [1, 2, 3]])).tolist()
+    [1, 3]
+    """
+    depth = min(old_codes.shape[1], new_codes.shape[1])
+    return np.logical_and.accumulate(old_codes[:, :depth] == new_codes[:, :depth], axis=1).sum(axis=1)
+
+
+def remap_lines(old: SemanticIDTokenizer, new: SemanticIDTokenizer) -> Iterator[str]:
+    r"""The lines of `remap.tsv`: what each item's ID was and is, and how many of its first codes are the same.
+
+    Items of the new catalogue come in its order, with "new" as the number and no old ID where they had none; then
+    those that are gone, with "gone" and no new ID. Ids are escaped as in `ids.tsv`.
+    """
+    rows = old.ledger.find_rows(new.item_ids)
+    survives = rows >= 0
+    before = np.asarray(old.ledger.codes_of(rows[survives]))
+    kept = iter(kept_codes(before, new.codes[survives]).tolist())
+    names = iter(old.vocabulary.texts(before))
+    tokens = (
+        f"{next(names) if known else ''}\t{text}"
+        for known, text in zip(survives.tolist(), new.vocabulary.texts(new.codes), strict=True)
+    )
+    marks = (str(next(kept)) if known else NEW for known in survives.tolist())
+    yield HEADER
+    yield from _without_header(people_lines(new.item_ids, tokens, marks))
+    gone = gone_rows(old, rows)
+    ids = (old.item_ids[row] for row in gone.tolist())
+    texts = (f"{text}\t" for text in old.vocabulary.texts(old.ledger.codes_of(gone)))
+    yield from _without_header(people_lines(ids, texts, (GONE for _ in gone)))
+
+
+def gone_rows(old: SemanticIDTokenizer, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """The rows of live items that are not among `rows`, where -1 counts for nothing: int64 [G]."""
+    gone = old.ledger.live.copy()
+    gone[rows[rows >= 0]] = False
+    return np.flatnonzero(gone)
+
+
+def _without_header(lines: Iterable[str]) -> Iterator[str]:
+    lines = iter(lines)
+    next(lines)
+    return lines
+
+
+def _kept_meaning(old: Codes, new: Codes) -> float:
+    """Share of the codes in `old` [N] that more than half of their items have in `new` [N] too."""
+    had = np.bincount(old)
+    have = np.bincount(old[old == new], minlength=len(had))
+    return float((2 * have > had)[had > 0].mean())
+
+
+def _shares(shares: Iterable[float]) -> str:
+    return ", ".join(map(percent, shares))

@@ -1,0 +1,1 @@
+"""The table of items and their IDs, which is only appended to."""

@@ -1,0 +1,157 @@
+"""The step that learns: vectors in, codebooks out, on a device and in memory that suffice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.config import SemanticIDConfig
+from semid.errors import ConfigError
+from semid.quantize.codebooks import Codebooks, chosen_backend
+from semid.runtime.arrays import sample_rows
+from semid.runtime.distributed import share
+from semid.runtime.memory import Budget
+from semid.runtime.tables import RowTable, Tables
+from semid.train.lloyd import rounds_on
+
+if TYPE_CHECKING:
+    from semid.train.auxiliary import Guide
+    from semid.train.base import Learner
+
+__all__ = ["balanced", "check_device", "exact_device", "give_room", "learn_codebooks", "learner_for"]
+
+log = logging.getLogger("semid")
+
+SAMPLE = 200_000  # items to learn from, at most
+LATENT_DIM = 192  # of the learners, unless the config names another
+# Bytes that learning takes at its peak: libraries and networks, and per number of a vector and of a latent.
+LEARNING = 900_000_000
+LEARNING_PER_INPUT = 24
+LEARNING_PER_LATENT = 30
+CODES_PER_ITEM = 500  # of all items: keys while they are made unique, and their text while it is written
+
+
+def give_room(
+    tables: Tables, budget: Budget, n_items: int, config: SemanticIDConfig, extra_dims: int = 0
+) -> Callable[..., None]:
+    """What `embed` tells how wide the vectors will be: it gives the tables the room that the budget then leaves.
+
+    ConfigError if there is none.
+    """
+
+    def prepare(dim: int, to_fit: int = 0) -> None:
+        need = max(to_fit, memory_to_learn(n_items, dim + extra_dims, config))
+        tables.room = budget.room(need, f"learning from {min(n_items, SAMPLE):,} items")
+
+    return prepare
+
+
+def learn_codebooks(
+    vectors: RowTable, config: SemanticIDConfig, progress: bool, guides: Sequence[Guide] = ()
+) -> tuple[Codebooks, Any]:
+    """Codebooks, and what the learner says of its training (None where it does not train)."""
+    rows = sample_rows(len(vectors), SAMPLE, config.seed)
+    seen = vectors[:] if rows is None else vectors[rows]
+    with rounds_on(learning_device(config)):
+        learner = learner_for(config, verbose=progress)
+        if guides:
+            learner.fit(seen, guides=guides if rows is None else [guide.take(rows) for guide in guides])
+        else:
+            learner.fit(seen[share(len(seen))])
+    codebooks = learner.codebooks_
+    if config.uniform == "catalogue":
+        codebooks = balanced(codebooks, seen, exact_device(config.device))
+    return codebooks, getattr(learner, "training_", None)
+
+
+def memory_to_learn(n_items: int, dim: int, config: SemanticIDConfig) -> int:
+    """Bytes that the steps after reading take at most beside what is held already and the tables; measured."""
+    n_sampled = min(n_items, SAMPLE)
+    latent = min(dim, config.dim or LATENT_DIM)
+    learning = LEARNING + n_sampled * (dim * LEARNING_PER_INPUT + latent * LEARNING_PER_LATENT)
+    return max(learning, CODES_PER_ITEM * n_items)
+
+
+def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
+    """The learner that a config asks for, with every choice that the config makes."""
+    chosen: dict[str, Any] = {
+        "levels": len(config.sizes),
+        "codebook_size": config.codebook_size,
+        "seed": config.seed,
+    }
+    if config.dim is not None:
+        chosen["dim"] = config.dim
+    if config.method == "rqkmeans":
+        from semid.train.residual_kmeans import ResidualKMeans
+
+        return ResidualKMeans(**chosen)
+    if config.epochs is not None:
+        chosen["epochs"] = config.epochs
+    chosen |= {"device": config.device, "verbose": verbose}
+    if config.uniform == "off":
+        chosen["epsilon"] = 0.0
+    if config.method == "lc-rec":
+        from semid.train.lcrec import LCRecRQVAE
+
+        return LCRecRQVAE(**chosen)
+    from semid.train.rqvae import RQVAE
+
+    if config.epochs is not None:
+        chosen["max_steps"] = None  # who names a number of epochs gets that number
+    return RQVAE(**chosen)
+
+
+def learning_device(config: SemanticIDConfig) -> str:
+    """Where rounds of k-means run: where the training does, or for k-means alone on a GPU that was named."""
+    if config.method == "rqkmeans":
+        return exact_device(config.device)
+    from semid.train.rqvae_training import pick_device
+
+    return pick_device(config.device)
+
+
+def exact_device(name: str) -> str:
+    """Of all steps but training. A GPU if one was named: copying there gains nothing for what is small already."""
+    return "cpu" if name == "auto" else name
+
+
+def check_device(name: str) -> None:
+    """ConfigError if torch cannot use the device, or what SEMID_BACKEND names cannot run there."""
+    if name != "auto":
+        import torch
+
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name, or a torch built without it
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
+    chosen_backend("auto", exact_device(name))
+
+
+def balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str) -> Codebooks:
+    """Add the prices that spread the catalogue evenly over the last level's codes."""
+    from semid.train.sinkhorn import catalogue_prices
+
+    latents = codebooks.latents(vectors)
+    codes = codebooks.encode_latents(latents, device=device)
+    last = codebooks.levels[-1]
+    left = latents - codebooks.quantized(codes) + last[codes[:, -1]]
+    prices, error = catalogue_prices(left, last, device=device)
+    log.info("catalogue-wide balance of the last level: largest column error %.3f", error)
+    return Codebooks(
+        codebooks.levels, codebooks.encoder, codebooks.decoder, (None,) * (len(codebooks.levels) - 1) + (prices,)
+    )
+
+
+def _learnt_in_words(config: SemanticIDConfig, training: Any, n_items: int) -> str:
+    sizes = config.sizes
+    said = f"{len(sizes)} x {sizes[0]} codes" if len(set(sizes)) == 1 else " x ".join(map(str, sizes)) + " codes"
+    said += f", {config.method}"
+    start, trained = (getattr(training, name, float("nan")) for name in ("start_error", "trained_error"))
+    if np.isfinite(start) and np.isfinite(trained):
+        said += f"; held-out error {start:.3f} -> {min(start, trained):.3f}"
+    return said + (f"; from {SAMPLE:,} of the items" if n_items > SAMPLE else "")

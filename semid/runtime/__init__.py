@@ -1,0 +1,1 @@
+"""Memory, tables, threads, processes, progress: what runs the rest."""

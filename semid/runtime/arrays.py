@@ -1,0 +1,81 @@
+"""Rows in the order of their bytes, whatever they are: strings end to end, or vectors.
+
+Eight bytes are compared at a time, as one number, and only rows that tied so far are looked at again. Most rows are
+told apart by their first words, so a table larger than memory is read about once. Nothing is copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["WORD", "byte_order", "sample_rows", "unit_rows"]
+
+
+WORD = 8  # bytes compared at once
+
+Ints = npt.NDArray[np.int64]
+
+
+def byte_order(
+    lengths: Ints, words: Callable[[Ints, int], npt.NDArray[np.uint64]]
+) -> tuple[Ints, npt.NDArray[np.bool_]]:
+    """Rows in ascending order of their bytes, int64 [N], and which equal the row before them there, bool [N].
+
+    Equal rows keep their order, and a row that begins another comes before it.
+
+    Parameters
+    ----------
+    lengths : int64 [N]
+        Bytes of each row.
+    words : callable
+        `words(rows, place)`: bytes `place` to `place + 8` of these rows as big-endian numbers, uint64 [len(rows)],
+        with zeros past the end of a row.
+    """
+    order = np.arange(len(lengths))
+    repeats = np.zeros(len(order), np.bool_)
+    tied = order.copy()  # places in `order` that are not settled yet, group after group
+    group = np.zeros(len(order), np.int64)
+    place = 0
+    while len(tied):
+        rows = order[tied]
+        word, length = words(rows, place), np.minimum(lengths[rows] - place, WORD + 1)  # + 1: or does it go on?
+        by = np.lexsort((length, word, group))
+        rows, word, length = rows[by], word[by], length[by]
+        order[tied] = rows
+        begins = np.ones(len(rows), np.bool_)
+        begins[1:] = (group[1:] != group[:-1]) | (word[1:] != word[:-1]) | (length[1:] != length[:-1])
+        group = np.cumsum(begins) - 1
+        place += WORD
+        ended = lengths[rows] <= place
+        repeats[tied] = ended & ~begins
+        open_still = ~ended & (np.bincount(group)[group] > 1)
+        tied, group = tied[open_still], group[open_still]
+    return order, repeats
+
+
+def sample_rows(n_rows: int, most: int, seed: int) -> npt.NDArray[np.int64] | None:
+    """`most` of the rows, drawn by a seed, ascending: int64 [most]; None where there are no more than that.
+
+    >>> sample_rows(10, 4, seed=0).tolist(), sample_rows(4, 4, seed=0)
+    ([2, 5, 6, 9], None)
+    """
+    if n_rows <= most:
+        return None
+    return np.sort(np.random.default_rng(seed).choice(n_rows, most, replace=False))
+
+
+# ---- Rows: what every encoder does with the rows of its vectors, whatever they are made of.
+
+
+def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The rows scaled to unit length, float32 [N, D]; a row of zeros stays as it is.
+
+    >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32)).round(2).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    squares = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True)
+    scale = np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
+    return (vectors * scale).astype(np.float32)

@@ -1,0 +1,351 @@
+"""Codes as words: (level, code) <-> token string <-> token id.
+
+The tokens of an artefact are one block, level-major: all codes of level 0, then of level 1, ..., then the
+begin and the end marker where the template has them. All codes of every level are always there, so a new
+item never needs a new token. Where the block starts in a language model's vocabulary, `base`, is the caller's
+business.
+
+Not here: which patterns are safe (`templates.py`), which IDs exist (`ledger/ledger.py`, `semid/trie/trie.py`), real
+tokenizers (`tokenizer_exports`). N items, L levels, K codes in a level.
+"""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError, InputError
+from semid.tokens.templates import TEMPLATES, as_regex, check_pattern, letters_of, level_of
+
+__all__ = ["Found", "Vocabulary"]
+
+MAX_SIZE = 65536  # codes are stored as uint16
+UNKNOWN, BEGIN, END = -1, -2, -3  # "levels" of pieces that are no code of this vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One ID, or one attempt at an ID, in a text: `text == whole[start:end]`.
+
+    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
+    Exactly one of `codes` (the ID is well formed) and `problem` (why it is not) is there.
+    """
+
+    start: int
+    end: int
+    codes: tuple[int, ...] | None
+    text: str
+    problem: str | None
+
+
+class _Piece(NamedTuple):
+    """A marker, or something that looks like a code's token."""
+
+    start: int
+    end: int
+    level: int
+    code: int
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of L levels.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Codes per level, each 1 to 65536.
+    template : str
+        A name in `semid.tokens.templates.TEMPLATES`, or a pattern with {letter}, {level}, {code}, {offset}.
+    begin, end : str, optional
+        Markers around an ID, "" for none. By default those of the named template, none with a pattern.
+
+    Raises
+    ------
+    ConfigError
+        A size out of range; a pattern whose tokens would be equal, or could not be told from each other or
+        from the text around them.
+
+    >>> vocabulary = Vocabulary([256, 256, 256])
+    >>> vocabulary.text([12, 7, 255])
+    '<s_a_12><s_b_7><s_c_255>'
+    >>> vocabulary.token_ids([[12, 7, 255]], base=1000).tolist()
+    [[1012, 1263, 1767]]
+    >>> for found in vocabulary.find("Try <s_a_12><s_b_7><s_c_255> or <s_a_1><s_b_2>."):
+    ...     print(found.codes, found.problem)
+    (12, 7, 255) None
+    None has 2 of 3 codes
+    """
+
+    # for errors of a tokenizer that cannot take the names
+    OTHER_NAMES = "Learn IDs with other names: --template 'my_{letter}_{code}' (or another name or pattern)."
+
+    sizes: tuple[int, ...]
+    template: str = "onerec"
+    begin: str | None = None
+    end: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", _checked_sizes(self.sizes))
+        preset = TEMPLATES.get(self.template)
+        if preset is None:
+            check_pattern(self.template, self.n_levels)
+        for name in ("begin", "end"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(preset, name) if preset else "")
+        if preset is None or (self.begin, self.end) != (preset.begin, preset.end):
+            self._check_markers()
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, object]) -> Vocabulary:
+        """The inverse of `to_dict`; ConfigError for a missing or unknown key or a wrong type."""
+        if not isinstance(record, Mapping) or set(record) != {"sizes", "template", "begin", "end"}:
+            raise ConfigError(f"vocabulary={record!r:.200} should have the keys sizes, template, begin, end.")
+        sizes, template, begin, end = (record[key] for key in ("sizes", "template", "begin", "end"))
+        strings = all(isinstance(value, str) for value in (template, begin, end))
+        if not isinstance(sizes, (list, tuple)) or not strings:
+            raise ConfigError(f"vocabulary={record!r:.200}: sizes should be a list, the others strings.")
+        return cls(tuple(sizes), template, begin, end)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain data for JSON."""
+        return {"sizes": list(self.sizes), "template": self.template, "begin": self.begin, "end": self.end}
+
+    # ---- the block of tokens
+
+    @property
+    def n_levels(self) -> int:
+        """L."""
+        return len(self.sizes)
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """int64 [L + 1]: level l is the tokens offsets[l]:offsets[l + 1] of the block; then the markers."""
+        return np.array([0, *accumulate(self.sizes)], np.int64)
+
+    def __len__(self) -> int:
+        """Tokens in the block, markers included."""
+        return sum(self.sizes) + bool(self.begin) + bool(self.end)
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """All tokens of the block in order: level-major, then the begin and the end marker."""
+        markers = [marker for marker in (self.begin, self.end) if marker]
+        return [token for table in self._tables for token in table] + markers
+
+    def token(self, level: int, code: int) -> str:
+        """The token of one code; IndexError outside the sizes."""
+        if not (0 <= level < self.n_levels and 0 <= code < self.sizes[level]):
+            raise IndexError(f"level={level} code={code} should be inside sizes={list(self.sizes)}.")
+        offset = int(self.offsets[level]) + int(code)
+        return self._patterns[min(level, 1)].format(
+            letter=letters_of(level),
+            level=level,
+            code=int(code),
+            offset=offset,
+            rank=1001 + offset - self.sizes[0],
+        )
+
+    @property
+    def _patterns(self) -> tuple[str, str]:
+        """Of the first level and of the others."""
+        preset = TEMPLATES.get(self.template)
+        return (preset.first, preset.others) if preset else (self.template, self.template)
+
+    @cached_property
+    def _tables(self) -> list[list[str]]:
+        return [[self.token(level, code) for code in range(size)] for level, size in enumerate(self.sizes)]
+
+    # ---- codes to text and token ids
+
+    def text(self, codes: Sequence[int] | npt.NDArray[np.integer], *, markers: bool = False) -> str:
+        """The ID of one item, L tokens, or with `markers` between the begin and the end marker.
+
+        InputError if a code is out of range.
+        """
+        return self.texts(np.asarray(codes).reshape(1, -1), markers=markers)[0]
+
+    def texts(self, codes: npt.ArrayLike, *, markers: bool = False) -> list[str]:
+        """The IDs of many items from int codes [N, L].
+
+        InputError if a code is out of range. Goes by one table of strings per level, not by formatting.
+        """
+        codes = self._checked_codes(codes)
+        tables = list(self._tables)
+        if markers:
+            tables[0] = [self.begin + token for token in tables[0]]
+            tables[-1] = [token + self.end for token in tables[-1]]
+        columns = [map(table.__getitem__, codes[:, level].tolist()) for level, table in enumerate(tables)]
+        return list(map("".join, zip(*columns, strict=True)))
+
+    def token_ids(self, codes: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
+        """int64 [N, L]: base + offset of the level + code. Markers are not among them."""
+        return base + self.offsets[:-1] + self._checked_codes(codes).astype(np.int64)
+
+    def codes_of_token_ids(self, token_ids: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
+        """int64 [N, L], the inverse of `token_ids`; -1 where an id is no code of its level."""
+        codes = self._shaped(token_ids, "token_ids").astype(np.int64) - base - self.offsets[:-1]
+        return np.where((codes >= 0) & (codes < np.array(self.sizes)), codes, -1)
+
+    def _shaped(self, values: npt.ArrayLike, name: str) -> npt.NDArray[np.integer]:
+        values = np.asarray(values)
+        if values.shape in ((0,), (0, self.n_levels)):
+            return np.zeros((0, self.n_levels), np.int64)
+        if values.ndim != 2 or values.shape[1] != self.n_levels or values.dtype.kind not in "iu":
+            raise InputError(
+                f"{name}: shape={values.shape} dtype={values.dtype} should be integers [N, {self.n_levels}]."
+            )
+        return values
+
+    def _checked_codes(self, codes: npt.ArrayLike) -> npt.NDArray[np.integer]:
+        codes = self._shaped(codes, "codes")
+        wrong = np.argwhere((codes < 0) | (codes >= np.array(self.sizes)))
+        if len(wrong):
+            row, level = wrong[0].tolist()
+            raise InputError(
+                f"codes[{row}, {level}]={codes[row, level]} should be in 0..{self.sizes[level] - 1}, "
+                f"the codes of level {level}."
+            )
+        return codes
+
+    # ---- text to codes
+
+    def find(self, text: str) -> list[Found]:
+        """Every ID in a text, and every attempt at one, in order; never guesses.
+
+        A well-formed ID is one token of each level, in the order of the levels. Blanks and tabs may stand
+        between its tokens (some tokenizers write them when they decode), nothing else may; either marker may
+        be missing. A new attempt starts at a begin marker and at a token of level 0, and ends at an end
+        marker or at any other text, line breaks included. An attempt with too few codes, too many, a skipped
+        or repeated level, a code out of range or one written otherwise (`<s_a_012>`) is reported whole with
+        the problem. Takes time linear in the text, whatever it is.
+        """
+        pieces = map(self._piece, self._scanner.finditer(text))
+        attempts = _attempts(pieces, lambda start, end: not text[start:end].strip(" \t"))
+        return [self._judge(attempt, text[attempt[0].start : attempt[-1].end]) for attempt in attempts]
+
+    def find_token_ids(self, token_ids: Sequence[int] | npt.NDArray[np.integer], base: int) -> list[Found]:
+        """Every ID in token ids int [T], and every attempt at one: `find` without the detour over text.
+
+        All ids outside the block are text; nothing at all may stand between the tokens of an ID. InputError if
+        it is not one row of integers.
+
+        >>> [found.codes for found in Vocabulary([4, 2]).find_token_ids([7, 103, 105, 7, 100], base=100)]
+        [(3, 1), None]
+        """
+        try:
+            places = np.asarray(token_ids)
+        except ValueError:  # rows of unequal length
+            raise InputError("token_ids: should be integers [T], one sequence. Take each row by itself.") from None
+        if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+            raise InputError(
+                f"token_ids: shape={places.shape} dtype={places.dtype} should be integers [T], one sequence. "
+                "Take each row by itself."
+            )
+        places = places.astype(np.int64) - base
+        words = self.tokens
+        return [
+            self._judge(attempt, "".join(words[place] for place in places[attempt[0].start : attempt[-1].end].tolist()))
+            for attempt in _attempts(self._block_pieces(places), operator.eq)
+        ]
+
+    def _block_pieces(self, places: npt.NDArray[np.int64]) -> Iterator[_Piece]:
+        """The tokens of the block among places int64 [T], which count from the first code; the rest is text."""
+        starts = np.flatnonzero((places >= 0) & (places < len(self)))
+        levels = np.searchsorted(self.offsets, places[starts], side="right") - 1
+        codes = places[starts] - self.offsets[levels]
+        markers = [level for level, marker in ((BEGIN, self.begin), (END, self.end)) if marker]
+        for start, level, code in zip(starts.tolist(), levels.tolist(), codes.tolist(), strict=True):
+            place = (level, code) if level < self.n_levels else (markers[code], 0)
+            yield _Piece(start, start + 1, *place, None)
+
+    @cached_property
+    def _scanner(self) -> re.Pattern[str]:
+        first, others = self._patterns
+        markers = [re.escape(marker) for marker in (self.begin, self.end) if marker]
+        codes = [as_regex(first)] + ([as_regex(others, "_")] if others != first else [])
+        return re.compile("|".join(markers + codes))
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, int]]:
+        """(level, code) of each token; the markers have levels of their own."""
+        places = {self.begin: (BEGIN, 0), self.end: (END, 0)}
+        for level, table in enumerate(self._tables):
+            places.update((token, (level, code)) for code, token in enumerate(table))
+        return places
+
+    def _piece(self, match: re.Match[str]) -> _Piece:
+        token = match.group()
+        place = self._places.get(token)
+        if place is not None:
+            return _Piece(match.start(), match.end(), *place, None)
+        shown = token if len(token) <= 40 else token[:37] + "..."
+        level = UNKNOWN
+        letters, number = (match.groupdict().get(field) for field in ("letter", "level"))
+        if letters and len(letters) < 4:
+            level = level_of(letters)
+        elif number and len(number) < 4:
+            level = int(number)
+        if 0 <= level < self.n_levels:
+            problem = f"{shown} is not among the codes {self.token(level, 0)} to {self._tables[level][-1]}"
+        else:
+            level = UNKNOWN
+            problem = f"{shown} is none of the {sum(self.sizes)} codes of {self.n_levels} levels"
+        return _Piece(match.start(), match.end(), level, -1, problem)
+
+    def _judge(self, attempt: list[_Piece], text: str) -> Found:
+        codes = [piece for piece in attempt if piece.level > BEGIN]
+        problem = next((piece.problem for piece in codes if piece.problem), None)
+        problem = problem or self._disorder([piece.level for piece in codes])
+        good = None if problem else tuple(piece.code for piece in codes)
+        return Found(attempt[0].start, attempt[-1].end, good, text, problem)
+
+    def _disorder(self, levels: list[int]) -> str | None:
+        for due, level in enumerate(levels[: self.n_levels]):
+            if level != due:
+                return f"has a code of level {level} where level {due} is due"
+        if len(levels) > self.n_levels:
+            return f"has {len(levels)} codes, more than {self.n_levels}"
+        return None if len(levels) == self.n_levels else f"has {len(levels)} of {self.n_levels} codes"
+
+    def _check_markers(self) -> None:
+        for name, marker, other in (("begin", self.begin, self.end), ("end", self.end, self.begin)):
+            if any(character.isspace() for character in marker):
+                raise ConfigError(f"{name}={marker!r} should hold no blanks, which tokenizers change.")
+            rivals = [token for table in self._tables for token in table] + ([other] if other else [])
+            if marker and any(rival.startswith(marker) or marker.startswith(rival) for rival in rivals):
+                raise ConfigError(f"{name}={marker!r} should not start like another token. Choose another.")
+
+
+def _attempts(pieces: Iterable[_Piece], adjoin: Callable[[int, int], bool]) -> Iterator[list[_Piece]]:
+    """Pieces in order, grouped into attempts at an ID; `adjoin` tells whether what lies between two may lie there."""
+    attempt: list[_Piece] = []
+    for piece in pieces:
+        if attempt:
+            last = attempt[-1]
+            anew = last.level == END or piece.level == BEGIN or (piece.level == 0 and last.level != BEGIN)
+            if anew or not adjoin(last.end, piece.start):
+                yield attempt
+                attempt = []
+        attempt.append(piece)
+    if attempt:
+        yield attempt
+
+
+def _checked_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
+    if isinstance(sizes, str) or not len(sizes):
+        raise ConfigError(f"sizes={sizes!r} should be a list: the number of codes of each level.")
+    for size in sizes:
+        whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+        if not whole or not 1 <= size <= MAX_SIZE:
+            raise ConfigError(f"sizes={list(sizes)} should be integers from 1 to {MAX_SIZE}.")
+    return tuple(int(size) for size in sizes)

@@ -1,0 +1,117 @@
+"""Text and behaviour in one vector, so that items that users meet together share codes too.
+
+    fused = [text vector, weight * size * direction of the behaviour vector]
+
+with `size` the spread of the text vectors, so that a weight of 1 lets both say about as much. A layer of landmarks
+(`train/latent.py`) predicts behaviour from text; the prediction is shorter the less the text says of it. An item
+that nobody met yet gets the prediction, one that was met n times a mean of both,
+
+    (n * own + PRIOR * predicted) / (n + PRIOR)
+
+for what few users did says little: without that, items of a kind part by noise from the second code on.
+
+Codebooks learnt from fused vectors are stored as ones that take text alone (`from_text_alone`): items to come have
+nothing else, and an artefact need not keep anybody's behaviour. Their encoder predicts the fused latents from text,
+and their decoder gives back the text's part.
+
+N items, D dims of text, E of behaviour, L levels, d dims of a latent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.clusters.spherical_kmeans import unit_rows
+from semid.errors import InputError
+from semid.quantize.codebooks import Codebooks
+from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
+from semid.runtime.arrays import sample_rows
+from semid.runtime.tables import RowTable, Tables
+from semid.train.latent import landmark_map, principal_map
+
+__all__ = ["from_text_alone", "fuse", "text_network"]
+
+Floats = npt.NDArray[np.float32]
+
+PRIOR = 8.0  # times met at which an item's own behaviour and the prediction count alike
+SAMPLE = 65_536  # items to learn a prediction from, at most
+LANDMARKS = 2048
+WIDEST = 256  # principal directions of the text that landmarks see
+BLOCK = 1 << 14
+
+
+def fuse(
+    vectors: RowTable,
+    behaviour: Floats,
+    met: npt.NDArray[np.integer],
+    *,
+    weight: float,
+    tables: Tables,
+    seed: int = 0,
+) -> RowTable:
+    """Fused vectors float32 [N, D + E], of vectors [N, D] and the behaviour [N, E] of items met `met` [N] times.
+
+    InputError if nothing was met.
+    """
+    known = met > 0
+    if not known.any():
+        raise InputError("no item of the catalogue was met in the training interactions. Are the ids the same?")
+    behaviour = np.where(known[:, None], unit_rows(np.asarray(behaviour, np.float32)), np.float32(0))
+    seen = _some(np.flatnonzero(known), seed)
+    predict = text_network(np.asarray(vectors[seen], np.float32), behaviour[seen], seed=seed)
+    trust = (met / (met + PRIOR)).astype(np.float32)[:, None]
+    shown = np.asarray(vectors[_some(np.arange(len(vectors)), seed)], np.float64)
+    size = float(np.sqrt(shown.var(axis=0).sum())) or 1.0
+    table = tables.new(len(vectors), vectors.shape[1] + behaviour.shape[1])
+    for start in range(0, len(vectors), BLOCK):
+        block = slice(start, start + BLOCK)
+        text = np.asarray(vectors[block], np.float32)
+        mixed = trust[block] * behaviour[block] + (1 - trust[block]) * predict(text)
+        table.append(np.concatenate([text, np.float32(weight * size) * mixed], axis=1))
+    return table.finish()
+
+
+def text_network(vectors: Floats, targets: npt.NDArray[np.floating], *, seed: int = 0) -> Network:
+    """A network of one hidden layer that predicts targets [n, e] from vectors [n, D], solved by ridge regression.
+
+    >>> vectors = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
+    >>> left = text_network(vectors, vectors[:, :2])(vectors) - vectors[:, :2]
+    >>> bool(np.square(left).mean() < 1e-3)
+    True
+    """
+    principal = principal_map(vectors, WIDEST, seed=seed)
+    learnt = landmark_map(principal(vectors), np.asarray(targets, np.float32), units=LANDMARKS, seed=seed)
+    directions, shift = principal.directions, -principal.mean @ principal.directions
+    skip = FloatLayer.from_float(directions @ learnt.linear, shift @ learnt.linear + learnt.bias)
+    inner = FloatLayer.from_float(directions @ learnt.inner, shift @ learnt.inner + learnt.inner_bias)
+    return Network(skip, (inner, FloatLayer.from_float(learnt.outer, np.zeros(len(learnt.bias)))))
+
+
+def from_text_alone(fused: Codebooks, vectors: RowTable, latents: RowTable, *, seed: int = 0) -> Codebooks:
+    """The same codebooks for text vectors [N, D] alone, given the latents [N, d] of the fused ones."""
+    rows = _some(np.arange(len(vectors)), seed)
+    shown = np.asarray(vectors[rows], np.float32)
+    network = text_network(shown, latents[rows], seed=seed)
+    # The levels stay, so the latents must come out in their units, which have room for what is predicted.
+    encoder = Encoder.scaled(network, [*grid_scales(network, shown)[:-1], 1.0])
+    return dataclasses.replace(fused, encoder=encoder, decoder=_first_columns(fused.decoder, vectors.shape[1]))
+
+
+def _first_columns(decoder: Decoder, width: int) -> Decoder:
+    """A decoder that gives the first columns alone."""
+
+    def cut(layer: FloatLayer) -> FloatLayer:
+        return FloatLayer.from_float(layer.weight[:, :width], layer.bias[:width])
+
+    skip, mlp = decoder.network.skip, decoder.network.mlp
+    network = Network(None if skip is None else cut(skip), (*mlp[:-1], cut(mlp[-1])) if mlp else ())
+    return Decoder(network, tuple(np.ascontiguousarray(table[:, :width]) for table in decoder.tables))
+
+
+def _some(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
+    """At most SAMPLE of the rows."""
+    chosen = sample_rows(len(rows), SAMPLE, seed)
+    return rows if chosen is None else rows[chosen]

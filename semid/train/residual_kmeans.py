@@ -1,0 +1,189 @@
+"""ResidualKMeans: residual quantization by k-means in a linear latent space. Also where RQ-VAE training starts.
+
+    1. principal directions, their spread partly evened out              (latent.principal_map)
+    2. optionally, a closed-form step of every item towards its neighbours (latent.neighbour_map)
+    3. k-means on what the levels so far leave, level by level             (kmeans.kmeans)
+    4. joint least squares over all levels, then evening out their use     (kmeans.improve_levels)
+    5. a decoder by least squares: linear in the quantized latent, plus a table per level
+
+scikit-learn's estimator conventions: keyword-only constructor that stores its arguments untouched, `fit` returns
+self, learned state ends in `_`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.quantize.checks import check_sizes, check_vectors
+from semid.quantize.codebooks import Codebooks
+from semid.quantize.grid import snap_centroids
+from semid.quantize.network import Decoder, Encoder, FloatLayer, Network
+from semid.quantize.residual import residual_codes
+from semid.runtime.distributed import all_sum, from_writer, gather, place
+from semid.train.base import Learner
+from semid.train.kmeans import improve_levels, kmeans, least_squares_tables
+from semid.train.latent import nearest_neighbours, neighbour_map, principal_map
+
+__all__ = ["ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "starting_encoder"]
+
+
+NEIGHBOURS = 10
+MAX_NEIGHBOUR_ROWS = 16_384  # enough rows to learn the step from; each is compared with the whole catalogue
+TABLE_RIDGE = 10.0  # of 0.001 to 30, the best on held-out items
+
+
+class ResidualKMeans(Learner):
+    """Residual k-means with progressive starts, balanced use and joint refinement.
+
+    Under torchrun each process gives `fit` its share of the vectors (`semid.runtime.distributed`), and all end with the
+    same.
+
+    Parameters
+    ----------
+    levels : int, L
+    codebook_size : int, or one int per level
+    dim : latent width d; the vectors' own width if that is smaller
+    whiten : share of the principal directions' spread that is evened out, 0 to 1
+    pull : weight of an item's neighbours against itself (0 = off), see `latent.neighbour_map`
+    landmarks : hidden units of the neighbour map
+    balance : price of crowded codes, see `kmeans.even_out`; 0 = off
+    refine : most rounds of joint refinement
+    seed : int
+
+    Attributes
+    ----------
+    codebooks_ : Codebooks
+    n_features_in_ : D
+
+    >>> points = np.random.default_rng(0).normal(size=(200, 8))
+    >>> ResidualKMeans(levels=2, codebook_size=16).fit_transform(points).shape
+    (200, 2)
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: int = 4,
+        codebook_size: int | Sequence[int] = 256,
+        dim: int = 192,
+        whiten: float = 0.6,
+        pull: float = 0.0,
+        landmarks: int = 2048,
+        balance: float = 0.1,
+        refine: int = 2,
+        seed: int = 0,
+    ) -> None:
+        self.levels = levels
+        self.codebook_size = codebook_size
+        self.dim = dim
+        self.whiten = whiten
+        self.pull = pull
+        self.landmarks = landmarks
+        self.balance = balance
+        self.refine = refine
+        self.seed = seed
+
+    def fit(self, X: npt.ArrayLike, y: object = None) -> ResidualKMeans:
+        """Learn from vectors [N, D]; y is ignored. Returns self."""
+        vectors = check_vectors(X)
+        network = starting_encoder(
+            vectors, self.dim, whiten=self.whiten, pull=self.pull, landmarks=self.landmarks, seed=self.seed
+        )
+        self.codebooks_ = codebooks_from_encoder(
+            Encoder.from_float(network, vectors),
+            vectors,
+            check_sizes(self.codebook_size, self.levels),
+            balance=self.balance,
+            refine=self.refine,
+            seed=self.seed,
+        )
+        self.n_features_in_ = vectors.shape[1]
+        return self
+
+
+def starting_encoder(
+    vectors: npt.NDArray[np.float32], dim: int, *, whiten: float, pull: float, landmarks: int, seed: int
+) -> Network:
+    """Steps 1 and 2: the encoder as a float network, before any training.
+
+    Learnt once, so where several processes learn together, the first one does it with the rows of all.
+    """
+    every = gather(vectors)
+    return from_writer(lambda: _starting_encoder(every, dim, whiten, pull, landmarks, seed))
+
+
+def _starting_encoder(
+    vectors: npt.NDArray[np.float32], dim: int, whiten: float, pull: float, landmarks: int, seed: int
+) -> Network:
+    principal = principal_map(vectors, dim, whiten=whiten, seed=seed)
+    directions, gain = principal.directions, principal.gain
+    shift = -principal.mean @ directions
+    if pull <= 0 or len(vectors) <= 4 * NEIGHBOURS:
+        return Network(FloatLayer(directions * gain, shift * gain))
+    rows = np.arange(len(vectors))
+    if len(rows) > MAX_NEIGHBOUR_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_NEIGHBOUR_ROWS, replace=False))
+    neighbours = nearest_neighbours(vectors, rows, NEIGHBOURS)
+    step = neighbour_map(principal(vectors), rows, neighbours, pull=pull, units=landmarks, seed=seed)
+    linear = np.eye(len(gain)) + step.linear
+    skip = FloatLayer(directions @ linear * gain, (shift @ linear + step.bias) * gain)
+    inner = FloatLayer(directions @ step.inner, shift @ step.inner + step.inner_bias)
+    outer = FloatLayer(step.outer * gain, np.zeros(len(gain)))
+    return Network(skip, (inner, outer))
+
+
+def learn_levels(
+    latents: npt.NDArray[np.float64], sizes: Sequence[int], *, balance: float, refine: int, seed: int
+) -> tuple[npt.NDArray[np.float32], ...]:
+    """Steps 3 and 4: centroids on the grid for each level, from latents on the grid."""
+    residual, levels = latents.astype(np.float32), []
+    for level, size in enumerate(sizes):
+        centroids = snap_centroids(kmeans(residual, size, seed=seed + level))
+        residual = residual - centroids[residual_codes(residual.astype(np.float64), [centroids])[:, 0]]
+        levels.append(centroids)
+    return improve_levels(latents, levels, refine=refine, balance=balance)
+
+
+def codebooks_from_encoder(
+    encoder: Encoder,
+    vectors: npt.NDArray[np.float32],
+    sizes: Sequence[int],
+    *,
+    balance: float,
+    refine: int,
+    seed: int,
+) -> Codebooks:
+    """Steps 3 to 5: learn levels and a decoder in the latent space of an encoder."""
+    latents = encoder(vectors)
+    levels = learn_levels(latents, sizes, balance=balance, refine=refine, seed=seed)
+    codes = residual_codes(latents, levels)
+    quantized = sum(centroids[codes[:, level]].astype(np.float64) for level, centroids in enumerate(levels))
+    network = Network(linear_decoder(quantized, vectors))
+    return Codebooks(levels, encoder, fit_decoder(network, quantized, codes, vectors, sizes))
+
+
+def linear_decoder(quantized: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]) -> FloatLayer:
+    """The affine map from quantized latents [N, d] nearest to the vectors [N, D], by least squares."""
+    n_items = place(len(vectors))[1]
+    mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
+    centre = all_sum(quantized.sum(axis=0)) / n_items
+    centred = quantized - centre
+    normal = all_sum(centred.T @ centred)
+    normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal) + 1e-12
+    weight = np.linalg.solve(normal, all_sum(centred.T @ (vectors - mean)))
+    return FloatLayer.from_float(weight, mean - centre @ weight)
+
+
+def fit_decoder(
+    network: Network,
+    quantized: npt.NDArray[np.float64],
+    codes: npt.NDArray[np.integer],
+    vectors: npt.NDArray[np.float32],
+    sizes: Sequence[int],
+) -> Decoder:
+    """Add to a decoder network the tables that explain, code by code, what it leaves."""
+    left = vectors - Decoder(network)(quantized, codes)
+    return Decoder(network, tuple(least_squares_tables(codes, left, sizes, ridge=TABLE_RIDGE)))

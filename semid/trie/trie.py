@@ -1,0 +1,383 @@
+"""The prefix index of a catalogue: which codes may follow which, and which item an ID is.
+
+A trie over codes, not over token ids, in three arrays that can be memory-mapped. Its nodes are the distinct
+prefixes, numbered level by level: the root, the prefixes of one code, of two, ..., the items, each level in
+lexicographic order. Two facts follow and carry everything else:
+
+- the children of a node are neighbours, so `ptr[node]:ptr[node + 1]` names them and no child is stored;
+- the items below a node are neighbours too: an interval of *ranks*, rank being the place of an item in the
+  sorted catalogue. A filter is a count of admitted items per rank (`filters.py`), and a node leads somewhere
+  exactly if its interval holds an admitted item.
+
+Not here: the file (`file.py`), torch (`tokenizer_exports/generate/trie_tensors.py`), generation. N items, L levels,
+K codes in a level.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.assign.keys import pack, run_starts
+from semid.errors import ArtifactError, CapacityError, ConfigError, InputError
+from semid.ledger.ledger import Ledger
+from semid.tokens.block import TokenTable, find_base
+from semid.tokens.vocabulary import Vocabulary
+from semid.trie.file import TrieFields, read_trie, write_trie
+from semid.trie.filters import Chosen, Filter, Origin, chosen_rows, ids_digest
+
+if TYPE_CHECKING:
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["Trie"]
+
+logger = logging.getLogger("semid")
+
+SAMPLE = 64  # items looked up to see that a trie and an artefact belong together
+MAX_NODES = 2**31 - 1  # nodes are stored as int32
+
+
+@dataclass(frozen=True, eq=False)
+class Trie:
+    """Accepts exactly the live items of a catalogue; make one with `from_tokenizer` or `from_codes`.
+
+    >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
+    >>> codes, children, valid = trie.children(np.array([0]))        # of the root
+    >>> codes[valid].tolist()
+    [0, 3]
+    >>> trie.rows_of(trie.walk([[3, 0], [3, 1]])).tolist()            # the row of the item, -1 for none
+    [2, -1]
+    >>> trie.matched([[0, 2], [0, 3], [1, 1]]).tolist()               # how many codes are right
+    [2, 1, 0]
+    """
+
+    sizes: tuple[int, ...]  # K of each level
+    level_starts: tuple[int, ...]  # (L + 2) - level_starts[d]:level_starts[d + 1] are the nodes of depth d
+    codes: npt.NDArray[np.unsignedinteger]  # (nodes,), uint8 or uint16 - the last code of each prefix; 0 at the root
+    ptr: npt.NDArray[np.int32]  # (inner nodes + 1,) - the first child of each node above the items
+    rows: npt.NDArray[np.int32]  # (N,) - the row in the table of items of each rank
+    n_rows: int  # rows of that table, those included that the trie leaves out
+    base: int | None = None  # token id of the first code, where a language model is meant
+    ledger: Ledger | None = None  # the table of items, where it is at hand
+    ids: str | None = None  # digest of item ids, from a file that tells it; see `origin`
+
+    # ---- making
+
+    @classmethod
+    def from_tokenizer(
+        cls, ids: SemanticIDTokenizer, tokenizer: TokenTable | None = None, *, base: int | None = None
+    ) -> Trie:
+        """The trie of an artefact's live items.
+
+        Parameters
+        ----------
+        tokenizer
+            The language model's tokenizer, extended with the tokens of `ids`.
+        base
+            Instead of it, the token id of the first code. With neither, the one that `semid extend` noted in
+            the artefact, if any; without that the trie knows codes alone.
+
+        Raises
+        ------
+        ConfigError
+            The tokenizer lacks the tokens, or the catalogue has no live item.
+        """
+        if tokenizer is not None:
+            base = find_base(ids.vocabulary, tokenizer)
+        elif base is None:
+            base = ids.base
+        return cls.from_ledger(ids.ledger, ids.sizes, base=base)
+
+    @classmethod
+    def from_ledger(cls, ledger: Ledger, sizes: Sequence[int], *, base: int | None = None) -> Trie:
+        """The trie of a table's live items; needs no sorting, since the table keeps the order of its codes."""
+        rows = ledger.code_order
+        if not ledger.live.all():
+            rows = rows[ledger.live[rows]]
+        return cls._build(ledger.codes, rows, tuple(sizes), base=base, ledger=ledger)
+
+    @classmethod
+    def from_codes(cls, codes: npt.ArrayLike, sizes: Sequence[int], *, base: int | None = None) -> Trie:
+        """The trie of distinct codes, int [N, L]; row i of `codes` is item i.
+
+        Raises
+        ------
+        InputError
+            Codes out of range, or two rows with the same codes.
+        ConfigError
+            No row, or impossible sizes.
+        """
+        codes, sizes = np.asarray(codes), Vocabulary(sizes).sizes  # which checks them
+        if codes.ndim != 2 or codes.shape[1] != len(sizes) or codes.dtype.kind not in "iu":
+            raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [N, {len(sizes)}].")
+        wrong = np.argwhere((codes < 0) | (codes >= np.array(sizes)))
+        if len(wrong):
+            row, level = wrong[0].tolist()
+            raise InputError(f"codes[{row}, {level}]={codes[row, level]} should be below sizes={list(sizes)}.")
+        codes = codes.astype(np.uint16)
+        order = np.argsort(pack(codes, sizes)).astype(np.int32)
+        return cls._build(codes, order, sizes, base=base)
+
+    @classmethod
+    def _build(
+        cls,
+        codes: npt.NDArray[np.uint16],
+        rows: npt.NDArray[np.int32],
+        sizes: tuple[int, ...],
+        *,
+        base: int | None,
+        ledger: Ledger | None = None,
+    ) -> Trie:
+        """From codes [n_rows, L] and the rows of N of them in lexicographic order."""
+        if not len(rows):
+            raise ConfigError("the catalogue has no live item, so there is nothing to generate. Add items first.")
+        narrow = np.uint8 if max(sizes) <= 256 else np.uint16
+        n_items = len(rows)
+        ordered = codes.take(rows, axis=0)  # take: four times as fast as an index
+        first = np.zeros(n_items, np.bool_)  # is this rank the first of its prefix?
+        first[0] = True
+        parents = np.zeros(1, np.int64)  # first rank of each node of the level above: the root's
+        level_codes, pointers, starts = [np.zeros(1, narrow)], [], [0, 1]
+        for level in range(len(sizes)):
+            column = ordered[:, level].astype(narrow)
+            first[1:] |= column[1:] != column[:-1]
+            ranks = np.flatnonzero(first)
+            child = np.cumsum(first, dtype=np.int32)  # of each rank, counted from 1
+            pointers.append(child[parents] + np.int32(starts[-1] - 1))
+            level_codes.append(column[ranks])
+            starts.append(starts[-1] + len(ranks))
+            if starts[-1] > MAX_NODES:
+                raise CapacityError(f"n_nodes={starts[-1]} should be at most {MAX_NODES}. Split the catalogue.")
+            parents = ranks
+        if len(parents) != n_items:
+            twice = ordered[np.argmin(first)]
+            a, b, *_ = np.flatnonzero((codes == twice).all(axis=1)).tolist()
+            raise InputError(f"codes: rows {a} and {b} have the same {twice.tolist()}. Each item needs its own.")
+        pointers.append(np.array([starts[-1]], np.int32))
+        return cls(
+            sizes, tuple(starts), np.concatenate(level_codes), np.concatenate(pointers), rows, len(codes), base, ledger
+        )
+
+    # ---- figures
+
+    def __len__(self) -> int:
+        """N, the items it accepts."""
+        return len(self.rows)
+
+    @property
+    def n_levels(self) -> int:
+        """L."""
+        return len(self.sizes)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """(L + 1): the token ids of level l begin at base + offsets[l]; the last is the number of codes."""
+        return tuple(int(offset) for offset in np.concatenate([[0], np.cumsum(self.sizes)]))
+
+    @cached_property
+    def fanout(self) -> tuple[int, ...]:
+        """(L,): the most children that a node of each depth 0 ... L-1 has."""
+        counts, starts = np.diff(self.ptr), self.level_starts
+        return tuple(int(counts[starts[depth] : starts[depth + 1]].max()) for depth in range(self.n_levels))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the prefix index; the map to rows, 4 an item, is the ledger's own where all items are live."""
+        return self.codes.nbytes + self.ptr.nbytes
+
+    def with_base(self, base: int) -> Trie:
+        """The same trie for a language model whose block of tokens begins at `base`."""
+        return replace(self, base=base)
+
+    # ---- walking; nodes are integers, -1 is no node
+
+    def walk(self, prefixes: npt.ArrayLike, nodes: npt.NDArray[np.integer] | None = None) -> npt.NDArray[np.int64]:
+        """The nodes int64 [R] of prefixes int [R, d], 0 <= d <= L; -1 where no item begins so.
+
+        With `nodes` [R] the walk starts there instead of at the root.
+        """
+        *_, last = self._steps(prefixes, nodes)
+        return last
+
+    def matched(self, codes: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """int64 [R]: how many leading codes of each row [R, d] are the beginning of an item."""
+        return sum((nodes >= 0).astype(np.int64) for nodes in self._steps(codes)) - 1
+
+    def contains(self, codes: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """bool [R]: which codes int [R, L] are an item's."""
+        return self.is_item(self.walk(codes))
+
+    def _steps(
+        self, prefixes: npt.ArrayLike, nodes: npt.NDArray[np.integer] | None = None
+    ) -> Iterator[npt.NDArray[np.int64]]:
+        prefixes = np.asarray(prefixes)
+        if prefixes.ndim != 2 or (prefixes.size and prefixes.dtype.kind not in "iu"):
+            raise InputError(f"prefixes: shape={prefixes.shape} dtype={prefixes.dtype} should be integers [R, d].")
+        nodes = np.zeros(len(prefixes), np.int64) if nodes is None else np.asarray(nodes, np.int64)
+        yield nodes
+        for column in prefixes.astype(np.int64).T:
+            nodes = self._child(nodes, column)
+            yield nodes
+
+    def _child(self, nodes: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The child of each node that has the code, -1 for none: the same bisection in all rows at once."""
+        low, high = self._bounds(nodes)
+        end = high
+        for _ in range(int((high - low).max(initial=0)).bit_length()):
+            middle = (low + high) // 2
+            less = (low < high) & (self.codes[np.minimum(middle, self.codes.size - 1)] < codes)
+            low, high = np.where(less, middle + 1, low), np.where(less, high, middle)
+        found = (low < end) & (self.codes[np.minimum(low, self.codes.size - 1)] == codes)
+        return np.where(found, low, -1)
+
+    def _bounds(self, nodes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First child and one past the last of each node [R]; equal for items and for -1."""
+        nodes = np.asarray(nodes, np.int64)
+        inner = (nodes >= 0) & (nodes < len(self.ptr) - 1)
+        at = np.where(inner, nodes, 0)
+        return np.where(inner, self.ptr[at], 0).astype(np.int64), np.where(inner, self.ptr[at + 1], 0).astype(np.int64)
+
+    def children(
+        self, nodes: npt.NDArray[np.integer]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """What may follow each node [R]: codes int64, nodes int64 and validity bool, all [R, most children].
+
+        Where `valid` is False the other two mean nothing. Items and -1 have no children.
+        """
+        start, stop = self._bounds(nodes)
+        width = int((stop - start).max(initial=0))
+        child = start[:, None] + np.arange(width)
+        valid = child < stop[:, None]
+        child = np.minimum(child, self.codes.size - 1)
+        return self.codes[child].astype(np.int64), child, valid
+
+    def is_item(self, nodes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """bool: which nodes are whole IDs."""
+        return np.asarray(nodes) >= self.level_starts[-2]
+
+    def ranks(self, nodes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First rank below each node, and one past the last; any shape, nodes of any depth, no -1."""
+        low = np.asarray(nodes, np.int64)
+        high = low + 1
+        inner_nodes = len(self.ptr) - 1
+        for _ in range(self.n_levels):  # one past a level's last node, too, points one past its children
+            inner = low < inner_nodes
+            low, high = (
+                np.where(inner, self.ptr[np.where(inner, low, 0)], low),
+                np.where(inner, self.ptr[np.where(inner, high, 0)], high),
+            )
+        return low - self.level_starts[-2], high - self.level_starts[-2]
+
+    def codes_of(self, ranks: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """int64 [R, L]: the codes of the items at these ranks."""
+        nodes = (np.asarray(ranks, np.int64) + self.level_starts[-2]).astype(np.int32)  # as ptr, which is then not cast
+        columns = []
+        for _ in range(self.n_levels):
+            columns.append(self.codes[nodes].astype(np.int64))
+            nodes = (np.searchsorted(self.ptr, nodes, side="right") - 1).astype(np.int32)  # the parent
+        return np.stack(columns[::-1], axis=1)
+
+    def rows_of(self, nodes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+        """int64: the rows in the table of items; -1 for a node that is no whole ID."""
+        nodes = np.asarray(nodes, np.int64)
+        whole = self.is_item(nodes)
+        return np.where(whole, self.rows[np.where(whole, nodes - self.level_starts[-2], 0)], -1)
+
+    @cached_property
+    def rank_of_row(self) -> npt.NDArray[np.int32]:
+        """int32 [n_rows], the inverse of `rows`; -1 for a row that the trie leaves out."""
+        ranks = np.full(self.n_rows, -1, np.int32)
+        ranks[self.rows] = np.arange(len(self.rows), dtype=np.int32)
+        return ranks
+
+    # ---- filters
+
+    @cached_property
+    def origin(self) -> Origin:
+        """Which trie this is, by content, computed when first asked for; tokens of a model do not matter.
+
+        Codes and rows alone would not do: a catalogue made anew may give an item's row and codes to another one.
+        """
+        ids = self.ids if self.ledger is None else ids_digest(self.ledger.item_ids.parts, int(self.rows.max()) + 1)
+        return Origin.of([np.array(self.sizes), self.codes, self.ptr, self.rows], ids)
+
+    def filter(
+        self, only: Chosen | None = None, *, without: Chosen | None = None, within: Filter | None = None
+    ) -> Filter:
+        """A restriction of generation to some items; costs one running sum, and the trie stays as it is.
+
+        Parameters
+        ----------
+        only, without
+            Items admitted, items banned: ids, rows of the table, or bool [n_rows]. Retired ones have no effect.
+        within
+            Start from this filter instead of the whole catalogue. Few banned items then cost next to nothing.
+
+        Raises
+        ------
+        UnknownIDError
+            An id is not in the catalogue.
+        ConfigError
+            No item is left, or `within` was made from another trie: one of other items, were it by a single one.
+
+        >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
+        >>> in_stock = trie.filter(only=[0, 2])
+        >>> in_stock.n_admitted, trie.filter(without=[2], within=in_stock).n_admitted
+        (2, 1)
+        """
+        chosen = None if only is None else self._ranks_of(only, "only")
+        banned = None if without is None else self._ranks_of(without, "without")
+        if within is not None:
+            within.check(self.origin, len(self), "within")
+        return (within or Filter(len(self), origin=self.origin)).narrowed(chosen, banned)
+
+    def _ranks_of(self, items: Chosen, name: str) -> npt.NDArray[np.int64]:
+        """Distinct ranks, ascending, of items chosen in any of the three ways; retired items have none."""
+        ranks = self.rank_of_row[chosen_rows(items, self.n_rows, self.ledger, name)]
+        ranks = np.sort(ranks[ranks >= 0])  # not np.unique, which hashes: 500 times slower for a million
+        return ranks[run_starts(ranks)[:-1]].astype(np.int64)
+
+    def item_ids(self, rows: Iterable[int]) -> list[str | None]:
+        """The ids of rows, None for row -1; ConfigError if the trie was made from codes alone."""
+        if self.ledger is None:
+            raise ConfigError("this trie was made from codes and knows no item ids. Use Trie.from_tokenizer.")
+        return [None if row < 0 else self.ledger.item_ids[int(row)] for row in rows]
+
+    # ---- files
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all: the index and the map to rows, without item ids."""
+        fields = {field: getattr(self, field) for field in TrieFields.__annotations__}
+        write_trie(Path(path), fields | {"ids": self.origin.ids})
+
+    @classmethod
+    def load(cls, path: str | Path, ids: SemanticIDTokenizer | None = None) -> Trie:
+        """Open a saved trie, memory-mapped; with `ids`, the artefact it was made of, it also knows item ids.
+
+        A trie that lacks items added to `ids` since, or still holds some retired since, opens with a warning.
+
+        Raises
+        ------
+        ArtifactError
+            No such trie, damaged, or (told by a sample) not the trie of `ids`.
+        """
+        trie = cls(**read_trie(Path(path)))
+        if ids is None:
+            return trie
+        trie = replace(trie, ledger=ids.ledger)
+        ranks = np.unique(np.linspace(0, len(trie) - 1, SAMPLE).astype(np.int64))
+        fits = trie.n_rows <= len(ids) and trie.sizes == ids.sizes
+        if not fits or (trie.codes_of(ranks) != ids.codes[trie.rows[ranks]]).any():
+            raise ArtifactError(f"{path}: is the trie of another artefact. Write it again with Trie.save.")
+        live = int(ids.ledger.live.sum())
+        if trie.n_rows != len(ids) or len(trie) != live:
+            counts = f"it has {len(trie)} items, {live} are live now"
+            logger.warning("%s: the artefact has changed since: %s. Write it again with Trie.save.", path, counts)
+        return trie

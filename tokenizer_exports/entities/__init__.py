@@ -1,0 +1,1 @@
+"""A token for every user and item."""

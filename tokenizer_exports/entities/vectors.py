@@ -1,0 +1,182 @@
+"""First rows of users and items from vectors that you have: behaviour, texts, another model's table.
+
+    start = EntityVectors.of(names, learn_behaviour(training_edges(log)))    # or EntityVectors(names, users, items)
+    extend(tokenizer, model, start)                                          # in place of extend(..., names)
+
+`extend` turns the vectors into the model's dims without changing their angles, and puts them among the old rows as it
+does with the codebooks of semantic IDs (`tokenizer_exports/models/init_rows.py`): as long, as widely spread, around the
+same mean. What the numbers were scaled to does not matter.
+
+Users and items of one space, such as those of skip-gram or of a factorisation, stay in one: a user lies near the items
+that it lay near, up to what all users or all items have in common, which is taken out. A direction of its own tells the
+two kinds apart. With `one_space=False` each kind gets its own dims, as levels of codes do.
+
+Not here: tokens and names (`names.py`), learning such vectors (`semid/encoders/collaborative.py`).
+U users, I items, D dims of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.encoders.collaborative import BehaviourVectors
+from semid.errors import ConfigError, InputError
+from semid.tokenizer_exports.entities.names import EntityNames, Kind
+
+__all__ = ["EntityVectors"]
+
+KIND_SHARE = 0.2  # of a row's squared distance from the middle of all users and items: which of the two it is
+NEWCOMER_NOISE = 0.1  # of the deviation of the known vectors: apart, but without a taste
+
+
+@dataclass(frozen=True, eq=False)
+class EntityVectors:
+    """Names, and a vector for each user, each item or both; give it to `extend` in their place.
+
+    Parameters
+    ----------
+    names : EntityNames
+    users : float [U, D], items : float [I, D]
+        In the order of the numbers. A kind without vectors starts from random ones.
+    users_known : bool [U], items_known : bool [I], optional
+        Which rows are vectors; all by default. The others start in the middle of their kind, a little apart.
+    one_space : bool
+        Users and items lie in one space, if both have vectors.
+    seed : int
+        Of where newcomers lie. The turn into the model's dims has the seed of `extend`.
+
+    Raises
+    ------
+    InputError
+        Vectors of another shape or type, or with numbers that are not finite, in known rows.
+    ConfigError
+        Neither kind has vectors; one space, and unequal dims.
+
+    >>> names = EntityNames(2, 3)
+    >>> start = EntityVectors(names, users=[[0, 1], [1, 0]], items=[[0, 2], [2, 0], [1, 1]])
+    >>> [level.shape for level in start.codebooks.levels]
+    [(5, 3)]
+    """
+
+    names: EntityNames
+    users: npt.ArrayLike | None = None
+    items: npt.ArrayLike | None = None
+    users_known: npt.ArrayLike | None = None
+    items_known: npt.ArrayLike | None = None
+    one_space: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = {kind: self._checked(kind) for kind in self.names.kinds if getattr(self, f"{kind}s") is not None}
+        widths = sorted({len(vectors[0]) for vectors in given.values()})
+        if not given:
+            raise ConfigError("users=None, items=None: there should be vectors of one kind. Or give the names alone.")
+        if self.one_space and len(widths) > 1:
+            raise ConfigError(f"vectors of {widths[0]} and {widths[1]} dims lie in two spaces. Set one_space=False.")
+        object.__setattr__(self, "_given", given)
+
+    @classmethod
+    def of(cls, names: EntityNames, vectors: BehaviourVectors, *, seed: int = 0) -> EntityVectors:
+        """What `learn_behaviour` and `read_behaviour` return; the numbers are those of the same interactions."""
+        return cls(names, vectors.users, vectors.items, vectors.users_known, vectors.items_known, seed=seed)
+
+    # ---- what `extend` asks for
+
+    is_learnt = True
+    texts = None
+
+    @cached_property
+    def vocabulary(self) -> EntityNames | _OneLevel:
+        """The tokens: in one space a single level of users and items."""
+        return _OneLevel(self.names) if self._together else self.names
+
+    @property
+    def codebooks(self) -> EntityVectors:
+        """Itself, where `extend` looks for levels."""
+        return self
+
+    @cached_property
+    def levels(self) -> list[npt.NDArray[np.float32]]:
+        """For each level of `vocabulary` the vectors of its tokens: float32 [K, D]."""
+        kinds = self.names.kinds
+        if not self._together:
+            return [self._given.get(kind, np.zeros((self.names.count(kind), 0), np.float32)) for kind in kinds]
+        side = np.sqrt(KIND_SHARE / (1 - KIND_SHARE))
+        parts = [_unit(self._given[kind]) for kind in kinds]
+        marked = [
+            np.column_stack([part, np.full(len(part), sign * side, np.float32)])
+            for part, sign in zip(parts, (-1, 1), strict=True)
+        ]
+        return [np.concatenate(marked)]
+
+    # ---- their parts
+
+    @property
+    def _together(self) -> bool:
+        return self.one_space and len(self._given) == 2
+
+    def _checked(self, kind: Kind) -> npt.NDArray[np.float32]:
+        """The vectors of a kind, newcomers filled in."""
+        field, count = f"{kind}s", self.names.count(kind)
+        vectors = np.asarray(getattr(self, field))
+        if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or len(vectors) != count or not vectors.shape[1]:
+            raise InputError(
+                f"{field}: shape={vectors.shape} dtype={vectors.dtype} should be numbers ({count}, D), a row for each."
+            )
+        mask = getattr(self, f"{field}_known")
+        known = np.ones(count, bool) if mask is None else np.asarray(mask)
+        if known.shape != (count,) or known.dtype != bool:
+            raise InputError(f"{field}_known: shape={known.shape} dtype={known.dtype} should be bool ({count},).")
+        with np.errstate(over="ignore"):  # too large a number becomes infinite, and is refused as such
+            vectors = vectors.astype(np.float32)  # a copy
+        finite = np.isfinite(vectors).all(1)
+        if not finite[known].all():
+            row = int(np.flatnonzero(known & ~finite)[0])
+            raise InputError(f"{field}[{row}] holds NaN or infinity. Mark rows without a vector in {field}_known.")
+        if not known.any():
+            vectors[:] = 0
+        elif not known.all():
+            draw = np.random.default_rng([self.seed, field == "items"]).standard_normal(vectors[~known].shape)
+            mean, deviation = vectors[known].mean(0), vectors[known].std(0)
+            vectors[~known] = mean + NEWCOMER_NOISE * deviation * draw
+        return vectors
+
+
+@dataclass(frozen=True)
+class _OneLevel:
+    """The same tokens as those of the names, as a vocabulary of one level."""
+
+    names: EntityNames
+
+    @property
+    def sizes(self) -> tuple[int]:
+        return (len(self.names),)
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        return np.array([0, len(self)], np.int64)
+
+    @property
+    def tokens(self) -> list[str]:
+        return self.names.tokens
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def text(self, codes: Sequence[int]) -> str:
+        return "".join(self.tokens[code] for code in codes)
+
+    def token_ids(self, codes: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
+        return base + np.asarray(codes, np.int64)
+
+
+def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Centred, and with a root mean square length of 1; zeros if all are equal."""
+    centred = vectors - vectors.mean(0)
+    length = np.sqrt((centred.astype(np.float64) ** 2).sum() / len(centred))
+    return centred / np.float32(length) if length > 1e-6 * np.abs(vectors).max(initial=0) else np.zeros_like(vectors)

@@ -1,0 +1,50 @@
+"""The live items as a Parquet table, for data frames and data bases.
+
+    item_id string | tokens string | c0 ... c{L-1} uint16 | generation int32, the change that added the item
+
+One row group a block of items; the file is handed on piece by piece, so it never lies in memory whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from semid.data.arrow import Drain
+from semid.errors import DependencyError
+from semid.tokenizer_exports.formats.live_items import live_blocks
+
+if TYPE_CHECKING:
+    from semid.tokenizer import SemanticIDTokenizer
+
+__all__ = ["parquet_blocks"]
+
+
+def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
+    """The bytes of the file; DependencyError, before the first, without pyarrow."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DependencyError.missing("writing Parquet", "pyarrow", "parquet") from error
+
+    levels = [f"c{level}" for level in range(len(ids.sizes))]
+    schema = pyarrow.schema(
+        [
+            ("item_id", pyarrow.string()),
+            ("tokens", pyarrow.string()),
+            *((name, pyarrow.uint16()) for name in levels),
+            ("generation", pyarrow.int32()),
+        ]
+    )
+
+    def blocks() -> Iterator[bytes]:
+        drain = Drain()
+        with pyarrow.parquet.ParquetWriter(drain, schema) as writer:
+            for items in live_blocks(ids):
+                columns = [items.item_ids, ids.vocabulary.texts(items.codes), *items.codes.T, items.generation]
+                writer.write_table(pyarrow.table(dict(zip(schema.names, columns, strict=True)), schema=schema))
+                yield drain.take()
+        yield drain.take()
+
+    return blocks()

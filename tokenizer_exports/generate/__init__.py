@@ -1,0 +1,1 @@
+"""Language models that generate items, and nothing but items."""

@@ -1,0 +1,1 @@
+"""New tokens and rows in language models."""

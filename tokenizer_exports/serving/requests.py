@@ -1,0 +1,219 @@
+"""What a request to a server may ask for, and the catalogue that answers it: shared by all serving engines.
+
+A request carries flat options, `semid_mode`, `semid_without` and so on (`RequestOptions`), since engines pass on
+nothing but strings, numbers and lists of them. Filters too long to send lie on the server, as `NAME.txt` with one
+item id a line in the folder that `SEMID_FILTERS` names; a file that is replaced counts from the next request on.
+
+A server must not die of a request. What is known to be wrong when it arrives is refused then (`check`); later on, a
+request that cannot be fulfilled ends at once (`batch_masks.py`). Ids that the catalogue does not hold are passed
+over, for clients and artefacts are rarely renewed in one moment.
+
+Not here: torch, and any engine. N items.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal
+from weakref import WeakValueDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from semid.errors import ConfigError
+from semid.tokenizer import SemanticIDTokenizer
+from semid.tokens.block import find_base
+from semid.trie.filters import Filter
+from semid.trie.trie import Trie
+
+__all__ = ["Catalogue", "RequestOptions", "open_catalogue"]
+
+PREFIX = "semid_"
+MODES = ("text", "items", "off")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # no way out of the folder of filters
+ARTIFACT, FILTERS = "SEMID_ARTIFACT", "SEMID_FILTERS"  # environment variables
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """The `semid_...` options of one request, checked; fields without the prefix.
+
+    >>> RequestOptions.of({"semid_mode": "items", "semid_without": ["B1"], "temperature": 1})
+    RequestOptions(mode='items', filter=(), only=None, without=('B1',), min_items=None, max_items=None, repeats=True, \
+markers=False)
+    >>> try:
+    ...     RequestOptions.of({"semid_witout": ["B1"]})
+    ... except ConfigError as error:
+    ...     print(str(error)[:59])
+    semid_witout is no option. Did you mean semid_without? Ther
+    """
+
+    mode: Literal["text", "items", "off"] = "text"  # free text with items in it; items alone; no constraint at all
+    filter: tuple[str, ...] = ()  # names of the server's filters; an item must pass all of them
+    only: tuple[str, ...] | None = None  # item ids; None: all
+    without: tuple[str, ...] = ()  # item ids
+    min_items: int | None = None
+    max_items: int | None = None  # None: no limit with "text", one item with "items"
+    repeats: bool = True  # False: no item twice in one answer
+    markers: bool = False  # every item between the begin and the end marker
+
+    @classmethod
+    def of(cls, arguments: Mapping[str, object] | None) -> RequestOptions:
+        """The options among a request's arguments; others than `semid_...` are not looked at.
+
+        Raises
+        ------
+        ConfigError
+            An unknown option, or a value of the wrong kind.
+        """
+        known = {PREFIX + field.name: field.name for field in fields(cls)}
+        given = {name: value for name, value in (arguments or {}).items() if name.startswith(PREFIX)}
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name.removeprefix(PREFIX), known.values(), n=1)
+                hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
+                raise ConfigError(f"{name} is no option.{hint} There are {', '.join(known)}.")
+        return cls(**{known[name]: _checked(name, value) for name, value in given.items()})
+
+    @property
+    def filters(self) -> bool:
+        """Is anything left out?"""
+        return bool(self.filter or self.without) or self.only is not None
+
+
+def _checked(name: str, value: object) -> object:
+    """The value as `RequestOptions` holds it."""
+    if name == "semid_mode":
+        if value not in MODES:
+            raise ConfigError(f"{name}={value!r} should be one of {', '.join(MODES)}.")
+        return value
+    if name in ("semid_filter", "semid_only", "semid_without"):
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+            raise ConfigError(f"{name}={value!r:.100} should be a string or a list of strings.")
+        return tuple(values)
+    if name in ("semid_repeats", "semid_markers"):
+        if value not in (0, 1):  # True and False are equal to them
+            raise ConfigError(f"{name}={value!r} should be 0 or 1.")
+        return bool(value)
+    smallest = 1 if name == "semid_max_items" else 0
+    if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+        raise ConfigError(f"{name}={value!r} should be an integer of at least {smallest}.")
+    return value
+
+
+def open_catalogue(model: str | None = None, *, tokenizer: str | None = None) -> Catalogue:
+    """The catalogue that this process serves, opened once.
+
+    The artefact is the one that `SEMID_ARTIFACT` names, or else the one in the folder (or Hub repository) `model`;
+    the filters are those of the folder `SEMID_FILTERS`. `tokenizer` names the language model's; it is loaded only
+    if the artefact does not know the token ids of its codes.
+
+    Raises
+    ------
+    ConfigError
+        Neither is given, or the tokenizer lacks the tokens.
+    ArtifactError
+        There is no artefact, or it is damaged.
+    """
+    folder = os.environ.get(ARTIFACT) or model
+    if not folder:
+        raise ConfigError(f"{ARTIFACT} is not set. Set it to the model folder that semid extend wrote.")
+    return _open(folder, tokenizer, os.environ.get(FILTERS) or None)
+
+
+@lru_cache(maxsize=4)
+def _open(folder: str, tokenizer: str | None, filters: str | None) -> Catalogue:
+    ids = SemanticIDTokenizer.from_pretrained(folder)
+    base = ids.base
+    if base is None and tokenizer is not None:
+        from transformers import AutoTokenizer
+
+        base = find_base(ids.vocabulary, AutoTokenizer.from_pretrained(tokenizer))
+    return Catalogue(ids, base=base, filters=filters)
+
+
+class Catalogue:
+    """An artefact's trie and the filters that requests ask for.
+
+    Parameters
+    ----------
+    ids
+        The artefact.
+    base
+        Token id of the first code; not needed to check requests.
+    filters
+        The folder of the server's own filters, none by default.
+    """
+
+    def __init__(self, ids: SemanticIDTokenizer, *, base: int | None = None, filters: str | Path | None = None) -> None:
+        self.ids = ids
+        self.trie = Trie.from_ledger(ids.ledger, ids.sizes, base=base)
+        self._folder = None if filters is None else Path(filters)
+        self._named: dict[str, tuple[tuple[int, int, int], Filter]] = {}  # name -> (times, size) of its file, filter
+        self._made: WeakValueDictionary[object, Filter] = WeakValueDictionary()
+
+    def check(self, options: RequestOptions) -> None:
+        """Refuse a request whose filter cannot be made or admits nothing: ConfigError."""
+        if options.mode != "off":
+            self.filter(options)
+
+    def filter(self, options: RequestOptions) -> Filter | None:
+        """The request's filter, None for the whole catalogue; equal requests of one moment share one.
+
+        Raises ConfigError like `check`.
+        """
+        return self._filter(options) if options.filters else None
+
+    @cached_property
+    def nothing(self) -> Filter:
+        """The filter that admits nothing."""
+        return Filter(len(self.trie), np.zeros(len(self.trie) + 1, np.int32), origin=self.trie.origin)
+
+    def _filter(self, options: RequestOptions) -> Filter:
+        named = [self._of_file(name) for name in options.filter]
+        if len(named) == 1 and options.only is None and not options.without:
+            return named[0]
+        key = (*(self._named[name][0] for name in options.filter), options)
+        made = self._made.get(key)
+        if made is None:
+            for each in named:
+                made = each if made is None else made.narrowed(np.flatnonzero(each.mask()), None)
+            only = None if options.only is None else self._rows(options.only)
+            made = self.trie.filter(only, without=self._rows(options.without), within=made)
+            self._made[key] = made
+        return made
+
+    def _of_file(self, name: str) -> Filter:
+        """The filter of a file, read again when the file is another."""
+        if self._folder is None:
+            raise ConfigError(f"semid_filter={name!r}: this server has no filters. Start it with {FILTERS}=FOLDER.")
+        path = self._folder / f"{name}.txt"
+        if not NAME.fullmatch(name) or not path.is_file():
+            there = ", ".join(sorted(each.stem for each in self._folder.glob("*.txt"))) or "none"
+            raise ConfigError(f"semid_filter={name!r} is no filter of this server. It has: {there}.")
+        try:
+            stat = path.stat()
+            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size  # a copy may keep the first and the last
+            if name not in self._named or self._named[name][0] != stamp:
+                self._named[name] = stamp, self.trie.filter(self._rows(_lines(path)))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read: {error}. Write one item id a line, in UTF-8.") from error
+        return self._named[name][1]
+
+    def _rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Rows of the ids that the catalogue holds; the others are passed over."""
+        rows = self.ids.ledger.find_rows(item_ids)
+        return rows[rows >= 0]
+
+
+def _lines(path: Path) -> list[str]:
+    """The item ids of a file, one a line. An id may hold what else is taken for a line's end (a form feed, U+2028)."""
+    content = path.read_bytes().decode("utf-8-sig")  # Windows puts a byte order mark before the first id
+    return [line for line in content.replace("\r\n", "\n").split("\n") if line]

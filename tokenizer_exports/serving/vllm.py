@@ -1,0 +1,184 @@
+"""Items and nothing but items from vLLM: a logits processor for each of its two model runners.
+
+    LLM(folder, logits_processors=["semid.tokenizer_exports.serving.vllm:TrieLogitsProcessorV1"])
+    vllm serve FOLDER --logits-processors semid.tokenizer_exports.serving.vllm:TrieLogitsProcessorV2
+
+vLLM has two interfaces and stops if it is given a class of the other one: V2 where it runs its V2 model runner (the
+default on GPUs), V1 otherwise (CPUs, or VLLM_USE_V2_MODEL_RUNNER=0). No entry point is registered, since
+vLLM would load every class of an entry point under either. `docs/serving.md` has the recipe and the options of a
+request. vLLM's beam search ignores all logits processors: wide beams are the business of `generate_items`.
+
+Every request is in the mode "text" unless it says otherwise: it may write what it likes, but an item that it begins
+is finished as one of the catalogue. Only requests that restrict tokens in another way are left alone.
+
+The only file that knows vLLM; read off its 0.32.0 and 0.33.0, whose interfaces are equal.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from semid.errors import ConfigError, DependencyError
+from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand, Group, rules_of, tail_length
+from semid.tokenizer_exports.serving.requests import ARTIFACT, RequestOptions, open_catalogue
+
+try:
+    from vllm.v1.sample.logits_processor import LogitsProcessor as LogitsProcessorV1
+    from vllm.v1.sample.logits_processor import MoveDirectionality
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
+except ImportError as error:
+    raise DependencyError(
+        f"semid.tokenizer_exports.serving.vllm needs vLLM 0.32 or newer ({error}). It runs inside the server: install "
+        "semid into the environment of vLLM."
+    ) from error
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.sample.logits_processor import BatchUpdate
+    from vllm.v1.worker.gpu.sample.logits_processor import LogitsContext, LogitsProcRequestState
+
+__all__ = ["TrieLogitsProcessorV1", "TrieLogitsProcessorV2"]
+
+OTHER_RESTRICTIONS = ("structured_outputs", "allowed_token_ids", "bad_words")
+
+
+class TrieLogitsProcessorV1(LogitsProcessorV1):
+    """For vLLM's V1 model runner.
+
+    vLLM hands over a request's tokens as two lists when it enters; the second one grows as the request does. Under
+    asynchronous scheduling it ends in -1 until just before the logits are processed, so it is read then and no
+    earlier.
+    """
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuse a request that cannot be fulfilled: ConfigError, which vLLM answers with HTTP 400."""
+        _validate(sampling_params)
+
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+        self.masks = _masks(vllm_config, device)
+        self.requests: dict[int, tuple[Demand, list[int], list[int]]] = {}  # row -> demand, prompt, output so far
+
+    def is_argmax_invariant(self) -> bool:
+        """False: the likeliest token may be no item."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the rows of the batch: removed, then added, then moved."""
+        if batch_update is None:
+            return
+        for row in batch_update.removed:
+            self.requests.pop(row, None)
+        for row, params, prompt, output in batch_update.added:
+            demand = self.masks.demand(_options(params))
+            self._put(row, None if demand is None else (demand, prompt or [], output))
+        for one, other, direction in batch_update.moved:
+            moved, replaced = self.requests.get(one), self.requests.get(other)
+            self._put(other, moved)
+            self._put(one, replaced if direction == MoveDirectionality.SWAP else None)
+
+    def _put(self, row: int, request: tuple[Demand, list[int], list[int]] | None) -> None:
+        if request is None:
+            self.requests.pop(row, None)
+        else:
+            self.requests[row] = request
+
+    def apply(self, logits: torch.Tensor) -> torch.Tensor:
+        """Mask logits float [rows, V] in place."""
+        if not self.requests:
+            return logits
+        requests = [self.requests.get(row) for row in range(len(logits))]
+        demands = [None if request is None else request[0] for request in requests]
+        return self.masks.mask_(logits, demands, [None if request is None else request[1:] for request in requests])
+
+
+class TrieLogitsProcessorV2(LogitsProcessorV2):
+    """For vLLM's V2 model runner, which keeps the tokens of all requests on the device, a slot for each request."""
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        """Refuse a request that cannot be fulfilled: ConfigError, which vLLM answers with HTTP 400."""
+        _validate(sampling_params)
+
+    def __init__(self, vllm_config: VllmConfig, req_states: LogitsProcRequestState) -> None:
+        self.masks = _masks(vllm_config, req_states.device)
+        self.states = req_states
+        self.demands: list[Demand | None] = [None] * req_states.max_num_reqs  # of each slot
+
+    def add_request(self, req_idx: int, sampling_params: SamplingParams) -> bool:
+        """A request enters a slot, whose former request is forgotten; False if it is not constrained."""
+        self.demands[req_idx] = self.masks.demand(_options(sampling_params))
+        return self.demands[req_idx] is not None
+
+    def apply(self, logits: torch.Tensor, ctx: LogitsContext) -> torch.Tensor:
+        """Mask logits float32 [rows, V] in place."""
+        slots = ctx.idx_mapping_np
+        if len(slots) != len(logits):  # speculative decoding: a request has a row for each draft token
+            slots = ctx.expanded_idx_mapping.cpu().numpy()
+        for group in self.masks.groups([self.demands[slot] for slot in slots.tolist()]):
+            self.masks.apply_(logits, group, *self._history(group, ctx))
+        return logits
+
+    def _history(self, group: Group, ctx: LogitsContext) -> tuple[torch.Tensor, torch.Tensor]:
+        """Token ids int64 [rows of the group, T], and how many of the T columns come before what was generated.
+
+        The tokens up to the one that was fed last; of drafts, only the engine's input tells them.
+        """
+        device, width = ctx.pos.device, tail_length(self.masks.trie.trie.n_levels)
+        if group.constraint.rules.counts:
+            generated = ctx.seq_lens_upper_bound_np - self.states.prompt_len.np[ctx.idx_mapping_np]
+            width += max(int(generated.max()), 0)
+        rows = torch.tensor(group.rows, device=device) if len(group.rows) < len(ctx.pos) else slice(None)
+        slots, lengths = ctx.expanded_idx_mapping[rows].long(), ctx.pos[rows].long() + 1
+        back = torch.arange(width - 1, -1, -1, device=device)  # distance from the row's last token
+        places = lengths.unsqueeze(1) - 1 - back
+        committed = self.states.all_token_ids.gpu[slots.unsqueeze(1), places.clamp(min=0)].long()
+        input_rows = torch.arange(len(ctx.pos), device=device)[rows].unsqueeze(1) - back
+        fed = ctx.input_ids[input_rows.clamp(min=0)].long()
+        drafted = back <= ctx.expanded_local_pos[rows].unsqueeze(1)
+        token_ids = torch.where(places >= 0, torch.where(drafted, fed, committed), -1)
+        return token_ids, (width - lengths + self.states.prompt_len.gpu[slots]).clamp(0, width)
+
+
+# ---- what both have in common
+
+
+def _masks(vllm_config: VllmConfig, device: torch.device) -> BatchMasks:
+    """The catalogue of the model that vLLM serves; errors here stop the server at its start."""
+    model = vllm_config.model_config
+    eos = model.try_get_generation_config().get("eos_token_id")
+    eos = model.hf_text_config.eos_token_id if eos is None else eos
+    return BatchMasks(
+        open_catalogue(model.model, tokenizer=model.tokenizer),
+        device,
+        eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
+        vocab_size=model.get_vocab_size(),
+    )
+
+
+def _options(params: SamplingParams) -> RequestOptions:
+    """The options of a request; ConfigError if they contradict each other, or what vLLM itself is asked to do."""
+    options = RequestOptions.of(params.extra_args)
+    others = [name for name in OTHER_RESTRICTIONS if getattr(params, name)]
+    if options.mode == "items" and params.min_tokens:
+        others.append("min_tokens")
+    if not others or options.mode == "off":
+        return options
+    if options == RequestOptions():
+        return RequestOptions(mode="off")
+    raise ConfigError(
+        f"{others[0]} and semid options were both given: together they may leave no token at all. Leave one of them "
+        "out; semid_only, semid_without and semid_min_items restrict items."
+    )
+
+
+def _validate(params: SamplingParams) -> None:
+    """Refuse what can be told wrong before the request enters; filters only if `SEMID_ARTIFACT` tells the catalogue."""
+    options = _options(params)
+    rules_of(options)
+    if os.environ.get(ARTIFACT):
+        open_catalogue().check(options)
