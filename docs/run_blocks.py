@@ -46,7 +46,7 @@ class Page:
 
     @property
     def same_fingerprints(self) -> bool:
-        """Did every artefact come out as the page says?"""
+        """Did every artifact come out as the page says?"""
         return FINGERPRINT.findall(self.text) == FINGERPRINT.findall(self.renewed)
 
     def differences(self) -> list[str]:
@@ -76,7 +76,7 @@ def run_page(path: Path) -> Page:
 def alike(page: str, other: str) -> bool:
     """Do two pages say the same but for codes, fingerprints and the size of figures, line by line?
 
-    A line with tokens of a different item than before, as in a list of neighbours, counts as the same.
+    A line with tokens of a different item than before, as in a list of neighbors, counts as the same.
 
     >>> alike("perplexity 202.1", "perplexity 198.4"), alike("10 codes used", "90 codes used")
     (True, False)

@@ -1,4 +1,4 @@
-"""semid: semantic IDs for catalogues, made for language models.
+"""semid: semantic IDs for catalogs, made for language models.
 
     from semid import SemanticIDTokenizer
     ids = SemanticIDTokenizer.fit("items.jsonl")

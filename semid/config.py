@@ -1,4 +1,4 @@
-"""Every choice of a fit, in one frozen object that goes into the artefact and comes back out of it.
+"""Every choice of a fit, in one frozen object that goes into the artifact and comes back out of it.
 
 Options of `semid fit` carry the names of the fields. None means "the learner's own default".
 """
@@ -17,7 +17,7 @@ from semid.errors import ConfigError
 __all__ = ["Assign", "Method", "SemanticIDConfig", "Uniform"]
 
 Method = Literal["rqvae", "rqkmeans", "lc-rec"]
-Uniform = Literal["training", "catalogue", "off"]
+Uniform = Literal["training", "catalog", "off"]
 Assign = Literal["local", "global"]
 Pooling = Literal["auto", "mean", "last", "eos"]
 
@@ -63,7 +63,7 @@ class SemanticIDConfig:
     encode_beam: int = 1  # prefixes kept at each level when an item gets its codes; 1: the nearest code each time
     assign: Assign = "local"  # collisions: keep prefixes, or let them move for less distortion
     template: str = "onerec"  # how a token is written: a name, or a pattern such as "<{letter}_{code}>"
-    store_text: bool = True  # keep the items' text in the artefact, for `semid show` and token initialisation
+    store_text: bool = True  # keep the items' text in the artifact, for `semid show` and token initialization
     seed: int = 0
     device: str = "auto"
 
@@ -79,8 +79,8 @@ class SemanticIDConfig:
         self._check_types()
         if self.text is not None:
             object.__setattr__(self, "text", tuple(name.strip() for name in self.text))
-        if self.method == "lc-rec" and self.uniform == "catalogue":
-            raise ConfigError("uniform='catalogue' is no part of LC-Rec's recipe. Use method='rqvae'.")
+        if self.method == "lc-rec" and self.uniform == "catalog":
+            raise ConfigError("uniform='catalog' is no part of LC-Rec's recipe. Use method='rqvae'.")
         _ = self.sizes
 
     def _check_types(self) -> None:

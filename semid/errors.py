@@ -7,7 +7,7 @@ to type. Each class is also the built-in error that a caller would expect, so `e
     ├── InputError        (ValueError)       the user's data is wrong
     ├── ConfigError       (ValueError)       a choice is impossible or misspelt
     ├── CapacityError     (ValueError)       more items than IDs
-    ├── UnknownIDError    (KeyError)         an item id or a semantic ID that the catalogue does not hold
+    ├── UnknownIDError    (KeyError)         an item id or a semantic ID that the catalog does not hold
     ├── ArtifactError     (OSError)          a folder is damaged, foreign, or from a newer semid
     ├── OutputExistsError (FileExistsError)  the output is there already
     └── DependencyError   (ImportError)      an optional package is missing
@@ -60,7 +60,7 @@ class CapacityError(SemidError, ValueError):
 
 
 class UnknownIDError(SemidError, KeyError):
-    """The catalogue does not hold this item id or this semantic ID."""
+    """The catalog does not hold this item id or this semantic ID."""
 
     def __str__(self) -> str:  # KeyError would show repr() of the message
         return str(self.args[0]) if self.args else ""

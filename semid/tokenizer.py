@@ -47,13 +47,13 @@ ENCODER = "item_encoder."
 STATISTICS = "fit."
 LEARN = "Learn IDs with: semid fit items.jsonl -o DIR"
 BLOCK = 1 << 16  # items written as text at once
-UNLEARNT = "none"  # the encoder's kind, where IDs come from elsewhere: no config, encoder or codebooks then
+UNLEARNED = "none"  # the encoder's kind, where IDs come from elsewhere: no config, encoder or codebooks then
 
 
 class SemanticIDTokenizer:
-    """A catalogue's semantic IDs: made by `fit` or `from_pretrained`.
+    """A catalog's semantic IDs: made by `fit` or `from_pretrained`.
 
-    >>> items = [{"id": str(n), "title": f"{colour} {thing}"} for n, (colour, thing) in enumerate(
+    >>> items = [{"id": str(n), "title": f"{color} {thing}"} for n, (color, thing) in enumerate(
     ...     (c, t) for c in ("red", "blue", "green") for t in ("shoe", "shirt", "hat"))]
     >>> ids = SemanticIDTokenizer.fit(items, levels=2, codebook_size=4)
     >>> ids.decode(ids.tokens(["3", "7"]))
@@ -99,7 +99,7 @@ class SemanticIDTokenizer:
         memory: str | int | None = None,
         **choices: Any,
     ) -> SemanticIDTokenizer:
-        """Learn semantic IDs for a catalogue.
+        """Learn semantic IDs for a catalog.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class SemanticIDTokenizer:
         progress : bool
             Show progress on stderr.
         guidance : semid.pipeline.signals.Guidance, optional
-            What IDs should agree with besides the text: behaviour, a language model.
+            What IDs should agree with besides the text: behavior, a language model.
         interactions : path or Interactions, optional
             What the guidance learns from.
         memory : "4GB" or bytes
@@ -120,7 +120,7 @@ class SemanticIDTokenizer:
         Raises
         ------
         InputError, ConfigError, CapacityError
-            Before anything is learnt, with the place and the fix.
+            Before anything is learned, with the place and the fix.
         """
         from semid.pipeline.fit import fit
 
@@ -143,32 +143,32 @@ class SemanticIDTokenizer:
     def save_pretrained(
         self, folder: str | Path, *, force: bool = False, tables: Mapping[str, Iterable[str]] | None = None
     ) -> str:
-        """Write the artefact folder, in one step as readers see it; returns its fingerprint.
+        """Write the artifact folder, in one step as readers see it; returns its fingerprint.
 
-        `tables` are further .tsv files for people: name -> lines. To change an artefact where it lies, without
+        `tables` are further .tsv files for people: name -> lines. To change an artifact where it lies, without
         writing all of it again, see `semid.pipeline.update`.
 
-        Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artefact.
+        Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artifact.
         """
         every = self.people(range(len(self.ledger.segments))) | dict(tables or {})
         return artifact.save(folder, self.manifest(), *self.parts(), tables=every, force=force)
 
     def parts(self) -> list[dict[str, np.ndarray]]:
-        """All arrays, by what stands in one file: what was learnt, then each segment of the ledger."""
-        arrays = dict(self.codebooks.arrays()) if self.is_learnt else {}
+        """All arrays, by what stands in one file: what was learned, then each segment of the ledger."""
+        arrays = dict(self.codebooks.arrays()) if self.is_learned else {}
         arrays |= {ENCODER + name: array for name, array in self.encoder_state[0].items()} | self.fit_statistics
         return [arrays, *self.ledger.parts()]
 
     @cached_property
     def fingerprint(self) -> str:
-        """`sha256:...`, as in the artefact: names these IDs wherever they are kept. Reads all of them if not opened."""
+        """`sha256:...`, as in the artifact: names these IDs wherever they are kept. Reads all of them if not opened."""
         return fingerprint(self.manifest(), {name: one for part in self.parts() for name, one in part.items()})
 
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
         return {
             "kind": kinds.IDS,
-            # Where it was learnt is not what was learnt.
+            # Where it was learned is not what was learned.
             "config": None if self.config is None else self.config.to_dict() | {"device": "auto"},
             "encoder": self.encoder_state[1],
             "vocabulary": self.vocabulary.to_dict(),
@@ -197,7 +197,7 @@ class SemanticIDTokenizer:
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, revision: str | None = None) -> SemanticIDTokenizer:
-        """Open an artefact: a folder, or the name of a Hub repository ("user/name").
+        """Open an artifact: a folder, or the name of a Hub repository ("user/name").
 
         Raises ArtifactError if it is missing, damaged, or from a newer semid; InputError if it holds something else,
         such as tokens of users.
@@ -238,15 +238,15 @@ class SemanticIDTokenizer:
 
             return Codebooks.from_arrays(arrays)
 
-        learnt = manifest["encoder"]["kind"] != UNLEARNT
+        learned = manifest["encoder"]["kind"] != UNLEARNED
         encoder_arrays = {name[len(ENCODER) :]: arrays[name] for name in arrays if name.startswith(ENCODER)}
         statistics = {name: arrays[name] for name in arrays if name.startswith(STATISTICS)}
         provenance = manifest.get("provenance")  # no checksum guards it
         return cls(
-            config=SemanticIDConfig.from_dict(manifest["config"]) if learnt else None,
+            config=SemanticIDConfig.from_dict(manifest["config"]) if learned else None,
             vocabulary=vocabulary,
             ledger=ledger,
-            codebooks=codebooks if learnt else None,
+            codebooks=codebooks if learned else None,
             encoder_state=(encoder_arrays, manifest["encoder"]),
             provenance=provenance if isinstance(provenance, dict) else {},
             text_fields=_list_of(str, manifest, "text_fields"),
@@ -255,7 +255,7 @@ class SemanticIDTokenizer:
         )
 
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-        """Upload the artefact with a card of its own to the Hugging Face Hub; returns the commit's address."""
+        """Upload the artifact with a card of its own to the Hugging Face Hub; returns the commit's address."""
         from semid.artifact.hub import push
 
         return push(self, repo_id, private=private, token=token)
@@ -263,7 +263,7 @@ class SemanticIDTokenizer:
     def add(self, items: Any, **choices: Any) -> tuple[SemanticIDTokenizer, Added]:
         """The same with new items, each with the nearest free ID, and a report: see `semid.pipeline.add.add`.
 
-        In memory: for an artefact in a folder see `semid.pipeline.update`.
+        In memory: for an artifact in a folder see `semid.pipeline.update`.
         """
         from semid.pipeline.add import add
 
@@ -272,7 +272,7 @@ class SemanticIDTokenizer:
     def retire(self, item_ids: Iterable[str], *, date: str | None = None) -> SemanticIDTokenizer:
         """The same with these items retired: still decoded, no longer generated, their IDs never given out again.
 
-        UnknownIDError with near matches for an id that the catalogue does not hold. Items that are retired already
+        UnknownIDError with near matches for an id that the catalog does not hold. Items that are retired already
         stay as they are; if no other is named, the result is this tokenizer itself.
         """
         ledger = self.ledger.retire(item_ids)
@@ -331,14 +331,14 @@ class SemanticIDTokenizer:
 
     @property
     def base(self) -> int | None:
-        """Token id of the first code in the language model that the artefact lies beside; None if in none."""
+        """Token id of the first code in the language model that the artifact lies beside; None if in none."""
         base = self.provenance.get("base")
         return base if type(base) is int and base >= 0 else None
 
     def encode(self, item_ids: str | Iterable[str]) -> npt.NDArray[np.uint16]:
         """Codes of items: uint16 [M, L], or [L] for a single id.
 
-        Raises UnknownIDError with near matches for an id that the catalogue does not hold.
+        Raises UnknownIDError with near matches for an id that the catalog does not hold.
         """
         one = isinstance(item_ids, str)
         codes = self.ledger.codes_of(self.ledger.rows_of([item_ids] if one else item_ids))
@@ -382,7 +382,7 @@ class SemanticIDTokenizer:
             Token ids are one sequence: a list, an array or a tensor [T]. `start` and `end` are then places in it.
         base, tokenizer
             For token ids: the id of the first code, or the language model's tokenizer, which is searched for
-            all tokens at every call. With neither, the one that `semid extend` noted in the artefact.
+            all tokens at every call. With neither, the one that `semid extend` noted in the artifact.
 
         Raises
         ------
@@ -409,8 +409,8 @@ class SemanticIDTokenizer:
     # ---- computing
 
     @property
-    def is_learnt(self) -> bool:
-        """Whether these IDs were learnt here; imported ones have neither codebooks nor an encoder nor a config."""
+    def is_learned(self) -> bool:
+        """Whether these IDs were learned here; imported ones have neither codebooks nor an encoder nor a config."""
         return self._codebooks is not None
 
     @property
@@ -420,7 +420,7 @@ class SemanticIDTokenizer:
 
     @cached_property
     def codebooks(self) -> Codebooks:
-        """The codebooks, read from the artefact when first asked for; ConfigError if the IDs were imported."""
+        """The codebooks, read from the artifact when first asked for; ConfigError if the IDs were imported."""
         if self._codebooks is None:
             raise ConfigError(
                 f"These IDs were imported from {self.imported_from}, which says what codes each item has and no more: "
@@ -430,25 +430,25 @@ class SemanticIDTokenizer:
 
     @property
     def imported_from(self) -> str | None:
-        """The name of the file that IDs which were not learnt here come from; None for learnt ones."""
-        if self.is_learnt:
+        """The name of the file that IDs which were not learned here come from; None for learned ones."""
+        if self.is_learned:
             return None
         name = self.provenance.get("imported_from")
         return name if isinstance(name, str) else "elsewhere"
 
     def embed(self, items: Items, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Vectors of items, float32 [N, D], by the encoder that the IDs were learnt with.
+        """Vectors of items, float32 [N, D], by the encoder that the IDs were learned with.
 
         Raises ConfigError if that was not an encoder of semid, or if the IDs were imported.
         """
-        if not self.is_learnt:
+        if not self.is_learned:
             raise ConfigError(
                 f"These IDs were imported from {self.imported_from}, which does not say how items become vectors: "
                 f"there is no encoder. {LEARN}"
             )
         if self.encoder_state[1]["kind"] == "vectors":
             raise ConfigError(
-                "These IDs were learnt from ready vectors, so semid cannot embed new items. "
+                "These IDs were learned from ready vectors, so semid cannot embed new items. "
                 "Embed them as before, and give the vectors (--embeddings, embeddings=), or use encode_vectors."
             )
         return self._encoder.transform(items, progress=progress)
@@ -478,13 +478,13 @@ class SemanticIDTokenizer:
         Parameters
         ----------
         histories : `read_interactions(path).map_to(ids.item_ids)`, adds `sequence_lift`
-        vectors : float [N, D] in the order of `item_ids`; measures `neighbour_recall` and distortion again
+        vectors : float [N, D] in the order of `item_ids`; measures `neighbor_recall` and distortion again
         """
         from semid.evaluation.metrics import evaluate
         from semid.evaluation.quality import Distortion, Quality
 
         distortion = raw_codes = None
-        if vectors is not None and self.is_learnt:
+        if vectors is not None and self.is_learned:
             raw_codes = self.encode_vectors(vectors)
             distortion = Distortion.of(
                 vectors, final=self.codebooks.reconstruct(self.codes), raw=self.codebooks.reconstruct(raw_codes)
@@ -504,7 +504,7 @@ class SemanticIDTokenizer:
 
 
 def _list_of(kind: type, manifest: Mapping[str, Any], name: str) -> list | None:
-    """An entry that artefacts of format 1 do not have."""
+    """An entry that artifacts of format 1 do not have."""
     found = manifest.get(name)
     if found is not None and not (isinstance(found, list) and all(isinstance(one, kind) for one in found)):
         raise ConfigError(f"{name}={found!r:.200} should be a list of {kind.__name__}")

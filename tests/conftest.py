@@ -75,7 +75,7 @@ def served_folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def served_catalogue(served_folder):
+def served_catalog(served_folder):
     from tests.helpers.served_model import open_artifact
 
     return open_artifact(served_folder)

@@ -105,5 +105,5 @@ def test_an_unknown_preset_lists_the_known_ones():
 
 
 def test_lc_rec_refuses_what_its_recipe_has_not():
-    with pytest.raises(ConfigError, match="catalogue"):
-        SemanticIDConfig(method="lc-rec", uniform="catalogue")
+    with pytest.raises(ConfigError, match="catalog"):
+        SemanticIDConfig(method="lc-rec", uniform="catalog")

@@ -86,7 +86,7 @@ def test_the_quality_page_explains_every_figure():
 @pytest.mark.parametrize("method", ["rqvae", "rqkmeans"])
 def test_the_format_page_names_every_key_and_array(tmp_path, method):
     items = [{"id": f"item-{i}", "title": f"nail polish shade {i} of {i % 7}"} for i in range(40)]
-    choices = {"method": method, "levels": 2, "codebook_size": 16, "dim": 8, "uniform": "catalogue"}
+    choices = {"method": method, "levels": 2, "codebook_size": 16, "dim": 8, "uniform": "catalog"}
     semid.SemanticIDTokenizer.fit(items, **choices).save_pretrained(tmp_path / "ids")
     named = names_in_code(ROOT / "docs" / "artifact-format.md")
     artifact = load(tmp_path / "ids")

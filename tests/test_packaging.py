@@ -210,7 +210,7 @@ def test_help_imports_nothing_heavy(arguments):
 
 
 def test_loading_and_decoding_needs_numpy_alone(tmp_path):
-    """The artefact is data: no torch, no scipy between a saved folder and an item's tokens."""
+    """The artifact is data: no torch, no scipy between a saved folder and an item's tokens."""
     items = [{"id": f"item-{i}", "title": f"nail polish shade {i}"} for i in range(30)]
     config = semid.SemanticIDConfig(method="rqkmeans", levels=2, codebook_size=16)
     semid.SemanticIDTokenizer.fit(items, config).save_pretrained(tmp_path / "ids")

@@ -25,7 +25,7 @@ WORDS = ["red", "blue", "green", "nail", "polish", "brush", "hair", "cream", "fa
 SMALL = {"method": "rqkmeans", "levels": 3, "codebook_size": 8}
 
 
-def catalogue(n_items: int, seed: int = 0) -> list[dict[str, str]]:
+def catalog(n_items: int, seed: int = 0) -> list[dict[str, str]]:
     """Items of four words and a brand; some texts come twice."""
     chance = random.Random(seed)
     return [
@@ -49,7 +49,7 @@ def run_python(code: str, *arguments: object, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def ids():
-    return SemanticIDTokenizer.fit(catalogue(60), **SMALL)
+    return SemanticIDTokenizer.fit(catalog(60), **SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def saved(ids, tmp_path_factory):
 
 def test_every_item_decodes_to_itself(ids):
     names = list(ids.item_ids)
-    assert names == [item["id"] for item in catalogue(60)]
+    assert names == [item["id"] for item in catalog(60)]
     assert ids.decode(ids.tokens(names)) == names
     assert ids.decode(ids.encode(names)) == names
     assert [found.item_id for found in ids.parse(" and ".join(ids.tokens(names)))] == names
@@ -78,7 +78,7 @@ def test_every_item_decodes_to_itself(ids):
     ),
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
 )
-def test_every_catalogue_that_fits_gets_distinct_ids(texts, sizes):
+def test_every_catalog_that_fits_gets_distinct_ids(texts, sizes):
     items = [{"id": str(n), "title": text} for n, text in enumerate(texts)]
     choices = {"method": "rqkmeans", "codebook_size": sizes}
     if len(items) > np.prod(sizes):
@@ -197,7 +197,7 @@ def test_parse_takes_token_ids_of_any_kind(ids, kind):
     assert [found.item_id for found in ids.parse(kinds[kind], base=100)] == ["i001"]
 
 
-def test_parse_takes_the_base_from_the_argument_the_tokenizer_or_the_artefact(ids):
+def test_parse_takes_the_base_from_the_argument_the_tokenizer_or_the_artifact(ids):
     table = SimpleNamespace(
         convert_tokens_to_ids=lambda tokens: [100 + ids.vocabulary.tokens.index(token) for token in tokens],
         convert_ids_to_tokens=lambda places: [ids.vocabulary.tokens[place - 100] for place in places],
@@ -239,7 +239,7 @@ print(*fingerprints(Path(sys.argv[1])))
 
 
 def test_shuffled_rows_and_another_process_give_the_same_fingerprints(tmp_path):
-    items = catalogue(220)
+    items = catalog(220)
     vectors = np.random.default_rng(0).normal(size=(220, 12)).astype(np.float32)
     vectors[7] = vectors[3]  # a tie that only the item ids can break
     for name, order in (("here", np.arange(220)), ("there", np.random.default_rng(1).permutation(220))):
@@ -254,7 +254,7 @@ def test_shuffled_rows_and_another_process_give_the_same_fingerprints(tmp_path):
 
 def test_another_seed_gives_other_ids():
     vectors = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
-    one, two = (SemanticIDTokenizer.fit(catalogue(60), embeddings=vectors, seed=seed, **SMALL) for seed in (0, 1))
+    one, two = (SemanticIDTokenizer.fit(catalog(60), embeddings=vectors, seed=seed, **SMALL) for seed in (0, 1))
     assert (one.codes != two.codes).any()
 
 
@@ -267,7 +267,7 @@ def test_saving_loading_and_saving_gives_the_same_fingerprint(ids, saved, tmp_pa
     assert loaded.quality() == ids.quality()
 
 
-def test_an_artefact_can_be_saved_over_itself(saved, tmp_path):
+def test_an_artifact_can_be_saved_over_itself(saved, tmp_path):
     mine = tmp_path / "mine"
     before = SemanticIDTokenizer.from_pretrained(saved).save_pretrained(mine)
     loaded = SemanticIDTokenizer.from_pretrained(mine)  # its arrays are mapped from the files that are replaced
@@ -300,7 +300,7 @@ def test_a_loaded_tokenizer_embeds_and_quantizes_as_the_fit_did(saved):
     from semid.data.items import read_items
 
     loaded = SemanticIDTokenizer.from_pretrained(saved)
-    vectors = loaded.embed(read_items(catalogue(60)))
+    vectors = loaded.embed(read_items(catalog(60)))
     nearest = loaded.encode_vectors(vectors)
     moved = int((nearest != loaded.codes).any(axis=1).sum())
     assert moved == loaded.provenance["certificate"]["moved_items"]
@@ -309,7 +309,7 @@ def test_a_loaded_tokenizer_embeds_and_quantizes_as_the_fit_did(saved):
 
 def test_ready_vectors_are_in_the_order_of_the_items():
     vectors = np.random.default_rng(0).normal(size=(60, 5)).astype(np.float32)
-    items = catalogue(60)[::-1]
+    items = catalog(60)[::-1]
     ids = SemanticIDTokenizer.fit(items, embeddings=vectors[::-1], **SMALL)
     assert ids.quality().moved_items == (ids.encode_vectors(vectors) != ids.codes).any(axis=1).sum()
     with pytest.raises(ConfigError, match="ready vectors"):
@@ -319,19 +319,19 @@ def test_ready_vectors_are_in_the_order_of_the_items():
 @pytest.mark.parametrize("shape", [(59, 4), (61, 4), (60,), (60, 0)])
 def test_vectors_of_a_wrong_shape_are_refused(shape):
     with pytest.raises(InputError, match="shape"):
-        SemanticIDTokenizer.fit(catalogue(60), embeddings=np.zeros(shape, np.float32), **SMALL)
+        SemanticIDTokenizer.fit(catalog(60), embeddings=np.zeros(shape, np.float32), **SMALL)
 
 
 def test_vectors_that_hold_nan_are_named_by_item():
     vectors = np.zeros((60, 3), np.float32)
     vectors[58, 1] = np.nan
     with pytest.raises(InputError, match="'i001'"):
-        SemanticIDTokenizer.fit(catalogue(60)[::-1], embeddings=vectors, **SMALL)
+        SemanticIDTokenizer.fit(catalog(60)[::-1], embeddings=vectors, **SMALL)
 
 
 def test_a_config_and_single_choices_do_not_mix():
     with pytest.raises(ConfigError, match="Put the choices into the config"):
-        SemanticIDTokenizer.fit(catalogue(3), SemanticIDConfig(), levels=2)
+        SemanticIDTokenizer.fit(catalog(3), SemanticIDConfig(), levels=2)
 
 
 # ---- damage
@@ -383,7 +383,7 @@ class FakeApi:
         return SimpleNamespace(commit_url="https://example.org/commit/1")
 
 
-def test_a_push_uploads_the_artefact_with_a_card_and_removes_old_data(ids, saved, monkeypatch, tmp_path):
+def test_a_push_uploads_the_artifact_with_a_card_and_removes_old_data(ids, saved, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.HfApi", FakeApi)
     monkeypatch.setattr(FakeApi, "calls", [])
     assert ids.push_to_hub("sid", token="t") == "https://example.org/commit/1"
@@ -416,12 +416,12 @@ def test_a_push_uploads_the_artefact_with_a_card_and_removes_old_data(ids, saved
 
 
 @pytest.mark.parametrize("text", ["", "401 Client Error.\nRepository Not Found"])
-def test_an_unknown_repository_is_an_artefact_error(monkeypatch, text):
+def test_an_unknown_repository_is_an_artifact_error(monkeypatch, text):
     def download(repo_id, **options):
         raise OSError(text)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    with pytest.raises(ArtifactError, match="someone/nothing: no such folder here, and no such artefact on the Hub"):
+    with pytest.raises(ArtifactError, match="someone/nothing: no such folder here, and no such artifact on the Hub"):
         SemanticIDTokenizer.from_pretrained("someone/nothing")
 
 

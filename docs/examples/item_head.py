@@ -1,4 +1,4 @@
-"""Train a small transformer that ranks a whole catalogue from a history, in about a minute and from nothing.
+"""Train a small transformer that ranks a whole catalog from a history, in about a minute and from nothing.
 
     python docs/examples/item_head.py                    # on histories made up in the shape of MovieLens latest small
     python docs/examples/item_head.py histories.jsonl    # on your own, in a format of semid.read_interactions
@@ -79,7 +79,7 @@ def figures(scores: np.ndarray, seen: list[np.ndarray], wanted: list[np.ndarray]
     return float(np.mean(recalls)), float(np.mean(ndcgs))
 
 
-def behaviour_vectors(met: csr_array, dims: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
+def behavior_vectors(met: csr_array, dims: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
     """Users float32 [U, dims] and items [N, dims] from the largest components; items that all meet count less."""
     from sklearn.utils.extmath import randomized_svd
 
@@ -95,9 +95,9 @@ class Ranker:
 
     Parameters
     ----------
-    split : whose training part is learnt from
-    rows : where the items' rows come from; by default each has one of its own that starts from behaviour
-    users : whether a token of the user, with a row that is learnt too, begins the prompt
+    split : whose training part is learned from
+    rows : where the items' rows come from; by default each has one of its own that starts from behavior
+    users : whether a token of the user, with a row that is learned too, begins the prompt
     """
 
     def __init__(self, split: Split, rows: ItemRows | None = None, *, users: bool = False, seed: int = 0) -> None:
@@ -124,7 +124,7 @@ class Ranker:
         )
         met = split.matrix(split.train)
         embedding, own = self.model.get_input_embeddings(), self.entities.users
-        first_users, first_items = map(torch.from_numpy, behaviour_vectors(met))
+        first_users, first_items = map(torch.from_numpy, behavior_vectors(met))
         with torch.no_grad():
             embedding.weight[own.start : own.stop] = first_users[: len(own)]
             if rows is None:
@@ -160,16 +160,16 @@ class Ranker:
     def learn(self, epochs: int, rate: float = 3e-3) -> None:
         """Train on the training part."""
         n_steps = epochs * -(-sum(len(items) > 1 for items in self.split.train) // BATCH)
-        optimiser = torch.optim.AdamW(self.parts.parameters(), rate, weight_decay=0.01)
-        rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=n_steps + 1, pct_start=0.1)
+        optimizer = torch.optim.AdamW(self.parts.parameters(), rate, weight_decay=0.01)
+        rates = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=n_steps + 1, pct_start=0.1)
         self.parts.train()
         for epoch in range(epochs):
             for batch in self.batches(epoch):
                 loss = self.loss(batch)
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.parts.parameters(), 1.0)
-                optimiser.step()
+                optimizer.step()
                 rates.step()
 
     @torch.no_grad()

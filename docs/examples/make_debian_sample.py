@@ -1,4 +1,4 @@
-"""Make `debian-3000.jsonl`, the sample catalogue: 3,000 Debian packages, spread evenly over the sections.
+"""Make `debian-3000.jsonl`, the sample catalog: 3,000 Debian packages, spread evenly over the sections.
 
     apt-get update                                         # a Debian machine, component main
     python docs/examples/make_debian_sample.py > docs/examples/debian-3000.jsonl

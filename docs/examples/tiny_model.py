@@ -2,7 +2,7 @@
 
     python docs/examples/tiny_model.py tiny-llm
 
-A Qwen3 of 2 layers with a tokenizer learnt from the sample catalogue. With a real model everything is the same but
+A Qwen3 of 2 layers with a tokenizer learned from the sample catalog. With a real model everything is the same but
 the waiting: use its folder or its name on the Hugging Face Hub instead of tiny-llm.
 """
 

@@ -110,7 +110,7 @@ def check_points(points: torch.Tensor, centroids: torch.Tensor, prices: torch.Te
 
 def _first_largest(scores: torch.Tensor) -> torch.Tensor:
     """int64 [R]: place of each row's largest value, the first of equal ones; of NaN, any place."""
-    if scores.device.type == "cpu":  # the array's argmax is vectorised, the tensor's is not: 5 to 25 times faster
+    if scores.device.type == "cpu":  # the array's argmax is vectorized, the tensor's is not: 5 to 25 times faster
         return torch.from_numpy(scores.numpy().argmax(axis=1))
     places = torch.arange(scores.shape[1], device=scores.device)
     return torch.where(scores == scores.amax(1, keepdim=True), places, scores.shape[1] - 1).amin(1)

@@ -13,9 +13,9 @@ Two ways to move g, both from the residual f_k = log(N / K) - log column_k:
 
 - for a training batch, g += 1.6 f (over-relaxation, Thibault et al., Overrelaxed Sinkhorn-Knopp, 2021), a fixed
   number of rounds and no wait for the device in them;
-- for a catalogue, Anderson acceleration (Walker and Ni, Anderson acceleration for fixed-point iterations, 2011):
+- for a catalog, Anderson acceleration (Walker and Ni, Anderson acceleration for fixed-point iterations, 2011):
   the combination of the last few g whose f would be smallest. 100,000 x 256 reach 1 % in 6 to 10 passes where
-  over-relaxation takes 12 to 63. A large catalogue starts from what balances every sixteenth of its items.
+  over-relaxation takes 12 to 63. A large catalog starts from what balances every sixteenth of its items.
 
 N items, D dims, K codes. `dispatch` chooses between `sinkhorn_triton.py` and, mostly on a CPU, `sinkhorn_chunks.py`.
 """
@@ -59,7 +59,7 @@ class Plan(Protocol):
 
 @dataclass(frozen=True)
 class Potentials:
-    """What balances a catalogue.
+    """What balances a catalog.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ def sinkhorn_potentials(
     tolerance: float = 0.01,
     backend: Backend = "auto",
 ) -> Potentials:
-    """The bias per code that balances a whole catalogue to within `tolerance`, in memory O(N + K).
+    """The bias per code that balances a whole catalog to within `tolerance`, in memory O(N + K).
 
     Parameters
     ----------

@@ -164,7 +164,7 @@ def _all_scores(plan: ChunkedPlan) -> torch.Tensor:
 
 def _first_largest(scores: torch.Tensor) -> torch.Tensor:
     """int64 [R]: place of each row's largest value, the first of equal ones."""
-    if scores.device.type == "cpu":  # the array's argmax is vectorised, the tensor's is not: 5 to 25 times faster
+    if scores.device.type == "cpu":  # the array's argmax is vectorized, the tensor's is not: 5 to 25 times faster
         return torch.from_numpy(scores.numpy().argmax(axis=1))
     places = torch.arange(scores.shape[1], device=scores.device)
     largest = torch.where(scores == scores.amax(1, keepdim=True), places, scores.shape[1] - 1)

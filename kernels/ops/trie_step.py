@@ -1,8 +1,8 @@
 """One step of beam search over a trie: hidden states in, the best children of a prompt's beams out.
 
     logit[b, m, k]  = cap tanh(scale (h_bm . w_k + bias_k) / cap)               without cap: scale (h_bm . w_k + bias_k)
-    normaliser[b, m] = log sum_k exp logit[b, m, k]                              over the K codes of the level
-    candidate       = score[b, m] - normaliser[b, m] + logit[b, m, code of the child]     for the children of a beam
+    normalizer[b, m] = log sum_k exp logit[b, m, k]                              over the K codes of the level
+    candidate       = score[b, m] - normalizer[b, m] + logit[b, m, code of the child]     for the children of a beam
 
 and of the candidates of each prompt the `count` largest. Children of beam m are codes[first_m ... first_m + n_m - 1]
 in a compressed (CSR) trie, codes ascending; `allowed` takes some away. A first level, where any code may come, is one
@@ -52,7 +52,7 @@ class Step:
     parents: torch.Tensor  # (B, count) int64, beams 0..M-1; 0 for dead
     codes: torch.Tensor  # (B, count) int64; 0 for dead
     children: torch.Tensor  # (B, count) int64, places in Beams.codes; -1 for dead
-    normalisers: torch.Tensor  # (B, M) float32; not finite where a logit is not
+    normalizers: torch.Tensor  # (B, M) float32; not finite where a logit is not
 
 
 def trie_step(
@@ -78,7 +78,7 @@ def trie_step(
 
     Products are exact and summed in float32: where states and weight are both float16 or both bfloat16 on tensor
     cores, else in float32 throughout. Equal candidates are taken in the order of (parent, code). A candidate that is
-    not a number is never taken; look at `normalisers` for logits that are not finite.
+    not a number is never taken; look at `normalizers` for logits that are not finite.
 
     Raises
     ------
@@ -112,14 +112,14 @@ def trie_step_torch(
     logits = logits * scale
     if cap is not None:
         logits = torch.tanh(logits / cap) * cap
-    normalisers = logits.logsumexp(-1)
+    normalizers = logits.logsumexp(-1)
     places = torch.arange(beams.width, device=states.device)
     valid = places < beams.counts.unsqueeze(-1)
     if beams.allowed is not None:
         valid &= beams.allowed
     children = (beams.firsts.unsqueeze(-1) + places).clamp(max=max(len(beams.codes) - 1, 0))
     codes = beams.codes[children].long().masked_fill(~valid, 0)
-    candidates = (beams.scores - normalisers).unsqueeze(-1) + logits.gather(-1, codes)
+    candidates = (beams.scores - normalizers).unsqueeze(-1) + logits.gather(-1, codes)
     candidates = torch.where(valid & (candidates > -torch.inf), candidates, -torch.inf).flatten(1)
     chosen = _best(candidates, count)
     scores = candidates.gather(1, chosen)
@@ -129,7 +129,7 @@ def trie_step_torch(
         (chosen // beams.width).masked_fill(dead, 0),
         codes.flatten(1).gather(1, chosen).masked_fill(dead, 0),
         children.flatten(1).gather(1, chosen).masked_fill(dead, -1),
-        normalisers,
+        normalizers,
     )
 
 

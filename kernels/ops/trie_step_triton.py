@@ -1,6 +1,6 @@
 """The kernels of `trie_step.py`; see there for what they compute.
 
-Launch 1, over blocks of beams and of codes: logits [B M, K]. Launch 2, one program per prompt: the normalisers of its
+Launch 1, over blocks of beams and of codes: logits [B M, K]. Launch 2, one program per prompt: the normalizers of its
 beams, kept in registers, then the `count` best of its M W candidates by radix selection:
 
 - a float32 as an ordered integer: flip the sign bit of a positive one, all bits of a negative one; -0 counts as 0;
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BEAMS", "logits_kernel", "select_kernel", "step_with_triton"]
 
-MAX_BEAMS = 1024  # of a prompt: as many normalisers lie in registers
+MAX_BEAMS = 1024  # of a prompt: as many normalizers lie in registers
 LOGITS_BLOCKS = (16, 32, 64)  # beams, codes, hidden dims; small, since a step has few beams and waits for memory
 NORMALISER_BLOCK = 4096  # logits at a time
 CANDIDATES = 1024
@@ -125,7 +125,7 @@ def select_kernel(
     out_parents,
     out_codes,
     out_children,
-    out_normalisers,
+    out_normalizers,
     HAS_ALLOWED: tl.constexpr,
     BEAMS: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -145,9 +145,9 @@ def select_kernel(
         base = tl.where(larger > float("-inf"), larger, 0.0)
         total = total * tl.exp(largest - base) + tl.sum(tl.exp(block - base[:, None]), 1)
         largest = larger
-    normalisers = largest + tl.log(total)
-    tl.store(out_normalisers + prompt * n_beams + beams, normalisers, mask=alive)
-    starts = tl.load(scores + prompt * n_beams + beams, mask=alive, other=float("-inf")) - normalisers
+    normalizers = largest + tl.log(total)
+    tl.store(out_normalizers + prompt * n_beams + beams, normalizers, mask=alive)
+    starts = tl.load(scores + prompt * n_beams + beams, mask=alive, other=float("-inf")) - normalizers
 
     n_places = n_beams * width
     digits = tl.arange(0, 256)

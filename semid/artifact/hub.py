@@ -1,4 +1,4 @@
-"""Artefacts on the Hugging Face Hub: push one with its own card, fetch one.
+"""Artifacts on the Hugging Face Hub: push one with its own card, fetch one.
 
 Plain uploads and downloads of the folder. `huggingface_hub.ModelHubMixin` would do the same, but its import costs
 half a second at every start and its `save_pretrained` writes a README into the folder, which may be a model's.
@@ -40,7 +40,7 @@ def push(ids: SemanticIDTokenizer, repo_id: str, *, private: bool | None = None,
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
-    """Download an artefact; returns the folder it lies in. ArtifactError says why it could not."""
+    """Download an artifact; returns the folder it lies in. ArtifactError says why it could not."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -49,5 +49,5 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(
-            f"{repo_id}: no such folder here, and no such artefact on the Hub ({reason}). Check the name."
+            f"{repo_id}: no such folder here, and no such artifact on the Hub ({reason}). Check the name."
         ) from None

@@ -1,4 +1,4 @@
-"""The kinds of artefacts, and what is said where one is given in place of another.
+"""The kinds of artifacts, and what is said where one is given in place of another.
 
 All are folders with a `semid.json`, which says of what kind it is. A path of the wrong one is easily typed, so the
 message names what was found, what was meant, and what takes the one that was found.

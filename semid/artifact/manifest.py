@@ -1,4 +1,4 @@
-"""The manifest of an artefact, `semid.json`: what is in it, its fingerprint, and reading it with suspicion.
+"""The manifest of an artifact, `semid.json`: what is in it, its fingerprint, and reading it with suspicion.
 
 Format version 2 is a JSON object with the caller's keys and these:
 
@@ -8,7 +8,7 @@ Format version 2 is a JSON object with the caller's keys and these:
     arrays           name -> {"dtype", "shape", "sha256"}: what the data files hold
     fingerprint      "sha256:..." over the caller's keys (but for `provenance`) and `arrays`
 
-So the fingerprint says what the artefact is, whoever wrote it; library versions and the like, which must not
+So the fingerprint says what the artifact is, whoever wrote it; library versions and the like, which must not
 change it, go under `provenance`. Reading recomputes it, so no damage to those keys goes unnoticed. Format 1, with one
 data file, is read as well.
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from semid.artifact.atomic import check_folder
 from semid.artifact.manifest import MANIFEST
 from semid.errors import OutputExistsError
-from semid.tokenizer_exports.models.placement import holds_artefact
+from semid.tokenizer_exports.models.placement import holds_artifact
 
 __all__ = ["check_output", "staging"]
 
@@ -34,7 +34,7 @@ def check_output(output: Path, force: bool) -> None:
         return
     if not force:
         raise OutputExistsError(f"{output}: exists. Choose another folder, or use --force to replace it.")
-    if not (holds_artefact(output) and (output / "config.json").is_file()):
+    if not (holds_artifact(output) and (output / "config.json").is_file()):
         raise OutputExistsError(
             f"{output}: is not a model with semantic IDs (no {MANIFEST} and config.json), so --force does not replace "
             "it. Choose another folder, or remove it yourself."

@@ -1,16 +1,16 @@
-"""The artefact: a folder of data, saved so that readers see the old one or the new one, and nothing between.
+"""The artifact: a folder of data, saved so that readers see the old one or the new one, and nothing between.
 
     semid.json                           the manifest (`manifest.py`)
     semid-<16 hex digits>.safetensors    arrays, under a name made from their checksum: one file or several
     ids.tsv, ids-1.tsv, ...              the IDs for people, and other tables; optional, and never read back
 
-Files without a name of ours are never touched, so an artefact can live inside a model's folder.
+Files without a name of ours are never touched, so an artifact can live inside a model's folder.
 
 Writing goes one way, whether it is all (`save`) or a change (`changing`), which leaves data files as they are whose
 arrays have not changed. All new files are written under temporary names and synced; then the data files get their
-names, which no older manifest mentions; then `semid.json` is renamed, and in that instant the artefact is the new
+names, which no older manifest mentions; then `semid.json` is renamed, and in that instant the artifact is the new
 one; then the tables; last, old data files go. A reader whose data file vanishes between manifest and opening reads the
-manifest again; arrays that are open stay readable. A crash leaves the old artefact or the new one, and perhaps litter,
+manifest again; arrays that are open stay readable. A crash leaves the old artifact or the new one, and perhaps litter,
 which the next writer sweeps, or a stale table, which `verify` reports.
 
 Not here: what the arrays mean. Nothing imports more than NumPy, nothing reads the clock.
@@ -71,7 +71,7 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """`sha256:` and 64 hex digits: what the artefact is, whoever wrote it (`manifest.py`)."""
+        """`sha256:` and 64 hex digits: what the artifact is, whoever wrote it (`manifest.py`)."""
         return self.manifest["fingerprint"]
 
 
@@ -90,7 +90,7 @@ def check_output(folder: str | Path, *, force: bool = False) -> None:
     if not left_by_us:
         raise OutputExistsError(
             f"{folder}: exists and holds {names[0]}{' and more' if len(names) > 1 else ''}. "
-            f"Choose another folder, or use --force to replace the artefact in it."
+            f"Choose another folder, or use --force to replace the artifact in it."
         )
 
 
@@ -101,7 +101,7 @@ def save(
     tables: Mapping[str, Iterable[str]] | None = None,
     force: bool = False,
 ) -> str:
-    """Write an artefact, in one step as readers see it, and return its fingerprint.
+    """Write an artifact, in one step as readers see it, and return its fingerprint.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def save(
 
 @contextlib.contextmanager
 def changing(folder: str | Path) -> Iterator[Change]:
-    """The artefact of a folder, and the only right to change it until the block ends.
+    """The artifact of a folder, and the only right to change it until the block ends.
 
     Raises ArtifactError as `load` does, or if another process is writing there.
     """
@@ -156,7 +156,7 @@ class Change:
         kept: int,
         tables: Mapping[str, Iterable[str] | None] | None = None,
     ) -> str:
-        """Make the artefact one of these parts, of which the first `kept` are as they were; returns its fingerprint.
+        """Make the artifact one of these parts, of which the first `kept` are as they were; returns its fingerprint.
 
         Only the others are written, each into a file of its own. Of the tables, those named are replaced, or go
         where None stands for the lines.
@@ -181,7 +181,7 @@ class Change:
 
 
 def load(folder: str | Path) -> Artifact:
-    """Open an artefact: reads the manifest and the header of the data, checks both, maps the rest.
+    """Open an artifact: reads the manifest and the header of the data, checks both, maps the rest.
 
     Everything but the bytes of the arrays is checked; `verify` checks those too.
 
@@ -199,7 +199,7 @@ def load(folder: str | Path) -> Artifact:
             files = {name: TensorFile(folder / name) for name in names}
             break
         except FileNotFoundError as error:
-            # A writer changed the artefact since we read the manifest: the new one names other files.
+            # A writer changed the artifact since we read the manifest: the new one names other files.
             if manifest == before:
                 missing = Path(error.filename).name
                 raise ArtifactError(f"{folder / missing}: missing, though {MANIFEST} names it. {AGAIN}") from None
@@ -313,7 +313,7 @@ def _problems(artifact: Artifact) -> list[str]:
     problems = []
     for name, entry in artifact.manifest["files"].items():
         path = artifact.folder / name
-        fix = "It is a copy for people: save the artefact again." if TABLE.fullmatch(name) else AGAIN
+        fix = "It is a copy for people: save the artifact again." if TABLE.fullmatch(name) else AGAIN
         try:
             with open(path, "rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
@@ -336,11 +336,11 @@ def _text_blocks(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def check_path(path: Path, force: bool) -> None:
-    """Refuse a file to write: OutputExistsError if it is there, a folder, or named like a file of an artefact."""
+    """Refuse a file to write: OutputExistsError if it is there, a folder, or named like a file of an artifact."""
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected a file to write. Add a name: {path / 'export'}.")
     if path.name in (MANIFEST, PEOPLE) or DATA.fullmatch(path.name) or is_litter(path.name):
-        raise OutputExistsError(f"{path}: is the name of an artefact's own file. Choose another name.")
+        raise OutputExistsError(f"{path}: is the name of an artifact's own file. Choose another name.")
     if path.exists() and not force:
         raise OutputExistsError(f"{path}: exists. Choose another name, or use --force to replace it.")
     check_folder(path.parent)

@@ -5,12 +5,12 @@
     ids.decode(found.codes)                         # item ids, best first
 
 A language model takes a second for what a look-up takes microseconds for. A row says for which history it was computed
-(a hash of it) and the folder for which artefact, so that a stale answer is never taken for a fresh one. What has become
+(a hash of it) and the folder for which artifact, so that a stale answer is never taken for a fresh one. What has become
 stale, `stale` lists; `tokenizer_exports/generate/top_k.py` computes rows, of those users alone if asked.
 
 Users lie in the order of a 64-bit hash of their names, and `starts` says where each stretch of hashes begins. There are
 as many stretches as users, at least, so a look-up reads one stretch of about one user: the time does not grow with U.
-The folder is an artefact as `store.py` writes it, with checksums, replaced in one step.
+The folder is an artifact as `store.py` writes it, with checksums, replaced in one step.
 
 U users, up to k items each, L levels. Not here: models, prompts.
 """
@@ -65,21 +65,21 @@ class TopKCache:
     histories: npt.NDArray[np.uint64]  # (U,) - hashes
     hashes: npt.NDArray[np.uint64]  # (U,) - of the users, ascending
     starts: npt.NDArray[np.uint32]  # (2^b + 1,) - where the hashes with each leading b bits begin
-    fingerprint: str  # of the artefact whose IDs these are
+    fingerprint: str  # of the artifact whose IDs these are
     notes: dict[str, Any]  # what its maker wanted to be known
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None) -> TopKCache:
-        """Open a cache for an artefact of this fingerprint; None to read it whatever its IDs are.
+        """Open a cache for an artifact of this fingerprint; None to read it whatever its IDs are.
 
-        Raises ArtifactError if it is missing, damaged, or made for another artefact; InputError if it is no cache.
+        Raises ArtifactError if it is missing, damaged, or made for another artifact; InputError if it is no cache.
         """
         loaded = artifact.load(folder)
         kinds.check_kind(folder, loaded.manifest, kinds.TOP_K)
         made_for = str(loaded.manifest.get("artifact"))
         if fingerprint is not None and made_for != fingerprint:
             raise ArtifactError(
-                f"{folder}: was made for the IDs {made_for}, these are {fingerprint}: the artefact has changed since. "
+                f"{folder}: was made for the IDs {made_for}, these are {fingerprint}: the artifact has changed since. "
                 "Compute the cache again."
             )
         missing = [name for name in ARRAYS if name not in loaded.arrays]
@@ -161,7 +161,7 @@ def save_top_k(
     histories
         What each user had met when the row was computed, in the order of `users`.
     fingerprint
-        Of the artefact whose IDs these are.
+        Of the artifact whose IDs these are.
 
     Raises
     ------

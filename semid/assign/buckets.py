@@ -1,4 +1,4 @@
-"""Resolve a catalogue's collisions: match inside every prefix that holds one, spill what does not fit.
+"""Resolve a catalog's collisions: match inside every prefix that holds one, spill what does not fit.
 
 Two items collide only if they share the first L − 1 codes, so a prefix without a collision is left alone.
 Rows must come in canonical order: ties are broken by it.

@@ -2,7 +2,7 @@
 
 A residual quantizer commits to its first code before it sees the others. A beam search keeps several prefixes
 open, finds a nearer ID for most items, and collisions are then resolved as always. That comes within a few
-percent of the optimum over all IDs at once, which `matching="sparse"` computes for catalogues small enough to
+percent of the optimum over all IDs at once, which `matching="sparse"` computes for catalogs small enough to
 wait for. Either changes the prefix of about half of the items, so look at what that does to the meaning of
 prefixes before preferring it to `assign_unique`.
 """

@@ -40,7 +40,7 @@ def code_dtype(sizes: Sequence[int]) -> np.dtype:
 
 
 def run_starts(values: npt.NDArray) -> npt.NDArray[np.int64]:
-    """Where each run of equal neighbours begins, and the length at the end: bounds of R runs, int64 [R + 1].
+    """Where each run of equal neighbors begins, and the length at the end: bounds of R runs, int64 [R + 1].
 
     >>> run_starts(np.array([7, 7, 2, 9, 9])).tolist()
     [0, 2, 3, 5]

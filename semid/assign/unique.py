@@ -1,4 +1,4 @@
-"""One item, one ID: distinct codes for a whole catalogue at the least cost, with a certificate.
+"""One item, one ID: distinct codes for a whole catalog at the least cost, with a certificate.
 
 Codes from a residual quantizer collide. Here every colliding item gets a code of its own, as near to its
 latent as the others allow: exact minimum-cost matching inside each prefix (`matching`), and a move to the
@@ -164,7 +164,7 @@ def _nearest_to_first(
 
 # ---- One item, one ID, for more items than one would sort at once: first code by first code.
 # Two items collide only if they share all codes but the last, so what happens under one first code is nothing to the
-# others, and each can be settled alone: the keys of a 256th of the catalogue are in memory, and no more. One thing
+# others, and each can be settled alone: the keys of a 256th of the catalog are in memory, and no more. One thing
 # differs from settling all at once (`unique`): who has to leave an overfull prefix stays under its first code.
 
 

@@ -22,7 +22,7 @@ def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) 
 @folder_argument
 @click.argument("interactions", type=click.Path(allow_dash=True, readable=False))
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
-@click.option("--items", type=click.Path(readable=False), help="The catalogue, for titles and descriptions.")
+@click.option("--items", type=click.Path(readable=False), help="The catalog, for titles and descriptions.")
 @click.option("--id-field", default="id", show_default=True, help="Field of --items with the item's id.")
 @click.option("--title-field", default="title", show_default=True, help="Field of --items.")
 @click.option("--description-field", help="Field of --items. Default: description, if there is one.")

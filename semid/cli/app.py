@@ -106,7 +106,7 @@ class _Ordered(click.Group):
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use. Default: OMP_NUM_THREADS, or all cores.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> None:
-    """Semantic IDs: short token sequences for the items of a catalogue.
+    """Semantic IDs: short token sequences for the items of a catalog.
 
     \b
     semid fit items.jsonl -o my-sid      learn IDs

@@ -32,20 +32,20 @@ readable = click.Path(path_type=Path, readable=False)  # what cannot be read is 
 )  # fmt: skip
 @click.option("--room", default=0.01, show_default=True, help="Second tokens kept free for newcomers, as a share.")
 @click.option("--template", default="<c_{letter}_{code}>", show_default=True, help="How tokens are written.")
-@click.option("--beside", type=readable, help="The artefact of the items' semantic IDs: its tokens are kept apart.")
+@click.option("--beside", type=readable, help="The artifact of the items' semantic IDs: its tokens are kept apart.")
 @click.option(
     "--split", type=click.Choice(["leave-one-out", "own", "all"]), default="leave-one-out", show_default=True,
-    help="What is not learnt from: each user's last two, what n_valid and n_test say, or nothing.",
+    help="What is not learned from: each user's last two, what n_valid and n_test say, or nothing.",
 )  # fmt: skip
 @click.option("--include-valid", is_flag=True, help="Learn from validation interactions too.")
 @click.option("--schemas", help="Meta-paths, such as U-I-U,I-U-I,I-I.")
 @click.option("--number", type=int, help="Walks from each node.")
 @click.option("--length", type=int, help="Nodes of a walk.")
-@click.option("--window", type=int, help="How far apart two nodes are neighbours at most.")
+@click.option("--window", type=int, help="How far apart two nodes are neighbors at most.")
 @click.option("--negatives", type=int, help="Negative samples for each pair.")
 @click.option("--dim", type=int, help="Width of the vectors.")
 @click.option("--vectors", type=readable, help="Vectors made elsewhere: word2vec text, or user,item,emb.")
-@click.option("--items", type=readable, help="The catalogue: items without interactions are placed by their text.")
+@click.option("--items", type=readable, help="The catalog: items without interactions are placed by their text.")
 @click.option("--embeddings", type=readable, help="Text vectors of --items. Default: semid's lexical ones.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of walks and clusters.")
 @click.option("--force", is_flag=True, help="Replace what is in an existing folder.")
@@ -54,7 +54,7 @@ readable = click.Path(path_type=Path, readable=False)  # what cannot be read is 
 def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, as_json: bool, **given: Any) -> None:
     """Learn tokens for users and items from what users met.
 
-    A token for the cluster and a token inside it; nobody shares both. Only training interactions are learnt from.
+    A token for the cluster and a token inside it; nobody shares both. Only training interactions are learned from.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def _config(given: dict[str, Any]) -> Any:
 
 def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, given: dict[str, Any]) -> ClusterTokens:
     from semid.clusters.fit import fit_clusters
-    from semid.encoders.collaborative_files import read_behaviour
+    from semid.encoders.collaborative_files import read_behavior
     from semid.runtime.progress import watched
 
     choices: dict[str, Any] = {}
@@ -106,11 +106,11 @@ def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, 
 
         choices["beside"] = open_ids(given["beside"]).vocabulary
     if given["vectors"]:
-        choices["vectors"] = read_behaviour(given["vectors"], histories)
+        choices["vectors"] = read_behavior(given["vectors"], histories)
     if given["embeddings"] and not given["items"]:
-        raise click.UsageError("--embeddings are of --items. Give the catalogue too.")
+        raise click.UsageError("--embeddings are of --items. Give the catalog too.")
     if given["items"]:
-        choices["catalogue"], choices["texts"] = _texts(given["items"], given["embeddings"])
+        choices["catalog"], choices["texts"] = _texts(given["items"], given["embeddings"])
     return fit_clusters(
         histories,
         config,

@@ -22,7 +22,7 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
     default="auto",
     show_default=True,
     help="How the new rows start: from the items' texts, from the codebooks, from both, or at random. auto: from texts "
-    "where the artefact has them, else from codebooks.",
+    "where the artifact has them, else from codebooks.",
 )
 @click.option(
     "--alpha", default=0.0, show_default=True, type=float,
@@ -49,10 +49,10 @@ def extend(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Put the tokens of an artefact into a language model.
+    """Put the tokens of an artifact into a language model.
 
     BASE is a model's folder or its name on the Hugging Face Hub. The result is an ordinary model folder, with the
-    artefact DIR beside the weights. Only the weight files that hold the embedding are rewritten, so a model much
+    artifact DIR beside the weights. Only the weight files that hold the embedding are rewritten, so a model much
     larger than memory will do.
 
     DIR may be a folder of `semid clusters`, which then lies in OUT/semid-clusters. A model may have both: give the one
@@ -108,11 +108,11 @@ def export(
 
     \b
     lcrec      {item: ["<a_1>", "<b_2>", ...]}: LC-Rec, LETTER, MiniOneRec
-    flashrec   {"1,2,3": item}: FlashRec's catalogue
+    flashrec   {"1,2,3": item}: FlashRec's catalog
     static     STATIC's transition table, as safetensors
     parquet    item_id, tokens and codes, for everything else
-    ebnf       a grammar for xgrammar (small catalogues)
-    lark       a grammar for llguidance (small catalogues)
+    ebnf       a grammar for xgrammar (small catalogs)
+    lark       a grammar for llguidance (small catalogs)
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def export(
 @click.command("import")
 @click.argument("index", metavar="INDEX.json", type=click.Path(path_type=Path, readable=False))
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
-@click.option("--items", type=click.Path(readable=False), help="The catalogue, for the items' text.")
+@click.option("--items", type=click.Path(readable=False), help="The catalog, for the items' text.")
 @click.option("--template", help="How tokens are written. Default: as in the file.")
 @click.option("--sizes", callback=sizes_option, help="Codes per level: 256, or 64,256,256. Default: from the file.")
 @click.option(
@@ -143,7 +143,7 @@ def export(
     show_default=True,
     help="Where items share an ID: say which, or append a code to every ID.",
 )
-@click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
+@click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @click.pass_context
 def import_(
     ctx: click.Context,
@@ -155,7 +155,7 @@ def import_(
     on_collision: str,
     force: bool,
 ) -> None:
-    """Make an artefact of another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
+    """Make an artifact of another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
 
     It can be looked up, extended, exported and generated from; it has no encoder, so new items cannot be added.
 

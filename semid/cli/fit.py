@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 GUIDANCE = (
-    click.option(
-        "--fuse-behaviour", "behaviour", type=float, help="Weight of who met what beside the text. Default: 0."
-    ),
+    click.option("--fuse-behavior", "behavior", type=float, help="Weight of who met what beside the text. Default: 0."),
     click.option(
         "--align-collaborative", "collaborative", type=float, help="Weight of the loss on items met together."
     ),
@@ -27,7 +25,7 @@ GUIDANCE = (
     click.option(
         "--split",
         type=click.Choice(["leave-one-out", "own", "all"]),
-        help="What is not learnt from: each user's last two (default), what n_valid and n_test say, or nothing.",
+        help="What is not learned from: each user's last two (default), what n_valid and n_test say, or nothing.",
     ),
 )
 
@@ -70,7 +68,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--epochs", type=int, help="Of training. Default: the learner's.")
 @click.option(
     "--uniform",
-    type=click.Choice(["training", "catalogue", "off"]),
+    type=click.Choice(["training", "catalog", "off"]),
     help="Where the last level's codes are balanced. Default: training.",
 )
 @click.option(
@@ -93,7 +91,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
     "--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against and align with."
 )
 @guidance_options
-@click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
+@click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
 @click.pass_context
 def fit(
@@ -110,7 +108,7 @@ def fit(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Learn semantic IDs for a catalogue.
+    """Learn semantic IDs for a catalog.
 
     ITEMS is JSONL, CSV or Parquet (.gz too), or - for JSONL on standard input: an id and text fields per item.
 
@@ -154,7 +152,7 @@ def fit(
         histories = _unseen(histories, guidance, interactions)
     known = histories.map_to(ids.item_ids) if histories else None
     if known is not None and known.n_unknown == len(known.rows):
-        log.warning("%s: none of its items is in the catalogue. Are the ids the same?", interactions)
+        log.warning("%s: none of its items is in the catalog. Are the ids the same?", interactions)
     quality = ids.quality(histories=known)  # before saving: an interrupt until there leaves nothing behind
     fingerprint = ids.save_pretrained(output, force=force)
     say(ctx, f"saved       {output}")
@@ -166,7 +164,7 @@ def guidance_of(choices: dict[str, Any]) -> Guidance:
     """The options of alignment, taken out of the choices."""
     from semid.pipeline.signals import Guidance
 
-    names = ("behaviour", "collaborative", "llm", "llm_weight", "split")
+    names = ("behavior", "collaborative", "llm", "llm_weight", "split")
     given = {name: choices.pop(name) for name in names}
     if given["llm"] is None and given["llm_weight"] is not None:
         raise click.UsageError("--align-llm-weight is of --align-llm. Give the model's folder too.")
@@ -174,15 +172,15 @@ def guidance_of(choices: dict[str, Any]) -> Guidance:
 
 
 def _unseen(histories: Interactions, guidance: Guidance, source: str) -> Interactions:
-    """The histories to measure with: the part that was not learnt from, if there is any."""
+    """The histories to measure with: the part that was not learned from, if there is any."""
     from semid.data.splits import training_edges
     from semid.pipeline.signals import unseen_interactions
 
     unseen = unseen_interactions(histories, training_edges(histories, guidance.split, source=source))
     if len(unseen.items) == 0:
-        log.warning("sequence_lift is of the interactions that were learnt from: split=all keeps none apart.")
+        log.warning("sequence_lift is of the interactions that were learned from: split=all keeps none apart.")
         return histories
-    log.info("sequence_lift is of the %d interactions that were not learnt from", len(unseen.items))
+    log.info("sequence_lift is of the %d interactions that were not learned from", len(unseen.items))
     return unseen
 
 

@@ -13,15 +13,15 @@ from semid.cli.app import folder_argument, json_option, open_tokens, print_json,
 @click.command()
 @click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
 @click.option("--interactions", type=click.Path(readable=False), help="User histories: adds sequence_lift.")
-@click.option("--items", type=click.Path(readable=False), help="The catalogue, where --embeddings needs its order.")
+@click.option("--items", type=click.Path(readable=False), help="The catalog, where --embeddings needs its order.")
 @click.option(
-    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors: adds or repeats neighbour_recall."
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors: adds or repeats neighbor_recall."
 )
 @json_option
 def doctor(source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool) -> None:
     """Judge an ID set: collisions, use of the codes, what the prefixes mean. With advice.
 
-    SOURCE is an artefact, or another system's index file: {item: ["<a_1>", "<b_2>", ...]}.
+    SOURCE is an artifact, or another system's index file: {item: ["<a_1>", "<b_2>", ...]}.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ def doctor(source: Path, interactions: str | None, items: str | None, embeddings
 @folder_argument
 @json_option
 def verify(folder: Path, as_json: bool) -> None:
-    """Check an artefact: every checksum, every invariant.
+    """Check an artifact: every checksum, every invariant.
 
     \b
     Example:
@@ -63,7 +63,7 @@ def verify(folder: Path, as_json: bool) -> None:
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, readable=False), required=False)
 @json_option
 def info(folder: Path | None, as_json: bool) -> None:
-    """What is installed, or with DIR what an artefact is: semantic IDs, or tokens of users and items.
+    """What is installed, or with DIR what an artifact is: semantic IDs, or tokens of users and items.
 
     \b
     Examples:
@@ -72,13 +72,13 @@ def info(folder: Path | None, as_json: bool) -> None:
       semid info my-clusters --json
     """
     from semid.clusters.tokens import ClusterTokens
-    from semid.diagnostics.describe import artefact_info, cluster_info, system_info
+    from semid.diagnostics.describe import artifact_info, cluster_info, system_info
 
     if folder is None:
         told = system_info()
     else:
         tokens = open_tokens(folder)
-        told = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artefact_info(tokens)
+        told = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artifact_info(tokens)
     if as_json:
         print_json(told)
     else:

@@ -21,7 +21,7 @@ OPTIONS = [
     click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), help="Of --items: .parquet file."),
     click.option("--engine", type=click.Choice(["local", "ray"]), help="Of --items: where to work. Default: local."),
     click.option("--vectors", metavar="COLUMN", help="Of --items: a column of ready vectors, instead of the encoder."),
-    click.option("--text", help="Of --items: text columns. Default: those that the IDs were learnt from."),
+    click.option("--text", help="Of --items: text columns. Default: those that the IDs were learned from."),
     click.option("--id-field", help="Of --items: field with the item's id. Default: id."),
     click.option("--batch-size", type=click.IntRange(1), help="Of --items: rows at a time. Default: 8192."),
     click.option("--concurrency", type=click.IntRange(1), help="Of --items: batches in work at once."),
@@ -65,7 +65,7 @@ def encode_items(
         text=None if text is None else [name.strip() for name in text.split(",")],
     )
     done = encode_file(encoder, source, progress=watched() and not ctx.obj["quiet"], **given)
-    say(ctx, f"encoded     {done.n_items:,} rows, {done.n_known:,} of them items of the catalogue")
+    say(ctx, f"encoded     {done.n_items:,} rows, {done.n_known:,} of them items of the catalog")
     if as_json:
         print_json({"output": str(done.path), "items": done.n_items, "known": done.n_known})
     else:
@@ -76,9 +76,9 @@ def encode_items(
 @click.command()
 @folder_argument
 @click.argument("items", metavar="ITEM...", nargs=-1, required=True)
-@click.option("--neighbours", default=5, show_default=True, type=click.IntRange(0), help="How many to list.")
+@click.option("--neighbors", default=5, show_default=True, type=click.IntRange(0), help="How many to list.")
 @json_option
-def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -> None:
+def show(folder: Path, items: tuple[str, ...], neighbors: int, as_json: bool) -> None:
     """Show items: their ID, text, and the items nearest by ID.
 
     Of a folder of `semid clusters`, users too: their tokens, and who is nearest in their cluster.
@@ -94,10 +94,10 @@ def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -
 
     tokens = open_tokens(folder)
     if isinstance(tokens, ClusterTokens):
-        described = [one for wanted in words(items) for one in describe_members(tokens, wanted, neighbours)]
+        described = [one for wanted in words(items) for one in describe_members(tokens, wanted, neighbors)]
         in_lines = describe_member_lines
     else:
-        described = [describe(tokens, item_id, neighbours) for item_id in words(items)]
+        described = [describe(tokens, item_id, neighbors) for item_id in words(items)]
         in_lines = describe_lines
     if as_json:
         print_json(described)
@@ -114,7 +114,7 @@ def show(folder: Path, items: tuple[str, ...], neighbours: int, as_json: bool) -
 def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bool, **batch: Any) -> None:
     """Item ids to semantic IDs; - reads ids from standard input, one a line.
 
-    With --items, every row of a data set, in the catalogue or not: its ID, or its nearest codes.
+    With --items, every row of a data set, in the catalog or not: its ID, or its nearest codes.
 
     \b
     Examples:

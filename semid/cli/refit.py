@@ -44,7 +44,7 @@ from semid.cli.fit import guidance_of, guidance_options, sizes_option
 @guidance_options
 @click.option("--device", help="auto (default), cpu, cuda, ...")
 @click.option("--memory", help="What semid may hold in memory: 4GB, 800MB. Default: 60 % of the machine's.")
-@click.option("--force", is_flag=True, help="Replace the artefact in an existing folder.")
+@click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
 @click.pass_context
 def refit(
@@ -67,19 +67,19 @@ def refit(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Learn IDs again for a changed catalogue, so that tokens keep their meaning.
+    """Learn IDs again for a changed catalog, so that tokens keep their meaning.
 
-    ITEMS is the new catalogue, all of it. DIR stays as it is. The new folder also holds remap.tsv: for each item
+    ITEMS is the new catalog, all of it. DIR stays as it is. The new folder also holds remap.tsv: for each item
     the old ID, the new one, and how many of its first codes are the same.
 
-    With --learn fresh, IDs may be aligned with behaviour or a language model, as in `semid fit`.
+    With --learn fresh, IDs may be aligned with behavior or a language model, as in `semid fit`.
 
     \b
     Examples:
       semid refit my-sid items.jsonl -o my-sid-2
       semid refit my-sid items.jsonl -o my-sid-2 --keep-prefix 1
       semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --codebook-size 512
-      semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --interactions log.jsonl --fuse-behaviour 1.5
+      semid refit my-sid items.jsonl -o my-sid-2 --learn fresh --interactions log.jsonl --fuse-behavior 1.5
     """
     from semid.artifact.store import check_output
     from semid.evaluation.churn import remap_lines
@@ -90,9 +90,7 @@ def refit(
     check_output(output, force=force)
     guidance = guidance_of(choices)
     if interactions and not guidance.uses_interactions:
-        raise click.UsageError(
-            "--interactions go with --fuse-behaviour or --align-collaborative. Give one of them too."
-        )
+        raise click.UsageError("--interactions go with --fuse-behavior or --align-collaborative. Give one of them too.")
     old = open_ids(folder)
     given = {"levels": levels, "codebook_size": codebook_size, "device": device}
     new, churn = run(

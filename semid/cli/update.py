@@ -1,4 +1,4 @@
-"""semid add, retire, history, diff: a catalogue that lives."""
+"""semid add, retire, history, diff: a catalog that lives."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def add(
     \b
     Examples:
       semid add my-sid new.jsonl
-      semid add my-sid catalogue.jsonl --update --date 2026-11-21
+      semid add my-sid catalog.jsonl --update --date 2026-11-21
       zcat new.jsonl.gz | semid add my-sid -
     """
     from semid.pipeline import update as changing
@@ -100,7 +100,7 @@ def retire(folder: Path, items: tuple[str, ...], date: str | None, as_json: bool
 @folder_argument
 @json_option
 def history(folder: Path, as_json: bool) -> None:
-    """List the generations of an artefact: what each added, retired and updated, and its date if one was given.
+    """List the generations of an artifact: what each added, retired and updated, and its date if one was given.
 
     \b
     Example:
@@ -128,7 +128,7 @@ def history(folder: Path, as_json: bool) -> None:
 @click.option("--items", "listed", is_flag=True, help="List the items too, tab-separated.")
 @json_option
 def diff(first: Path, second: Path, listed: bool, as_json: bool) -> None:
-    """Compare two artefacts: which items came and went, and how much of their IDs the others kept.
+    """Compare two artifacts: which items came and went, and how much of their IDs the others kept.
 
     \b
     Examples:

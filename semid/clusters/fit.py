@@ -1,4 +1,4 @@
-"""Learning cluster tokens: behaviour vectors to clusters, clusters to codes, every code given out once.
+"""Learning cluster tokens: behavior vectors to clusters, clusters to codes, every code given out once.
 
     interactions -> training edges -> walks and skip-gram -> spherical k-means -> balanced -> fine codes
 
@@ -24,7 +24,7 @@ from semid.clusters.spherical_kmeans import balanced_clusters, nearest_centroids
 from semid.clusters.tokens import ClusterTokens, check_apart, members_of
 from semid.data.interactions import Interactions
 from semid.data.splits import Split, training_edges
-from semid.encoders.collaborative import BehaviourVectors, WalkConfig, learn_behaviour
+from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.tokens.templates import hint_on_bytes
 from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
@@ -41,7 +41,7 @@ Say = Callable[[str], object]
 
 ITEM_TOKENS = Vocabulary([256] * 4)  # what `semid fit` writes, where nothing else is said
 CLUSTERS, MEMBERS = 100, (10, 10_000)  # META ID's number, as long as a cluster has from so many to so many members
-TEXT_NEIGHBOURS = 10
+TEXT_NEIGHBORS = 10
 BLOCK = 1 << 22  # similarities in memory at once
 
 
@@ -79,8 +79,8 @@ def fit_clusters(
     config: ClusterConfig | None = None,
     *,
     source: object = None,
-    vectors: BehaviourVectors | None = None,
-    catalogue: Sequence[str] = (),
+    vectors: BehaviorVectors | None = None,
+    catalog: Sequence[str] = (),
     texts: npt.NDArray[np.floating] | None = None,
     beside: Vocabulary = ITEM_TOKENS,
     progress: bool = False,
@@ -91,13 +91,13 @@ def fit_clusters(
     Parameters
     ----------
     histories
-        Everything that is known; what may be learnt from is cut out of it by `config.split`.
+        Everything that is known; what may be learned from is cut out of it by `config.split`.
     source
         What they were read from, for `split="own"`.
     vectors
-        Behaviour vectors made elsewhere, in the order of `histories.users` and `histories.item_ids`; by default they
-        are learnt.
-    catalogue, texts : C ids, float [C, T]
+        Behavior vectors made elsewhere, in the order of `histories.users` and `histories.item_ids`; by default they
+        are learned.
+    catalog, texts : C ids, float [C, T]
         Items, also such as nobody has met, and vectors of their text, for items that are cold.
     beside
         The tokens of the items' semantic IDs in the same model.
@@ -121,8 +121,8 @@ def fit_clusters(
     check_apart(Vocabulary((2, 2), config.template), beside)
     if hint := hint_on_bytes(config.template):
         log.warning("%s", hint)
-    if texts is not None and len(texts) != len(catalogue):
-        raise InputError(f"texts has {len(texts)} rows; expected {len(catalogue)}, one per item of the catalogue.")
+    if texts is not None and len(texts) != len(catalog):
+        raise InputError(f"texts has {len(texts)} rows; expected {len(catalog)}, one per item of the catalog.")
     if vectors is None:
         edges = training_edges(histories, config.split, source=source, include_valid=config.include_valid)
         if not len(edges.items):
@@ -130,10 +130,10 @@ def fit_clusters(
                 f"{histories.source}: split={config.split} leaves no interaction to learn from. Use --split all, if "
                 "the clusters are not to be tested on these histories."
             )
-        say(f"edges       {len(edges.items):,} of {len(histories.items):,} interactions may be learnt from")
-        vectors = learn_behaviour(edges, config.walks, progress=progress)
+        say(f"edges       {len(edges.items):,} of {len(histories.items):,} interactions may be learned from")
+        vectors = learn_behavior(edges, config.walks, progress=progress)
     _check_vectors(vectors, histories)
-    found = _Entities.of(histories, vectors, catalogue, texts)
+    found = _Entities.of(histories, vectors, catalog, texts)
     say(f"vectors     of {found.warm.sum():,} users and items, {found.known.sum() - found.warm.sum():,} by text")
     if config.clusters is None:
         kinds = found.kinds(joint=config.joint).values()
@@ -180,22 +180,22 @@ class _Entities:
     ids: list[str]
     is_item: npt.NDArray[np.bool_]  # [n]
     points: Floats  # [n, D] of unit length, zero where nothing is known
-    warm: npt.NDArray[np.bool_]  # [n]: has a vector by behaviour
+    warm: npt.NDArray[np.bool_]  # [n]: has a vector by behavior
     known: npt.NDArray[np.bool_]  # [n]: has a vector, if only by text
 
     @classmethod
     def of(
-        cls, histories: Interactions, vectors: BehaviourVectors, catalogue: Sequence[str], texts: np.ndarray | None
+        cls, histories: Interactions, vectors: BehaviorVectors, catalog: Sequence[str], texts: np.ndarray | None
     ) -> _Entities:
         by_user, by_item = _centred(vectors)
-        items = sorted({*histories.item_ids, *catalogue})
+        items = sorted({*histories.item_ids, *catalog})
         place = {item_id: row for row, item_id in enumerate(items)}
         points, warm = np.zeros((len(items), vectors.items.shape[1]), np.float32), np.zeros(len(items), bool)
         met = np.array([place[item_id] for item_id in histories.item_ids], np.int64)
         points[met], warm[met] = by_item, vectors.items_known
         known = warm.copy()
         if texts is not None:
-            listed = np.array([place[item_id] for item_id in catalogue], np.int64)
+            listed = np.array([place[item_id] for item_id in catalog], np.int64)
             cold, taught = ~warm[listed], warm[listed]
             if cold.any() and taught.any():
                 rows = listed[cold]
@@ -215,7 +215,7 @@ class _Entities:
         return {"both": np.ones(len(self.ids), bool)} if joint else {"user": ~self.is_item, "item": self.is_item}
 
 
-def _centred(vectors: BehaviourVectors) -> tuple[Floats, Floats]:
+def _centred(vectors: BehaviorVectors) -> tuple[Floats, Floats]:
     """Users and items seen from their common mean, of unit length; zero where nothing is known.
 
     Skip-gram leaves all vectors with a part in common, which says nothing and makes all cosines alike: without it,
@@ -223,11 +223,11 @@ def _centred(vectors: BehaviourVectors) -> tuple[Floats, Floats]:
     """
     known = np.concatenate([vectors.users_known, vectors.items_known])
     both = np.concatenate([vectors.users, vectors.items]).astype(np.float32)
-    centred = both - both[known].mean(axis=0, dtype=np.float64).astype(np.float32)
-    centred[~known] = 0
+    centered = both - both[known].mean(axis=0, dtype=np.float64).astype(np.float32)
+    centered[~known] = 0
     if known.sum() == 1:  # its own mean
-        centred = both
-    unit = unit_rows(centred)
+        centered = both
+    unit = unit_rows(centered)
     return unit[: len(vectors.users)], unit[len(vectors.users) :]
 
 
@@ -237,7 +237,7 @@ def vectors_by_text(known_texts: np.ndarray, known: Floats, texts: np.ndarray) -
     Parameters
     ----------
     known_texts : float [M, T], known : float32 [M, D]
-        Text and behaviour vectors of the same items.
+        Text and behavior vectors of the same items.
     texts : float [B, T]
 
     Returns
@@ -249,7 +249,7 @@ def vectors_by_text(known_texts: np.ndarray, known: Floats, texts: np.ndarray) -
     [[1.0, 0.0]]
     """
     known_texts, texts = unit_rows(np.asarray(known_texts)), unit_rows(np.asarray(texts))
-    n_near, step = min(TEXT_NEIGHBOURS, len(known_texts)), max(1, BLOCK // len(known_texts))
+    n_near, step = min(TEXT_NEIGHBORS, len(known_texts)), max(1, BLOCK // len(known_texts))
     found = np.empty((len(texts), known.shape[1]), np.float32)
     for start in range(0, len(texts), step):
         alike = texts[start : start + step] @ known_texts.T
@@ -259,7 +259,7 @@ def vectors_by_text(known_texts: np.ndarray, known: Floats, texts: np.ndarray) -
     return unit_rows(found)
 
 
-def _check_vectors(vectors: BehaviourVectors, histories: Interactions) -> None:
+def _check_vectors(vectors: BehaviorVectors, histories: Interactions) -> None:
     for name, ids in (("users", histories.users), ("items", histories.item_ids)):
         shape, n_known = getattr(vectors, name).shape, len(getattr(vectors, f"{name}_known"))
         if (shape[0], n_known) != (len(ids), len(ids)):
@@ -276,11 +276,11 @@ def _clusters(found: _Entities, config: ClusterConfig) -> tuple[Floats, Ints, di
         here, first = np.flatnonzero(rows & found.known), config.clusters * len(centroids)
         start = spherical_kmeans(found.points[np.flatnonzero(rows & found.warm)], config.clusters, seed=config.seed)
         if config.balanced:
-            centres, own = balanced_clusters(found.points[here], start, -(-len(here) // config.clusters))
+            centers, own = balanced_clusters(found.points[here], start, -(-len(here) // config.clusters))
         else:
-            centres, own = start, nearest_centroids(found.points[here], start)
+            centers, own = start, nearest_centroids(found.points[here], start)
         labels[here] = own + first
-        centroids.append(centres)
+        centroids.append(centers)
         coarse_of[kind] = (first, first + config.clusters)
     if config.joint:
         coarse_of = dict.fromkeys(("user", "item"), coarse_of["both"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "adjusted_cosines",
-    "centred",
+    "centered",
     "diversity",
     "memorization",
     "published_diversity",
@@ -98,7 +98,7 @@ def ratings_of(log: Interactions, *, of: str = "items") -> csr_array:
     return table if of == "users" else table.T.tocsr()
 
 
-def centred(ratings: csr_array, *, by: str = "rater") -> csr_array:
+def centered(ratings: csr_array, *, by: str = "rater") -> csr_array:
     """Ratings [N, M] less the mean of each rater (a column), or by="entity" of each row: what adjusted cosines are of.
 
     An entity's own mean is what META ID's code takes for users. Ratings that are all equal, as where only meetings are
@@ -164,7 +164,7 @@ def memorization(vectors: npt.NDArray[np.floating], truth: csr_array) -> float |
 def published_memorization(vectors: npt.NDArray[np.floating], deviations: csr_array) -> float:
     """MS as META ID's code has it, 1 less a mean squared error: higher is better.
 
-    Vectors are standardised, reduced to the principal directions that hold 95 % of the variance, and compared by cosine
+    Vectors are standardized, reduced to the principal directions that hold 95 % of the variance, and compared by cosine
     to (S_i S_j) / (|d_i| |d_j|), S the sums of the deviations, squeezed to 0..1. Exact, over all pairs.
 
     Raises
@@ -206,7 +206,7 @@ def _product_range(sides: Floats) -> tuple[float, float]:
 
 
 def _principal(vectors: Floats) -> Floats:
-    """Standardised, then turned onto the fewest principal directions with 95 % of the variance."""
+    """Standardized, then turned onto the fewest principal directions with 95 % of the variance."""
     spread = vectors.std(axis=0)
     standard = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1)
     variances, directions = np.linalg.eigh(standard.T @ standard)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError
-from semid.train.sinkhorn import catalogue_prices
+from semid.train.sinkhorn import catalog_prices
 
 __all__ = ["balanced_clusters", "capped", "nearest_centroids", "spherical_kmeans", "unit_rows"]
 
@@ -84,10 +84,10 @@ def balanced_clusters(points: Floats, centroids: Floats, most: int) -> tuple[Flo
         least = -(-len(points) // len(centroids))
         raise ConfigError(f"most={most} should be at least {least}: {len(points)} points, {len(centroids)} clusters.")
     for _ in range(BALANCED_ROUNDS):
-        prices = catalogue_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
+        prices = catalog_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
         labels = (points @ centroids.T + prices).argmax(axis=1)
         centroids = _means(points, labels, centroids)
-    prices = catalogue_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
+    prices = catalog_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
     labels = capped(points @ centroids.T + prices, most)
     return _means(points, labels, centroids), labels
 

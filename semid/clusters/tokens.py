@@ -287,7 +287,7 @@ class ClusterTokens:
 
     # ---- what `extend` asks of semantic IDs
 
-    is_learnt = True
+    is_learned = True
     texts = None
 
     @property

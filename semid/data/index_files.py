@@ -44,7 +44,7 @@ class IndexFile:
     def rows(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
         """The row of each item id in this file, -1 where the file does not have it.
 
-        `index.codes[index.rows(ids)]` puts the codes in the order of a catalogue, once no row is -1.
+        `index.codes[index.rows(ids)]` puts the codes in the order of a catalog, once no row is -1.
         """
         row = {item_id: number for number, item_id in enumerate(self.item_ids)}
         return np.array([row.get(item_id, -1) for item_id in item_ids], np.int64)

@@ -1,7 +1,7 @@
 """Interactions: what each user met, oldest first, as one compressed sparse row table.
 
 Reads histories (`{"user": ..., "items": [...]}`) and logs (`user,item,time` rows) into the same form. Ratings
-and any other field are ignored; whether an item is in the catalogue is asked later, by `map_to`.
+and any other field are ignored; whether an item is in the catalog is asked later, by `map_to`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ TIME_FIELDS = ("time", "timestamp", "ts")
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Interactions in the rows of one catalogue.
+    """Interactions in the rows of one catalog.
 
     Parameters
     ----------
     offsets : int64 [U + 1]
         User u met `rows[offsets[u]:offsets[u + 1]]`, oldest first.
     rows : int64 [n]
-        Rows of the catalogue; -1 where it does not hold the item.
+        Rows of the catalog; -1 where it does not hold the item.
     n_unknown : int
         How many of `rows` are -1.
     """
@@ -84,7 +84,7 @@ class Interactions:
         return [self.item_ids[i] for i in self.items[self.offsets[user] : self.offsets[user + 1]]]
 
     def map_to(self, item_ids: Sequence[str]) -> Histories:
-        """The same histories as rows of `item_ids`, a catalogue's ids; -1 for items it does not hold."""
+        """The same histories as rows of `item_ids`, a catalog's ids; -1 for items it does not hold."""
         place = {item_id: row for row, item_id in enumerate(item_ids)}
         table = np.array([place.get(item_id, -1) for item_id in self.item_ids], np.int64)
         rows = table[self.items]

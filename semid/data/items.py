@@ -1,4 +1,4 @@
-"""Items: the catalogue as ids and cleaned text fields, whatever it was stored in.
+"""Items: the catalog as ids and cleaned text fields, whatever it was stored in.
 
 Reading ends in columns of strings, packed into arrays (`semid.data.strings`): a million items take little more than
 their text. Which fields are text is decided in `semid.data.items`; what clean text is, in `semid.data.values`; turning
@@ -34,7 +34,7 @@ logger = logging.getLogger("semid")
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """A catalogue of N items: their ids and their text, in columns.
+    """A catalog of N items: their ids and their text, in columns.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Items:
     fields : dict of field name -> sequence of N strings
         Clean text, "" where an item has none. The order of the dict is the order of the text.
     source : str
-        What messages call this catalogue.
+        What messages call this catalog.
     rows : int64 [N], optional
         The place of each item in the source, from 0: `vectors[items.rows]` brings rows that lie in source
         order into the order of the items. By default 0 .. N - 1.
@@ -117,7 +117,7 @@ def read_items(
     progress: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> Items:
-    """Read a catalogue.
+    """Read a catalog.
 
     Parameters
     ----------
@@ -190,7 +190,7 @@ def _select(items: Items, names: list[str]) -> Items:
 # `catalog`.
 
 
-# Fields that hold text in the catalogues people have, most telling first; others follow by name.
+# Fields that hold text in the catalogs people have, most telling first; others follow by name.
 WELL_KNOWN = (
     "title", "name", "product_title", "product_name", "brand", "author", "artist", "store",
     "categories", "category", "genres", "genre", "features", "description", "summary", "text",
@@ -297,7 +297,7 @@ class ColumnReader:
         return ids, fields
 
     def _add_duplicates(self, ids: PackedStrings) -> None:
-        """A dictionary of all ids would take more memory than the catalogue; they are sorted anyway."""
+        """A dictionary of all ids would take more memory than the catalog; they are sorted anyway."""
         for row, first in zip(*ids.repeats(), strict=True):
             place = self.problems.first_at(self.lines[first])
             self.problems.add(self.lines[row], f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them.")

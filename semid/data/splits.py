@@ -1,4 +1,4 @@
-"""Which interactions may be learnt from: histories cut where validation and test begin.
+"""Which interactions may be learned from: histories cut where validation and test begin.
 
 `leave-one-out` keeps a user's last interaction for the test and the one before for validation. `own` goes by what the
 data say: histories with `n_valid` and `n_test`, how many of the last items are for either. `all` keeps everything,

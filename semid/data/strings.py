@@ -185,7 +185,7 @@ class StringPacker:
 
 
 # ---- StringChain: several tables of strings read as one, with single strings replaced; nothing is copied to make it.
-# A catalogue grows by small pieces, each in a file of its own; joining them at every start would read all of them.
+# A catalog grows by small pieces, each in a file of its own; joining them at every start would read all of them.
 
 
 class StringChain(Sequence[str]):

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogues
+UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogs
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 LETTER = re.compile(r"[^\W\d_]")

@@ -1,1 +1,1 @@
-"""What is in an artefact, and is it sound."""
+"""What is in an artifact, and is it sound."""

@@ -3,7 +3,7 @@
 Two limits are measured first: how fast matrices are multiplied, and how fast memory is copied. An operation's share
 is the multiplications (or the bytes) it cannot do without, at the limit's rate, over the time it took; 100 % is
 impossible, since picking, subtracting and adding up are not counted. bfloat16 candidates may take it above the
-float32 limit. Everything is random, so the figures are those of the machine and not of a catalogue.
+float32 limit. Everything is random, so the figures are those of the machine and not of a catalog.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
-    "artefact_info",
+    "artifact_info",
     "cluster_info",
     "describe",
     "describe_lines",
@@ -32,14 +32,14 @@ __all__ = [
 TEXT_WIDTH = 100
 
 
-def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbours: int) -> dict[str, Any]:
+def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbors: int) -> dict[str, Any]:
     """One item: its ID, text, how many items share each prefix, and the items that share the longest ones."""
     row = int(ids.ledger.rows_of([item_id])[0])
     codes = ids.codes[row]
     shared = (ids.codes == codes).cumprod(axis=1).sum(axis=1)
     shared[row] = -1
     shared[~ids.ledger.live] = -1
-    nearest = np.argsort(-shared, kind="stable")[:n_neighbours]
+    nearest = np.argsort(-shared, kind="stable")[:n_neighbors]
     return {
         "item_id": item_id,
         "tokens": ids.vocabulary.text(codes),
@@ -47,7 +47,7 @@ def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbours: int) -> dict[
         "text": _text(ids, row),
         "retired": not bool(ids.ledger.live[row]),
         "sharing_prefix": [int((shared >= length).sum()) for length in range(1, len(codes))],
-        "neighbours": [
+        "neighbors": [
             {
                 "item_id": ids.item_ids[other],
                 "tokens": ids.vocabulary.text(ids.codes[other]),
@@ -70,14 +70,14 @@ def describe_lines(item: dict[str, Any]) -> list[str]:
     if counts:
         lengths = ", ".join(str(length) for length in range(1, len(item["sharing_prefix"]) + 1))
         lines.append(f"  other items with the same first {lengths} codes: {counts}")
-    for other in item["neighbours"]:
+    for other in item["neighbors"]:
         text = f"  {_short(other['text'])}" if other["text"] else ""
         lines.append(f"    {other['tokens']}  {other['item_id']}{text}")
     return lines
 
 
-def artefact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
-    """What an artefact is."""
+def artifact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
+    """What an artifact is."""
     settings = f"none: imported from {ids.imported_from}"
     if ids.config is not None:
         settings = ", ".join(f"{name}={value}" for name, value in ids.config.to_dict().items() if value is not None)
@@ -142,13 +142,13 @@ def cluster_info(clusters: ClusterTokens) -> dict[str, str]:
     }
 
 
-def describe_members(clusters: ClusterTokens, wanted: str, n_neighbours: int) -> list[dict[str, Any]]:
+def describe_members(clusters: ClusterTokens, wanted: str, n_neighbors: int) -> list[dict[str, Any]]:
     """The user and the item of an id, whichever there are: tokens, who shares the cluster, and who is nearest in it.
 
     UnknownIDError, with near matches, if there is neither.
     """
     rows = {side: int(clusters.members(side).ledger.find_rows([wanted])[0]) for side in SIDES}
-    found = [_describe(clusters, side, row, n_neighbours) for side, row in rows.items() if row >= 0]
+    found = [_describe(clusters, side, row, n_neighbors) for side, row in rows.items() if row >= 0]
     if not found:
         near = [one for side in SIDES for one in near_ids(wanted, clusters.members(side).ids)]
         hint = f" Did you mean {', '.join(map(repr, near[:3]))}?" if near else ""
@@ -164,17 +164,17 @@ def describe_member_lines(member: dict[str, Any]) -> list[str]:
     lines = [f"{member['id']} ({member['kind']})", f"  {member['tokens']}", f"  others in the cluster: {known}{shared}"]
     return lines + [
         f"    {other['tokens']}  {other['kind']} {other['id']}  cosine {other['cosine']:.2f}"
-        for other in member["neighbours"]
+        for other in member["neighbors"]
     ]
 
 
-def _describe(clusters: ClusterTokens, kind: Side, row: int, n_neighbours: int) -> dict[str, Any]:
+def _describe(clusters: ClusterTokens, kind: Side, row: int, n_neighbors: int) -> dict[str, Any]:
     members = clusters.members(kind)
     codes = members.codes[row]
     inside = {side: np.flatnonzero(clusters.members(side).codes[:, 0] == codes[0]) for side in SIDES}
     inside[kind] = inside[kind][inside[kind] != row]
     own = members.vectors[row].astype(np.float32)
-    near = [one for side in SIDES for one in _nearest(clusters.members(side), side, inside[side], own, n_neighbours)]
+    near = [one for side in SIDES for one in _nearest(clusters.members(side), side, inside[side], own, n_neighbors)]
     return {
         "kind": kind,
         "id": members.ids[row],
@@ -182,7 +182,7 @@ def _describe(clusters: ClusterTokens, kind: Side, row: int, n_neighbours: int) 
         "codes": codes.tolist(),
         "reserved": int(codes[0]) >= clusters.coarse_of["reserved"][0],
         "sharing_cluster": {f"{side}s": len(rows) for side, rows in inside.items()},
-        "neighbours": sorted(near, key=lambda other: -other["cosine"])[:n_neighbours],
+        "neighbors": sorted(near, key=lambda other: -other["cosine"])[:n_neighbors],
     }
 
 

@@ -1,4 +1,4 @@
-"""What two artefacts have in common: whose items, and how much of their IDs."""
+"""What two artifacts have in common: whose items, and how much of their IDs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Difference", "difference"]
 class Difference:
     """A and B side by side. Items that one of them has retired are not among its live ones."""
 
-    same: bool  # the same artefact: equal fingerprints
+    same: bool  # the same artifact: equal fingerprints
     n_first: int  # live items of A
     n_second: int
     gone: list[str]  # live in A alone
@@ -39,7 +39,7 @@ class Difference:
     def lines(self) -> list[str]:
         """For people: the figures, without the items."""
         if self.same:
-            return ["the same artefact"]
+            return ["the same artifact"]
         told = [f"items    {self.n_first:,} -> {self.n_second:,}: {len(self.gone):,} gone, {len(self.new):,} new"]
         if self.n_both:
             shares = ", ".join(f"{count / self.n_both:.1%}" for count in self.kept_codes)

@@ -23,11 +23,11 @@ def judge(
     items: str | Path | None = None,
     embeddings: str | Path | None = None,
 ) -> Quality:
-    """The quality of an artefact, or of another system's index file (`{item: [tokens]}`)."""
+    """The quality of an artifact, or of another system's index file (`{item: [tokens]}`)."""
     if embeddings is not None and items is None:
-        raise InputError("--embeddings needs --items: the catalogue says which row belongs to which item.")
+        raise InputError("--embeddings needs --items: the catalog says which row belongs to which item.")
     if not source.exists() and source.suffix in (".json", ".gz"):
-        raise InputError(f"{source}: no such file. Give an artefact's folder or an index file.")
+        raise InputError(f"{source}: no such file. Give an artifact's folder or an index file.")
     index = None
     if source.is_dir() or not source.exists():
         ids = SemanticIDTokenizer.from_pretrained(source)
@@ -49,7 +49,7 @@ def _histories(interactions: str | Path | None, item_ids) -> Histories | None:
         return None
     histories = read_interactions(interactions).map_to(item_ids)
     if len(histories.rows) and histories.n_unknown == len(histories.rows):
-        raise InputError(f"{interactions}: none of its items is in the catalogue. Are the ids the same?")
+        raise InputError(f"{interactions}: none of its items is in the catalog. Are the ids the same?")
     return histories
 
 
@@ -57,10 +57,10 @@ def _vectors(items: str | Path, embeddings: str | Path, item_ids: list[str]) -> 
     """Vectors in the order of the IDs."""
     from semid.encoders.vectors import read_vectors
 
-    catalogue = read_items(items)
-    place = {item_id: row for row, item_id in enumerate(catalogue.ids)}
+    catalog = read_items(items)
+    place = {item_id: row for row, item_id in enumerate(catalog.ids)}
     missing = [item_id for item_id in item_ids if item_id not in place]
     if missing:
         raise InputError(f"{items}: lacks {len(missing):,} items that have IDs, for instance {missing[0]!r}.")
-    vectors = read_vectors(embeddings, ids=catalogue.ids, source=catalogue.source)
+    vectors = read_vectors(embeddings, ids=catalog.ids, source=catalog.source)
     return vectors.rows(np.array([place[item_id] for item_id in item_ids]))

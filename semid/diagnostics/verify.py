@@ -1,4 +1,4 @@
-"""Is an artefact what it says: checksums, IDs, codebooks."""
+"""Is an artifact what it says: checksums, IDs, codebooks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["verify"]
 
 
 def verify(folder: Path) -> tuple[list[str], str]:
-    """Everything wrong with an artefact of any kind, and its fingerprint ("" if it cannot be opened)."""
+    """Everything wrong with an artifact of any kind, and its fingerprint ("" if it cannot be opened)."""
     problems = artifact.verify(folder)
     try:
         loaded = artifact.load(folder)
@@ -30,7 +30,7 @@ def verify(folder: Path) -> tuple[list[str], str]:
 
 
 def _broken(loaded: artifact.Artifact) -> list[str]:
-    """What the arrays promise and do not keep, by the kind of artefact."""
+    """What the arrays promise and do not keep, by the kind of artifact."""
     kind = loaded.manifest.get("kind")
     if kind == kinds.CLUSTERS:
         return ClusterTokens.open(loaded.folder).check()
@@ -51,7 +51,7 @@ def _broken_ids(loaded: artifact.Artifact) -> list[str]:
             for name in told
             if told[name] != true[name]
         ]
-    return problems + (_wrong_codebooks(ids) if ids.is_learnt else [])
+    return problems + (_wrong_codebooks(ids) if ids.is_learned else [])
 
 
 def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:

@@ -284,8 +284,8 @@ class Shard:
         dtype = self.entries[name]["dtype"]
         if dtype not in PLAIN:
             raise ConfigError(
-                f"{self.path}: {name} is stored as {dtype}, expected {', '.join(PLAIN)}: it is quantised. Extend the "
-                "model before quantising it, or leave the embedding out of the quantisation."
+                f"{self.path}: {name} is stored as {dtype}, expected {', '.join(PLAIN)}: it is quantized. Extend the "
+                "model before quantizing it, or leave the embedding out of the quantization."
             )
 
     def blocks(self, name: str) -> Blocks:

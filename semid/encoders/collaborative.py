@@ -23,7 +23,7 @@ from semid.data.interactions import Interactions
 from semid.errors import ConfigError
 from semid.runtime.progress import bar
 
-__all__ = ["BehaviourVectors", "Graph", "WalkConfig", "check_schema", "learn_behaviour", "walk_rounds"]
+__all__ = ["BehaviorVectors", "Graph", "WalkConfig", "check_schema", "learn_behavior", "walk_rounds"]
 
 
 LOWEST_RATE = 1e-4  # of the first one
@@ -33,12 +33,12 @@ MOST_STEPS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig:
-    """The choices of the walks and of what is learnt from them."""
+    """The choices of the walks and of what is learned from them."""
 
     schemas: tuple[str, ...] = ("U-I-U", "I-U-I", "I-I")
     number: int = 10  # walks from each node, for each schema
     length: int = 20  # nodes of a walk
-    window: int = 3  # how far apart two nodes of a walk are neighbours at most
+    window: int = 3  # how far apart two nodes of a walk are neighbors at most
     negatives: int = 5  # for each pair
     dim: int = 64
     rate: float = 0.1  # of learning, at first; it falls to zero
@@ -66,7 +66,7 @@ class WalkConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class BehaviourVectors:
+class BehaviorVectors:
     """Vectors of the users and items of some interactions.
 
     Parameters
@@ -83,24 +83,22 @@ class BehaviourVectors:
     items_known: npt.NDArray[np.bool_]
 
 
-def learn_behaviour(
-    edges: Interactions, config: WalkConfig | None = None, *, progress: bool = False
-) -> BehaviourVectors:
+def learn_behavior(edges: Interactions, config: WalkConfig | None = None, *, progress: bool = False) -> BehaviorVectors:
     """Learn a vector for every user and item that the interactions hold.
 
     Parameters
     ----------
     edges
-        What may be learnt from: `training_edges(log)`, not `log` itself, if the vectors are to be tested.
+        What may be learned from: `training_edges(log)`, not `log` itself, if the vectors are to be tested.
 
     Returns
     -------
-    BehaviourVectors
+    BehaviorVectors
         Equal interactions, choices and seed give equal vectors on one machine, whatever the number of threads.
 
     >>> from semid.data.interactions import read_interactions
     >>> edges = read_interactions([{"user": "u", "items": ["a", "b"]}, {"user": "v", "items": ["b", "c"]}])
-    >>> learn_behaviour(edges, WalkConfig(dim=4, number=1)).items.shape
+    >>> learn_behavior(edges, WalkConfig(dim=4, number=1)).items.shape
     (3, 4)
     """
     from semid.encoders.skip_gram import alias_table, train_on_walks
@@ -129,18 +127,18 @@ def learn_behaviour(
     known = graph.degrees > 0
     vectors[~known] = 0
     users, n_users = slice(0, graph.n_users), graph.n_users
-    return BehaviourVectors(vectors[users], vectors[n_users:], known[users], known[n_users:])
+    return BehaviorVectors(vectors[users], vectors[n_users:], known[users], known[n_users:])
 
 
 # ---- Random walks over who met what, by meta-paths: which kinds of node follow each other is fixed, the node is drawn.
 # Users and items are the nodes, U users first, then I items. A schema says where a walk may go: `U-I-U` starts at a
 # user and alternates; `I-U-I` starts at an item; in `I-I` an item is followed by one that stood next to it in
 # somebody's history. The last letter of a schema is its first again, so a walk goes round until it is long enough.
-# Neighbours are drawn uniformly, an item that a user met twice twice as often.
+# Neighbors are drawn uniformly, an item that a user met twice twice as often.
 #
 # All walks of a round take their steps together, so a round is a few NumPy calls for each step.
 #
-# Not here: which interactions may be walked over (`semid/data/splits.py`), what is learnt from the walks
+# Not here: which interactions may be walked over (`semid/data/splits.py`), what is learned from the walks
 # (`encoders/collaborative.py`).
 
 
@@ -151,7 +149,7 @@ STARTS_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """From each of n nodes to its neighbours: `to[offsets[node]:offsets[node + 1]]`, as compressed sparse rows."""
+    """From each of n nodes to its neighbors: `to[offsets[node]:offsets[node + 1]]`, as compressed sparse rows."""
 
     offsets: npt.NDArray[np.int64]
     to: npt.NDArray[np.int32]
@@ -164,7 +162,7 @@ class Links:
         return cls(offsets, np.ascontiguousarray(targets[order], np.int32))
 
     def step(self, nodes: npt.NDArray[np.int32], rng: np.random.Generator) -> npt.NDArray[np.int32]:
-        """A neighbour of each node, drawn uniformly; NOWHERE from nowhere and from a node without any."""
+        """A neighbor of each node, drawn uniformly; NOWHERE from nowhere and from a node without any."""
         here = np.maximum(nodes, 0)
         starts = self.offsets[here]
         degrees = np.where(nodes >= 0, self.offsets[here + 1] - starts, 0)
@@ -234,7 +232,7 @@ class Graph:
 
     @cached_property
     def _in_turn(self) -> Links:
-        """Items that stood side by side in a history, both ways; an item is not its own neighbour."""
+        """Items that stood side by side in a history, both ways; an item is not its own neighbor."""
         users, items = self._edges
         side_by_side = (users[:-1] == users[1:]) & (items[:-1] != items[1:])
         before, after = items[:-1][side_by_side], items[1:][side_by_side]

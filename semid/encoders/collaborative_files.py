@@ -1,4 +1,4 @@
-"""Behaviour vectors made elsewhere: word2vec's text format, and META ID's table of users and items.
+"""Behavior vectors made elsewhere: word2vec's text format, and META ID's table of users and items.
 
     34464 64                            word2vec: rows and dims, then a name and its numbers on each line
     A1YJEY40YUW4SE 0.12 -0.05 ...
@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from semid.data.interactions import Interactions
 from semid.data.problems import Problems, quote
-from semid.encoders.collaborative import BehaviourVectors
+from semid.encoders.collaborative import BehaviorVectors
 
-__all__ = ["read_behaviour"]
+__all__ = ["read_behavior"]
 
 METAID = ["user", "item", "emb"]
 IS_USER, IS_ITEM = "is_user", "is_item"
@@ -34,7 +34,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 Row = tuple[int, str, str, str]  # line number, kind ("" where the file does not say), name, numbers
 
 
-def read_behaviour(path: str | Path, log: Interactions) -> BehaviourVectors:
+def read_behavior(path: str | Path, log: Interactions) -> BehaviorVectors:
     """Vectors of the users and items of `log` from one file; those it does not have are not known.
 
     Names of the file that `log` does not have are passed over. Plain or gzipped; which format is told by the first
@@ -73,7 +73,7 @@ def read_behaviour(path: str | Path, log: Interactions) -> BehaviourVectors:
     problems.raise_if_any()
     users, users_known = _table(found["user"], len(log.users), width)
     items, items_known = _table(found["item"], len(log.item_ids), width)
-    return BehaviourVectors(users, items, users_known, items_known)
+    return BehaviorVectors(users, items, users_known, items_known)
 
 
 def _rows(path: Path, problems: Problems) -> Iterator[Row]:

@@ -36,7 +36,7 @@ def mean_text_rows(folder: str | Path, texts: Sequence[str], *, progress: bool =
     InputError
         No such folder, or no tokenizer in it.
     ArtifactError, ConfigError
-        Its weights are missing, damaged, pickled or quantised.
+        Its weights are missing, damaged, pickled or quantized.
     """
     from scipy.sparse import csr_array
 
@@ -77,7 +77,7 @@ def _tokens(folder: Path, texts: Sequence[str], n_rows: int, progress: bool) -> 
 
 
 TEXT_TOKENS = 64  # of an item's text that are read
-TEXT_BATCH = 1024  # items tokenised at once
+TEXT_BATCH = 1024  # items tokenized at once
 
 
 def first_tokens(

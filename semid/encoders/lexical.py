@@ -3,12 +3,12 @@
 A text becomes words and subwords (the 3- to 5-grams of each word, so that a word never seen still lands near
 its relatives); scripts without spaces become characters and pairs of characters. Each field is a TF-IDF
 vector of unit length times the weight of its field; their sum is reduced to D dims by an SVD and scaled to
-unit length. No word order, no word pairs, no meaning beyond what the catalogue's own words show together. What a
+unit length. No word order, no word pairs, no meaning beyond what the catalog's own words show together. What a
 word is, `words` decides; counting is in `counts`.
 
 Choices, with what decided them. R@50: the next item is among the 50 nearest by cosine to the mean of the
 last five items, history not excluded; the choices were made on these same positions, so the figures flatter a
-little. Two shop catalogues, where all-MiniLM-L6-v2 has 0.095 and 0.183:
+little. Two shop catalogs, where all-MiniLM-L6-v2 has 0.095 and 0.183:
 
 ==================================  ====================  ===================
 R@50                                beauty, 12,101 items  office, 3,459 items
@@ -21,13 +21,13 @@ all fields with the same weight     0.118                 0.229
 `subword_weight=0`                  0.133                 0.239
 ==================================  ====================  ===================
 
-- Field weights come from the catalogue (`_field_weights`): a label that many items share, such as a brand,
+- Field weights come from the catalog (`_field_weights`): a label that many items share, such as a brand,
   says less about one item than its title. It matters for codes too: items that people take in succession
   share a first residual k-means code 20.8 and 17.1 times as often as chance (beauty, office; one seed), with
   equal weights 14.8 and 14.9 times.
 - Components are divided by the square root of their singular values (`spectrum=0.5`). The full division is
-  no clear gain: better R@50 on one catalogue, worse on the other, and first codes 15.1 and 18.4.
-- Subwords leave R@50 as it is and find rare names: The Godfather's neighbours are its sequels and gangster
+  no clear gain: better R@50 on one catalog, worse on the other, and first codes 15.1 and 18.4.
+- Subwords leave R@50 as it is and find rare names: The Godfather's neighbors are its sequels and gangster
   films. At 0.3 stepfathers join in. Word pairs, whole phrases and a vocabulary per field gained nothing.
 - A number counts half as much as a word and a year a fifth: a year says little about what an item is.
 
@@ -77,7 +77,7 @@ logger = logging.getLogger("semid")
 
 BATCH = 4096  # items whose features are made at once
 MOST_FITTED = 200_000  # items that the SVD looks at, evenly spread over the sorted ids
-SMALL_CATALOGUE = 1000  # below it a word counts from its first item on, above from its second
+SMALL_CATALOG = 1000  # below it a word counts from its first item on, above from its second
 LEAST_WEIGHT = 0.15  # of a field that says next to nothing about one item
 
 
@@ -87,7 +87,7 @@ class LexicalEncoder:
     Parameters
     ----------
     dim : int
-        Dims of a vector, D. A catalogue with fewer items or words has fewer (`dim_`).
+        Dims of a vector, D. A catalog with fewer items or words has fewer (`dim_`).
     field_weights : mapping of field name -> float, optional
         Replaces the weights found for these fields; 0 leaves a field out.
     number_weight, year_weight : float
@@ -238,7 +238,7 @@ class LexicalEncoder:
         n_items: int,
     ) -> None:
         """Sets words_, subwords_ and feature_weights_ from the document frequencies."""
-        once = n_items < SMALL_CATALOGUE
+        once = n_items < SMALL_CATALOG
         used = [counts[name] for name in counts if self.field_weights_[name] > 0]
         seen = sum(used[1:], used[0]) if used else empty_counts(n_items, len(words))
         frequency = np.bincount(seen.indices, minlength=len(words))

@@ -107,7 +107,7 @@ class NeuralEncoder:
         self.revision = revision
         self._model: SentenceModel | PooledModel | None = None
         self._commit: str | None = None  # on the hub, of the model that is loaded
-        self._expected_sha256: str | None = None  # the model that a stored artefact asks for
+        self._expected_sha256: str | None = None  # the model that a stored artifact asks for
 
     def fit(self, items: Items) -> NeuralEncoder:
         """Load the model; there is nothing to learn from the items."""

@@ -82,7 +82,7 @@ def read_vectors(
     *,
     ids: Sequence[str] | None = None,
     name: str | None = None,
-    source: str = "the catalogue",
+    source: str = "the catalog",
     tables: Tables | None = None,
 ) -> VectorFile:
     """Open a file of vectors, or a folder of them, and check all of it.

@@ -14,7 +14,7 @@ from semid.evaluation.quality import LevelUse, Quality, percent
 __all__ = ["advice"]
 
 # Where a figure stops being healthy. Figures quoted: eleven published ID sets and residual k-means (faiss,
-# 4 x 256) on two Amazon catalogues (Beauty 2014, Office 2018), by tests/benchmarks/published.py.
+# 4 x 256) on two Amazon catalogs (Beauty 2014, Office 2018), by tests/benchmarks/published.py.
 MEGA_SHARE = 0.08  # one code's share of the items; healthy sets of 256 codes stay under 0.06
 MEGA_TIMES_EVEN = 8  # ... and this often its even share 1/K, so that small codebooks are not blamed
 DEAD_PERPLEXITY = 2.0  # less than one bit
@@ -26,8 +26,8 @@ ITEMS_PER_FIRST_CODE = 5  # below, the first code names items rather than groups
 SAME_TEXT = 0.05  # share of items whose text another item has already
 LOW_LIFT = 2.0  # times chance, first code; published sets reach 6-20, but for one with 2.3
 LIFT_PAIRS = 1000  # fewer consecutive pairs say nothing
-LOW_RECALL = 0.20  # of the nearest ten under the first code; sets learnt from the same vectors keep 0.5-0.65
-ROOM_FOR_TEN = 20  # items per (effective) first code, below which ten neighbours hardly fit
+LOW_RECALL = 0.20  # of the nearest ten under the first code; sets learned from the same vectors keep 0.5-0.65
+ROOM_FOR_TEN = 20  # items per (effective) first code, below which ten neighbors hardly fit
 
 
 def advice(quality: Quality) -> list[str]:
@@ -168,12 +168,12 @@ def _meaning(quality: Quality) -> Iterator[str]:
         yield (
             f"Consecutive items share their first code only {lift:.2g} times as often as by chance: "
             "the IDs say little about what people take next. Use another --encoder, other --text fields, or "
-            "--embeddings that know behaviour."
+            "--embeddings that know behavior."
         )
     groups = max(quality.levels[0].perplexity, 1.0)
-    recall = quality.neighbour_recall[0] if quality.neighbour_recall else None
+    recall = quality.neighbor_recall[0] if quality.neighbor_recall else None
     if recall is not None and recall < LOW_RECALL and quality.n_items >= ROOM_FOR_TEN * groups:
         yield (
             f"Only {percent(recall)} of an item's ten nearest vectors share its first code: the IDs were not "
-            "learnt from these vectors, or lost them. Raise --dim, or lower the first --codebook-size."
+            "learned from these vectors, or lost them. Raise --dim, or lower the first --codebook-size."
         )

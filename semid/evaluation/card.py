@@ -1,4 +1,4 @@
-"""The model card of an artefact: what it holds, how good it is, how to use it."""
+"""The model card of an artifact: what it holds, how good it is, how to use it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["card"]
 
 
 def card(ids: SemanticIDTokenizer, repo_id: str) -> str:
-    """The repository's README: what the artefact is, how to use it, how good it is."""
+    """The repository's README: what the artifact is, how to use it, how good it is."""
     from jinja2 import Environment, PackageLoader
 
     template = Environment(loader=PackageLoader("semid"), trim_blocks=True, lstrip_blocks=True).get_template("card.md")

@@ -1,6 +1,6 @@
-"""What became of the items and their codes when IDs were learnt again: in figures, and item by item.
+"""What became of the items and their codes when IDs were learned again: in figures, and item by item.
 
-N items that both catalogues have, L levels that both have.
+N items that both catalogs have, L levels that both have.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Churn:
     [0.5, 0.5]
     """
 
-    surviving: int  # items that both catalogues have
+    surviving: int  # items that both catalogs have
     new: int
     gone: int
     kept_prefix: list[float]  # share of the surviving items that keep at least their first 1, 2, ... L codes
     kept_meaning: list[float]  # per level: share of the old codes that most of their surviving items still have
-    distortion_before: float | None = None  # of the new catalogue with nearest codes, the old codebooks' ...
+    distortion_before: float | None = None  # of the new catalog with nearest codes, the old codebooks' ...
     distortion_after: float | None = None  # ... and the new ones', relative to the variance of the vectors
 
     @classmethod
@@ -83,7 +83,7 @@ class Churn:
             before = (
                 "" if self.distortion_before is None else f"{percent(self.distortion_before)} with the old codebooks, "
             )
-            found.append(f"distortion of this catalogue: {before}{percent(self.distortion_after)} with the new ones")
+            found.append(f"distortion of this catalog: {before}{percent(self.distortion_after)} with the new ones")
         return found
 
 
@@ -100,7 +100,7 @@ def kept_codes(old_codes: Codes, new_codes: Codes) -> npt.NDArray[np.int64]:
 def remap_lines(old: SemanticIDTokenizer, new: SemanticIDTokenizer) -> Iterator[str]:
     r"""The lines of `remap.tsv`: what each item's ID was and is, and how many of its first codes are the same.
 
-    Items of the new catalogue come in its order, with "new" as the number and no old ID where they had none; then
+    Items of the new catalog come in its order, with "new" as the number and no old ID where they had none; then
     those that are gone, with "gone" and no new ID. Ids are escaped as in `ids.tsv`.
     """
     rows = old.ledger.find_rows(new.item_ids)

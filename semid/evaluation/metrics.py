@@ -1,4 +1,4 @@
-"""Judge a set of semantic IDs: collisions, use of the codes, neighbourhoods kept, agreement with behaviour.
+"""Judge a set of semantic IDs: collisions, use of the codes, neighborhoods kept, agreement with behavior.
 
 Works on plain arrays, so that any system's IDs can be judged. Knows nothing of files, codebooks or text
 encoders. `semid.evaluation.quality` says what each figure means, `semid.evaluation.advice` what to do about a bad one.
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import InputError
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Distortion, LevelUse, Quality
 from semid.runtime.tables import RowTable
 
@@ -32,7 +32,7 @@ def evaluate(
     raw_codes: npt.NDArray[np.integer] | None = None,
     distortion: Distortion | None = None,
     texts: Iterable[str] | None = None,
-    vectors: RowTable | Neighbours | None = None,
+    vectors: RowTable | Neighbors | None = None,
     histories: Histories | None = None,
 ) -> Quality:
     """Judge an ID set. Only `codes` is needed; each further argument adds the figures it allows.
@@ -49,9 +49,9 @@ def evaluate(
         Reported as it is: only the codebooks' owner can measure it.
     texts : N strings, optional
         What the encoder read of each item.
-    vectors : float [N, D], or Neighbours, optional
-        Adds `neighbour_recall`; may be a memory map, or rows of a file. To judge several ID sets, find the
-        neighbours once.
+    vectors : float [N, D], or Neighbors, optional
+        Adds `neighbor_recall`; may be a memory map, or rows of a file. To judge several ID sets, find the
+        neighbors once.
     histories : Histories, optional
         `read_interactions(path).map_to(item_ids)`: what users met, in rows of `codes`. Adds `sequence_lift`.
 
@@ -71,12 +71,12 @@ def evaluate(
     n_items, n_levels = codes.shape
     prefixes = number_prefixes(codes)
     group_sizes = np.bincount(prefixes[-1])
-    # A whole ID is no longer a neighbourhood: prefix figures stop one code short of it.
+    # A whole ID is no longer a neighborhood: prefix figures stop one code short of it.
     inner = prefixes[: n_levels - 1]
     fanout = [int(np.bincount(prefix).max()) for prefix in inner]
     if raw_codes is not None and np.shape(raw_codes) != codes.shape:
         raise InputError(f"raw_codes has shape {np.shape(raw_codes)}; expected {codes.shape}, that of codes.")
-    near = vectors if isinstance(vectors, Neighbours) or vectors is None else find_neighbours(vectors)
+    near = vectors if isinstance(vectors, Neighbors) or vectors is None else find_neighbors(vectors)
     if near is not None and len(near.groups) != n_items:
         raise InputError(f"vectors has {len(near.groups)} rows; expected {n_items}, one per row of codes.")
     lift, n_pairs = None, None
@@ -97,8 +97,8 @@ def evaluate(
         sizes_observed=sizes_observed,
         max_prefix_fanout=fanout[-1] if fanout else n_items,
         prefix_fanout=fanout,
-        neighbour_recall=None if near is None else near.recall(inner),
-        neighbour_queries=None if near is None else len(near.positions),
+        neighbor_recall=None if near is None else near.recall(inner),
+        neighbor_queries=None if near is None else len(near.positions),
         sequence_lift=lift,
         sequence_pairs=n_pairs,
     )

@@ -16,18 +16,18 @@ from semid.errors import InputError
 from semid.runtime.arrays import WORD, byte_order
 from semid.runtime.tables import MappedRows, RowTable
 
-__all__ = ["Neighbours", "find_neighbours"]
+__all__ = ["Neighbors", "find_neighbors"]
 
 ALL_QUERIES_UP_TO = 20_000  # items; the full search takes about a second there (384 dims, 2 CPU cores)
 SAMPLED_QUERIES = 10_000  # standard error of a recall below 0.004
 MOST_PAIRS = 1_000_000_000  # query-item pairs: with more than 100,000 items, fewer queries
 FEWEST_QUERIES = 1_000
-SPARE = 5  # candidates beyond the neighbours wanted, ranked again by exact differences
+SPARE = 5  # candidates beyond the neighbors wanted, ranked again by exact differences
 BLOCK = 1 << 14  # vectors read, and distinct ones searched, at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbours:
+class Neighbors:
     """The nearest vectors of Q query items, free of the order in which the items came.
 
     Items with the same vector are one group; groups are numbered by the bytes of their vector. Two groups at
@@ -35,7 +35,7 @@ class Neighbours:
     counts for its share of the places left: no tie is broken by row number.
     """
 
-    k: int  # neighbours of a query, itself excluded: 10, or N - 1 if that is less
+    k: int  # neighbors of a query, itself excluded: 10, or N - 1 if that is less
     groups: npt.NDArray[np.int64]  # (N,) the group of each item
     sizes: npt.NDArray[np.int64]  # (G,) items in each group
     positions: npt.NDArray[np.int64]  # (Q,) queries, as places in the list of items sorted by group
@@ -51,9 +51,9 @@ class Neighbours:
 
         Returns
         -------
-        list of P floats in [0, 1]; empty when there is nobody to be a neighbour.
+        list of P floats in [0, 1]; empty when there is nobody to be a neighbor.
 
-        >>> near = find_neighbours(np.array([[0.0], [0.1], [5.0], [5.1]]), k=1)
+        >>> near = find_neighbors(np.array([[0.0], [0.1], [5.0], [5.1]]), k=1)
         >>> near.recall(np.array([[0, 0, 1, 1], [0, 0, 1, 2]]))
         [1.0, 0.5]
         """
@@ -80,7 +80,7 @@ class Neighbours:
         return agreeing
 
 
-def find_neighbours(vectors: RowTable, *, k: int = 10, queries: int | None = None, seed: int = 0) -> Neighbours:
+def find_neighbors(vectors: RowTable, *, k: int = 10, queries: int | None = None, seed: int = 0) -> Neighbors:
     """The k nearest vectors of every item, or of a seeded sample, by L2 distance on the vectors as given.
 
     For vectors of unit length that is the order of the cosine. The search is exhaustive: a blocked matrix
@@ -91,7 +91,7 @@ def find_neighbours(vectors: RowTable, *, k: int = 10, queries: int | None = Non
     vectors : float16, float32 or float64 [N, D]
         May be a memory map, or rows of a file: they are read a block at a time.
     k : int
-        Neighbours of each item, itself excluded; N - 1 if there are fewer.
+        Neighbors of each item, itself excluded; N - 1 if there are fewer.
     queries : int, optional
         How many items to ask for. Default: all of up to 20,000, else 10,000, and fewer above 100,000 items
         (1,000 from a million on).
@@ -116,7 +116,7 @@ def find_neighbours(vectors: RowTable, *, k: int = 10, queries: int | None = Non
     positions = _draw(n_items, _n_queries(n_items) if queries is None else queries, seed)
     asked, place = np.unique(np.sort(groups)[positions], return_inverse=True)
     nearest = _search(vectors, first, asked, k) if k else np.zeros((len(asked), 0), np.int64)
-    return Neighbours(k, groups, sizes, positions, nearest[place])
+    return Neighbors(k, groups, sizes, positions, nearest[place])
 
 
 def _n_queries(n_items: int) -> int:
@@ -176,15 +176,15 @@ def _search(vectors: RowTable, first, asked, k) -> npt.NDArray[np.int64]:
     # Moving and scaling all vectors together keeps the order of distances, and float32 loses less that way.
     in_file = np.sort(first)  # a table is read from its first row to its last
     parts = [in_file[start : start + BLOCK] for start in range(0, len(in_file), BLOCK)]
-    centre = np.sum([vectors[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(first)
+    center = np.sum([vectors[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(first)
     largest = max(float(np.abs(vectors[part]).max()) for part in parts)
     scale = 1.0 / max(largest, np.finfo(np.float32).tiny)
-    queries = ((vectors[first[asked]] - centre) * scale).astype(np.float32)
+    queries = ((vectors[first[asked]] - center) * scale).astype(np.float32)
     group_of = np.argsort(first)  # of each row in file order
     width = k + 1 + SPARE
     near, far = np.zeros((len(asked), 0), np.int64), np.zeros((len(asked), 0), np.float32)
     for start, part in zip(range(0, len(in_file), BLOCK), parts, strict=True):
-        block = ((vectors[part] - centre) * scale).astype(np.float32)
+        block = ((vectors[part] - center) * scale).astype(np.float32)
         groups = group_of[start : start + len(part)]
         by_group = np.argsort(groups)  # of candidates at the same distance, faiss takes the first
         distance, found = faiss.knn(queries, block[by_group], min(width, len(block)))

@@ -48,8 +48,8 @@ class Distortion:
 
         Reads and asks for a block of rows at a time.
         """
-        centre = _mean(vectors)
-        variance = _mean_square(vectors, lambda rows: centre)
+        center = _mean(vectors)
+        variance = _mean_square(vectors, lambda rows: center)
         moved = _mean_square(vectors, final)
         return cls(
             raw=None if raw is None else _mean_square(vectors, raw),
@@ -76,8 +76,8 @@ class Quality:
     sizes_observed: bool  # the sizes of the levels were not told: each is the highest code seen + 1
     max_prefix_fanout: int  # most items under one prefix of L - 1 codes (all items if L = 1)
     prefix_fanout: list[int]  # most items under one prefix of 1, 2, ... L - 1 codes
-    neighbour_recall: list[float] | None  # share of the true 10 nearest items that share 1, 2, ... codes
-    neighbour_queries: int | None  # items asked: all of up to 20,000, else a seeded sample
+    neighbor_recall: list[float] | None  # share of the true 10 nearest items that share 1, 2, ... codes
+    neighbor_queries: int | None  # items asked: all of up to 20,000, else a seeded sample
     sequence_lift: list[float | None] | None  # see sequence_lift(); None where chance agreement is impossible
     sequence_pairs: int | None  # pairs of consecutive different items behind it
 
@@ -138,11 +138,11 @@ class Quality:
         yield f"most items under one prefix of {_lengths(self.prefix_fanout)}: {fanouts}"
 
     def _lines_on_meaning(self) -> Iterable[str]:
-        if self.neighbour_recall:
-            shares = ", ".join(percent(share) for share in self.neighbour_recall)
+        if self.neighbor_recall:
+            shares = ", ".join(percent(share) for share in self.neighbor_recall)
             yield (
-                f"nearest 10 vectors under the same prefix of {_lengths(self.neighbour_recall)}: {shares} "
-                f"({self.neighbour_queries:,} items asked)"
+                f"nearest 10 vectors under the same prefix of {_lengths(self.neighbor_recall)}: {shares} "
+                f"({self.neighbor_queries:,} items asked)"
             )
         if self.sequence_lift:
             lifts = ", ".join("-" if lift is None else f"{lift:.3g}" for lift in self.sequence_lift)

@@ -103,7 +103,7 @@ def _check_whole(segments: Sequence[Segment]) -> list[str]:
 
 
 def repeated_ids(segment: Segment) -> list[int]:
-    """Rows whose id a row before has, found among equal neighbours in the order of the hashes."""
+    """Rows whose id a row before has, found among equal neighbors in the order of the hashes."""
     equal = segment.id_hashes[1:] == segment.id_hashes[:-1]
     places = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
     seen: set[str] = set()
@@ -117,7 +117,7 @@ def repeated_ids(segment: Segment) -> list[int]:
 
 
 def repeated_codes(segment: Segment) -> list[tuple[int, int]]:
-    """Pairs of neighbours in the order of the codes that have the same codes, the older row first."""
+    """Pairs of neighbors in the order of the codes that have the same codes, the older row first."""
     order = segment.code_order
     keys = code_keys(segment.codes[order])
     places = np.flatnonzero(keys[1:] == keys[:-1])

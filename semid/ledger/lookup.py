@@ -65,7 +65,7 @@ def find_ids(
     if not len(encoded) or not len(hashes):
         return rows
     places = np.empty(len(sought), np.int64)
-    ascending = np.argsort(sought)  # neighbours in the order share pages and cache lines
+    ascending = np.argsort(sought)  # neighbors in the order share pages and cache lines
     places[ascending] = np.searchsorted(hashes, sought[ascending])
     places[places == len(hashes)] = 0  # past the end; the hash at any other place differs as well
     known = np.flatnonzero(hashes[places] == sought)

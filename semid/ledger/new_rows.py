@@ -34,7 +34,7 @@ def new_segment(
     packed = _packed(item_ids)
     codes = _stored(codes, len(packed))
     if len(codes) > MAX_ROWS:
-        raise CapacityError(f"n_items={len(codes)} should be at most {MAX_ROWS}. Split the catalogue.")
+        raise CapacityError(f"n_items={len(codes)} should be at most {MAX_ROWS}. Split the catalog.")
     if texts is not None:
         texts = joined([texts if isinstance(texts, PackedStrings) else PackedStrings.pack(texts)])
     if texts is not None and len(texts) != len(codes):

@@ -174,7 +174,7 @@ def joined_order(codes: npt.NDArray[np.uint16], order: npt.NDArray[np.int32], ne
 
 
 def merged(older: Segment, newer: Segment) -> Segment:
-    """One segment in place of two neighbours; every row and note stays as it was."""
+    """One segment in place of two neighbors; every row and note stays as it was."""
     id_places = np.searchsorted(older.id_hashes, newer.id_hashes, side="right")
     shift = np.int32(len(older))
     texts = None if older.texts is None or newer.texts is None else joined([older.texts, newer.texts])

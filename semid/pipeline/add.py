@@ -2,7 +2,7 @@
 
     read -> known or new? -> embed new ones -> encode -> assign off the IDs in use -> append
 
-Everything looks up what it needs: nothing here is of the size of the catalogue, but the new items. Whether the
+Everything looks up what it needs: nothing here is of the size of the catalog, but the new items. Whether the
 codebooks still fit what comes in is told from the errors that the fit left behind (`Drift`).
 
 Not here: files and locks (`update.py`). N new items, D dims, L levels.
@@ -145,7 +145,7 @@ def add(
     Parameters
     ----------
     source : as for `read_items`
-    embeddings : array [N, D] or path, in the order of `source`; needed where the IDs were learnt from ready vectors
+    embeddings : array [N, D] or path, in the order of `source`; needed where the IDs were learned from ready vectors
     update : store the text of items that are there with another one; their IDs stand
     reuse_after : give out IDs again that were retired at least so many generations ago; by default never
     date : kept in the history as it is
@@ -165,7 +165,7 @@ def add(
     """
     if reuse_after is not None and reuse_after < 1:
         raise ConfigError(f"reuse_after={reuse_after} should be at least 1.")
-    if not ids.is_learnt:
+    if not ids.is_learned:
         ids.embed(Items([], {}))  # says why there is nothing to encode with
     if embeddings is not None and ids.encoder_kind not in ("vectors", "none"):
         raise ConfigError(
@@ -195,7 +195,7 @@ def add(
         try:
             assignment = assign_unique(latents, raw, ids.codebooks.levels, occupied=in_use)
         except CapacityError as error:
-            reason = str(error).rpartition(" Use ")[0]  # more levels, which only a new artefact can have
+            reason = str(error).rpartition(" Use ")[0]  # more levels, which only a new artifact can have
             raise CapacityError(
                 f"{reason} Give out retired IDs again with --reuse-after, or learn again with more levels: semid refit."
             ) from None
@@ -225,7 +225,7 @@ def _read(ids: SemanticIDTokenizer, source: Any, id_field: str, progress: bool) 
     fields = {name: source.fields[name] for name in ids.text_fields if name in source.fields}
     if ids.text_fields and not fields:
         have, want = ", ".join(source.fields) or "none", ", ".join(ids.text_fields)
-        raise InputError(f"{source.source}: text fields are {have}; the IDs were learnt from {want}. Rename them.")
+        raise InputError(f"{source.source}: text fields are {have}; the IDs were learned from {want}. Rename them.")
     return Items(source.ids, fields, source.source, source.rows)
 
 
@@ -259,11 +259,11 @@ class _Known:
 def _check_width(ids: SemanticIDTokenizer, vectors: npt.NDArray[np.float32]) -> None:
     wanted = ids.codebooks.input_dim
     if vectors.shape[1] != wanted:
-        raise InputError(f"embeddings: D={vectors.shape[1]} should be {wanted}, as when the IDs were learnt.")
+        raise InputError(f"embeddings: D={vectors.shape[1]} should be {wanted}, as when the IDs were learned.")
 
 
 def _drift(ids: SemanticIDTokenizer, latents: npt.NDArray[np.float32], raw: npt.NDArray[np.integer]) -> Drift | None:
-    """None where the artefact has no figures of its fit, or the items are too few to tell."""
+    """None where the artifact has no figures of its fit, or the items are too few to tell."""
     known = ids.fit_statistics
     if "fit.errors" not in known or len(latents) < FEWEST:
         return None
@@ -294,7 +294,7 @@ def _expected_ratio(sizes: Sequence[int], n_items: int) -> float:
     """Error of an unseen item over that of an item that the codebooks were made from: prod_l (n_l / (n_l - 1))^2.
 
     A centroid is the mean of its n members, so without one of them it lies n / (n - 1) times as far from it. With
-    n_l = items per code of level l. The sample catalogue of 3,000 items and 4 x 256 codes: 2.05; measured on items
+    n_l = items per code of level l. The sample catalog of 3,000 items and 4 x 256 codes: 2.05; measured on items
     held out: 1.9.
     """
     per_code = (max(2.0, n_items / size) for size in sizes)

@@ -7,8 +7,8 @@ It holds nothing but the folder's path and fingerprint and the names of columns,
 bytes; each process opens the folder once, when its first batch comes. A row's answer depends on that row alone, so
 batches may be cut, repeated and moved at will.
 
-An item of the catalogue gets the ID that it has. Any other row gets its nearest codes: those of the item's place in
-the codebooks, perhaps taken by other items; only adding it to the catalogue gives it an ID of its own.
+An item of the catalog gets the ID that it has. Any other row gets its nearest codes: those of the item's place in
+the codebooks, perhaps taken by other items; only adding it to the catalog gives it an ID of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Encoded(NamedTuple):
     item_ids: list[str]  # empty without an id column
     codes: npt.NDArray[np.int32]  # (n, L)
     tokens: list[str]
-    known: npt.NDArray[np.bool_]  # (n,) - is it an item of the catalogue, live or retired?
+    known: npt.NDArray[np.bool_]  # (n,) - is it an item of the catalog, live or retired?
 
     def columns(self) -> dict[str, Any]:
         """Everything but the ids, by name."""
@@ -55,16 +55,16 @@ class BatchEncoder:
 
     Parameters
     ----------
-    folder : path of an artefact, which every worker sees under this path.
+    folder : path of an artifact, which every worker sees under this path.
     id_field : the column with the items' ids; None if there is none, and then no row is known.
     vectors : a column of ready vectors, to be used instead of the stored encoder.
-    text : the text columns, in order. By default those that the IDs were learnt from.
+    text : the text columns, in order. By default those that the IDs were learned from.
 
     Raises
     ------
-    ArtifactError : no artefact there.
+    ArtifactError : no artifact there.
     InputError : one of another kind.
-    ConfigError : the IDs were imported; or they were learnt from ready vectors and `vectors` is not given; or it is
+    ConfigError : the IDs were imported; or they were learned from ready vectors and `vectors` is not given; or it is
         not known which columns hold the text.
     """
 
@@ -88,7 +88,7 @@ class BatchEncoder:
 
     @property
     def ids(self) -> SemanticIDTokenizer:
-        """The artefact, opened once a process; ArtifactError if another one lies there by now."""
+        """The artifact, opened once a process; ArtifactError if another one lies there by now."""
         return _opened(self.folder, self.fingerprint)
 
     @property
@@ -100,7 +100,7 @@ class BatchEncoder:
     def __call__(self, batch: Any) -> Any:
         """A dict of columns, pyarrow Table or RecordBatch, or pandas DataFrame -> the same kind, with more columns.
 
-        codes : int32 [n, L], as lists of int32 in Arrow. tokens : strings. known : is the row's id in the catalogue,
+        codes : int32 [n, L], as lists of int32 in Arrow. tokens : strings. known : is the row's id in the catalog,
         so that `codes` is its ID (a retired item keeps it), or are these the nearest codes of a new item?
 
         Raises
@@ -184,7 +184,7 @@ def _opened(folder: str, fingerprint: str) -> SemanticIDTokenizer:
     found = read_manifest(Path(folder))["fingerprint"]  # afterwards: a folder never goes back to an older state
     if found != fingerprint:
         raise ArtifactError(
-            f"{folder}: its fingerprint is {found}, expected {fingerprint}: it is not the artefact that this encoder "
+            f"{folder}: its fingerprint is {found}, expected {fingerprint}: it is not the artifact that this encoder "
             "was made for, or has changed since. Make the BatchEncoder anew, or copy the folder here again."
         )
     return ids
@@ -197,13 +197,13 @@ def _text_fields(folder: str, manifest: dict, text: Sequence[str] | None) -> tup
     encoder, noted = manifest["encoder"], manifest.get("text_fields")
     if encoder["kind"] == "vectors":
         raise ConfigError(
-            f"{folder}: these IDs were learnt from ready vectors, so semid cannot embed items. "
+            f"{folder}: these IDs were learned from ready vectors, so semid cannot embed items. "
             "Name the column of vectors: vectors=, or --vectors."
         )
-    if noted is None and encoder["kind"] == "lexical":  # an older artefact; the order is all one to this encoder
+    if noted is None and encoder["kind"] == "lexical":  # an older artifact; the order is all one to this encoder
         noted = encoder["field_weights"]
     if noted is None:
         raise ConfigError(
-            f"{folder}: does not say which text fields its IDs were learnt from. Name them in order: text=, or --text."
+            f"{folder}: does not say which text fields its IDs were learned from. Name them in order: text=, or --text."
         )
     return tuple(noted)

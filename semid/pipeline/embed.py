@@ -1,7 +1,7 @@
-"""Vectors for a catalogue, whatever they come from: an encoder that is learnt here, a model, or ready ones.
+"""Vectors for a catalog, whatever they come from: an encoder that is learned here, a model, or ready ones.
 
 They are written into a table a block at a time, in the order of the items; only the table may have the size of the
-catalogue, and that lies in a file where memory is short.
+catalog, and that lies in a file where memory is short.
 """
 
 from __future__ import annotations

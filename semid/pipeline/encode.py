@@ -107,7 +107,7 @@ def for_items_to_come(
 ) -> tuple[Codebooks, dict[str, np.ndarray]]:
     """The codebooks to keep, for vectors of text alone, and the errors that those of later items are compared with.
 
-    Codebooks learnt from other `inputs` than the vectors get an encoder that predicts their latents from text.
+    Codebooks learned from other `inputs` than the vectors get an encoder that predicts their latents from text.
     """
     if inputs is not vectors:
         codebooks = from_text_alone(codebooks, vectors, encoded.latents, seed=config.seed)

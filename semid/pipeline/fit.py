@@ -1,11 +1,11 @@
-"""The main job, step by step: a catalogue in, a `SemanticIDTokenizer` out.
+"""The main job, step by step: a catalog in, a `SemanticIDTokenizer` out.
 
     read -> sort by id -> embed -> learn -> encode -> assign -> judge
 
 Sorting comes first: from there on the order of the input cannot matter.
 
-Of more than 200,000 items a seeded sample is learnt from; all the rest goes block by block, with two tables of the
-catalogue's size: vectors and latents. They lie in memory while the budget has room for them, else in unnamed files.
+Of more than 200,000 items a seeded sample is learned from; all the rest goes block by block, with two tables of the
+catalog's size: vectors and latents. They lie in memory while the budget has room for them, else in unnamed files.
 The budget decides that and nothing more: the result is the same, bit for bit.
 """
 
@@ -26,7 +26,7 @@ from semid.data.items import Items, read_items
 from semid.ledger.ledger import Ledger
 from semid.pipeline.embed import embed, encoder_name
 from semid.pipeline.encode import _encode, for_items_to_come
-from semid.pipeline.learn import _learnt_in_words, check_device, give_room, learn_codebooks
+from semid.pipeline.learn import _learned_in_words, check_device, give_room, learn_codebooks
 from semid.pipeline.provenance import finite_values, judge, library_versions
 from semid.pipeline.signals import Guidance
 from semid.runtime.memory import Budget, in_words
@@ -98,7 +98,7 @@ def fit(
             say(f"aligned     with {guidance.in_words(edges)}")
             stages.lap("align")
         codebooks, training = learn_codebooks(inputs, config, progress, guides)
-        say(f"learnt      {_learnt_in_words(config, training, len(items))}")
+        say(f"learned      {_learned_in_words(config, training, len(items))}")
         stages.lap("learn")
         encoded = _encode(codebooks, inputs, config, progress, tables)
         codebooks, statistics = for_items_to_come(codebooks, encoded, inputs, vectors, config, progress, tables)

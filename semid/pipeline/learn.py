@@ -63,7 +63,7 @@ def learn_codebooks(
         else:
             learner.fit(seen[share(len(seen))])
     codebooks = learner.codebooks_
-    if config.uniform == "catalogue":
+    if config.uniform == "catalog":
         codebooks = balanced(codebooks, seen, exact_device(config.device))
     return codebooks, getattr(learner, "training_", None)
 
@@ -133,21 +133,21 @@ def check_device(name: str) -> None:
 
 
 def balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str) -> Codebooks:
-    """Add the prices that spread the catalogue evenly over the last level's codes."""
-    from semid.train.sinkhorn import catalogue_prices
+    """Add the prices that spread the catalog evenly over the last level's codes."""
+    from semid.train.sinkhorn import catalog_prices
 
     latents = codebooks.latents(vectors)
     codes = codebooks.encode_latents(latents, device=device)
     last = codebooks.levels[-1]
     left = latents - codebooks.quantized(codes) + last[codes[:, -1]]
-    prices, error = catalogue_prices(left, last, device=device)
-    log.info("catalogue-wide balance of the last level: largest column error %.3f", error)
+    prices, error = catalog_prices(left, last, device=device)
+    log.info("catalog-wide balance of the last level: largest column error %.3f", error)
     return Codebooks(
         codebooks.levels, codebooks.encoder, codebooks.decoder, (None,) * (len(codebooks.levels) - 1) + (prices,)
     )
 
 
-def _learnt_in_words(config: SemanticIDConfig, training: Any, n_items: int) -> str:
+def _learned_in_words(config: SemanticIDConfig, training: Any, n_items: int) -> str:
     sizes = config.sizes
     said = f"{len(sizes)} x {sizes[0]} codes" if len(set(sizes)) == 1 else " x ".join(map(str, sizes)) + " codes"
     said += f", {config.method}"

@@ -1,4 +1,4 @@
-"""Where an artefact comes from: its figures, what training said, versions of libraries."""
+"""Where an artifact comes from: its figures, what training said, versions of libraries."""
 
 from __future__ import annotations
 

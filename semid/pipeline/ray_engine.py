@@ -26,7 +26,7 @@ def on_ray(
     """The answers to all rows of Parquet files, in order.
 
     A cluster that this process is connected to is used; else the one that RAY_ADDRESS names; else one is started on
-    this machine, and stopped afterwards. Every machine must see the files and the artefact under the same paths.
+    this machine, and stopped afterwards. Every machine must see the files and the artifact under the same paths.
     """
     try:
         # Ray's threads import fsspec's HTTP files, all at once; without aiohttp that fails, in some of them not cleanly

@@ -1,12 +1,12 @@
-"""Learning again for a changed catalogue, so that tokens keep their meaning.
+"""Learning again for a changed catalog, so that tokens keep their meaning.
 
-    read -> compare with the old catalogue -> embed -> learn -> rename -> encode -> assign -> judge, and count the churn
+    read -> compare with the old catalog -> embed -> learn -> rename -> encode -> assign -> judge, and count the churn
 
-What was learnt beside the text (`signals.py`) is not kept in an artefact: it can be learnt again with everything else,
-or is given up, and then the report says so.
+What was learned beside the text (`signals.py`) is not kept in an artifact: it can be learned again with everything
+else, or is given up, and then the report says so.
 
-What a language model has learnt about a token is about the items that had it. How that is kept is in `relearn`, how
-far it went is what `churn` counts. The result is an artefact of its own, generation 0: what the old one published
+What a language model has learned about a token is about the items that had it. How that is kept is in `relearn`, how
+far it went is what `churn` counts. The result is an artifact of its own, generation 0: what the old one published
 stays as it is.
 """
 
@@ -66,12 +66,12 @@ def refit(
     folder: Path | None = None,
     **choices: Any,
 ) -> tuple[SemanticIDTokenizer, Churn]:
-    """Learn IDs for a catalogue that has changed since `old` was made, and count what changed for its items.
+    """Learn IDs for a catalog that has changed since `old` was made, and count what changed for its items.
 
     Parameters
     ----------
-    items : the new catalogue, all of it; see `semid.read_items`.
-    embeddings : ready vectors for it, as in `fit`, where `old` was learnt from ready vectors.
+    items : the new catalog, all of it; see `semid.read_items`.
+    embeddings : ready vectors for it, as in `fit`, where `old` was learned from ready vectors.
     config : other settings, with `learn="fresh"`; by default those of `old`.
     guidance, interactions : what IDs should agree with besides the text, with `learn="fresh"`; as in `fit.fit`.
     say : hears one line per step.
@@ -81,7 +81,7 @@ def refit(
     Raises
     ------
     InputError, ConfigError, CapacityError
-        Before anything is learnt, with the place and the fix.
+        Before anything is learned, with the place and the fix.
 
     >>> shop = [{"id": str(n), "title": f"{c} {t}"} for n, (c, t) in enumerate(
     ...     (c, t) for c in ("red", "blue", "green") for t in ("shoe", "shirt", "hat"))]
@@ -104,30 +104,30 @@ def refit(
     budget = Budget(memory)
 
     known = old.text_fields if warm else None  # an encoder that stays knows its fields
-    catalogue = _read(items, known or config.text, id_field, progress)
-    check_capacity(len(catalogue), config.sizes)
-    say(f"read        {len(catalogue):,} items; text from {', '.join(catalogue.fields) or 'no field'}")
-    old_codes, n_gone = _old_codes(old, catalogue)
+    catalog = _read(items, known or config.text, id_field, progress)
+    check_capacity(len(catalog), config.sizes)
+    say(f"read        {len(catalog):,} items; text from {', '.join(catalog.fields) or 'no field'}")
+    old_codes, n_gone = _old_codes(old, catalog)
     start = Relearning(old_codes, old.sizes, old.codebooks if warm else None, config, wanted)
     n_new = int((~start.survives).sum())
-    say(f"compared    {len(catalogue) - n_new:,} survive, {n_new:,} are new, {n_gone:,} are gone")
+    say(f"compared    {len(catalog) - n_new:,} survive, {n_new:,} are new, {n_gone:,} are gone")
 
     with Tables(room=0, folder=folder) as tables:
-        room = give_room(tables, budget, len(catalogue), config, guidance.extra_dims)
-        vectors, encoder_state = _embed(old, catalogue, config, embeddings, progress, tables, room, warm=warm)
+        room = give_room(tables, budget, len(catalog), config, guidance.extra_dims)
+        vectors, encoder_state = _embed(old, catalog, config, embeddings, progress, tables, room, warm=warm)
         say(f"embedded    {vectors.shape[1]} dims, {encoder_name(encoder_state[1])}")
-        inputs, guides = guidance.prepare(catalogue, vectors, edges, tables, seed=config.seed, progress=progress)
+        inputs, guides = guidance.prepare(catalog, vectors, edges, tables, seed=config.seed, progress=progress)
         if guidance:
             say(f"aligned     with {guidance.in_words(edges)}")
         codebooks, training = start.learn(inputs, guides, verbose=progress)
         with bar("encode", len(vectors), shown=progress) as advance:
             codebooks, encoded = start.encode(codebooks, inputs, tables, advance=advance)
-        say(f"learnt      {wanted.learn}, {'' if wanted.align else 'not '}aligned with the old codes")
+        say(f"learned      {wanted.learn}, {'' if wanted.align else 'not '}aligned with the old codes")
         codebooks, statistics = for_items_to_come(codebooks, encoded, inputs, vectors, config, progress, tables)
         assignment = start.assign(codebooks, encoded)
         certificate = assignment.certificate
         say(f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved")
-        texts = catalogue.texts()
+        texts = catalog.texts()
         quality = judge(codebooks, encoded.codes, assignment, vectors, texts)
         before = old.codebooks if _same_space(old, encoder_state) else None
         churn = _churn(start, assignment, n_gone, vectors, before, quality)
@@ -144,10 +144,10 @@ def refit(
     new = SemanticIDTokenizer(
         config=config,
         vocabulary=vocabulary,
-        ledger=Ledger.create(catalogue.ids, assignment.codes, texts if config.store_text else None),
+        ledger=Ledger.create(catalog.ids, assignment.codes, texts if config.store_text else None),
         codebooks=codebooks,
         encoder_state=encoder_state,
-        text_fields=list(catalogue.fields),
+        text_fields=list(catalog.fields),
         provenance=provenance,
         fit_statistics=statistics,
     )
@@ -162,20 +162,20 @@ def settings_of(old: SemanticIDTokenizer) -> SemanticIDConfig:
 def _check_start(
     old: SemanticIDTokenizer, config: SemanticIDConfig | None, embeddings: Any, guidance: Guidance, *, warm: bool
 ) -> None:
-    """ConfigError if the artefact lacks what to start from, or is given what it cannot use."""
+    """ConfigError if the artifact lacks what to start from, or is given what it cannot use."""
     ready = old.encoder_state[1]["kind"] == "vectors"
     if warm and guidance:
         raise ConfigError(
             "guidance: codebooks that go on know vectors of text alone, and no loss. Use learn=fresh (--learn fresh)."
         )
-    if warm and not old.is_learnt:
+    if warm and not old.is_learned:
         raise ConfigError(
             f"These IDs were imported from {old.imported_from}: there are no codebooks to go on from. Use learn=fresh."
         )
     if warm and config is not None and replace(config, device="auto") != replace(settings_of(old), device="auto"):
         raise ConfigError("config: other settings need other codebooks. Use learn=fresh, or leave them out.")
     if ready and embeddings is None:
-        raise ConfigError("These IDs were learnt from ready vectors. Give embeddings of the new catalogue.")
+        raise ConfigError("These IDs were learned from ready vectors. Give embeddings of the new catalog.")
     if warm and not ready and embeddings is not None:
         raise ConfigError(
             "embeddings: these IDs have an encoder of their own, and codebooks go on only with vectors that they "
@@ -189,7 +189,7 @@ def _dropped(old: SemanticIDTokenizer, guidance: Guidance) -> dict[str, Any] | N
     if guidance or not isinstance(noted, dict):
         return None
     log.warning(
-        "these IDs were aligned while they were learnt, and this refit gives most of that up. To keep it, add: "
+        "these IDs were aligned while they were learned, and this refit gives most of that up. To keep it, add: "
         "--learn fresh %s",
         options_of(noted),
     )
@@ -210,8 +210,8 @@ def _old_codes(old: SemanticIDTokenizer, items: Items) -> tuple[npt.NDArray[np.i
     survives = rows >= 0
     if not survives.any():
         raise InputError(
-            f"{items.source}: none of its {len(items):,} items is in the artefact. Are the ids the same? "
-            "For another catalogue, use semid fit."
+            f"{items.source}: none of its {len(items):,} items is in the artifact. Are the ids the same? "
+            "For another catalog, use semid fit."
         )
     codes = np.full((len(items), len(old.sizes)), NO_CODE, np.int32)
     codes[survives] = old.ledger.codes_of(rows[survives])
@@ -249,9 +249,9 @@ def _embed(
 
 
 def _same_space(old: SemanticIDTokenizer, encoder_state: EncoderState) -> bool:
-    """Whether the vectors mean to the old codebooks what those did that they were learnt from."""
+    """Whether the vectors mean to the old codebooks what those did that they were learned from."""
     (arrays, described), (new_arrays, new_described) = old.encoder_state, encoder_state
-    if not old.is_learnt or described != new_described or arrays.keys() != new_arrays.keys():
+    if not old.is_learned or described != new_described or arrays.keys() != new_arrays.keys():
         return False
     return all(np.array_equal(arrays[name], new_arrays[name]) for name in arrays)
 

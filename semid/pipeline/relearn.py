@@ -1,10 +1,10 @@
-"""Codebooks for a changed catalogue, and codes under names that the old codes gave: the learning half of a refit.
+"""Codebooks for a changed catalog, and codes under names that the old codes gave: the learning half of a refit.
 
 Three means, each of which costs little distortion, make items keep their codes and codes their items: old centroids
 move to where the items are now (`train/warm_start.py`), new codes are named after the old ones with the same items
 (`train/match_codes.py`), and an item keeps its code where another is hardly nearer (`train/keep_codes.py`).
 
-Knows nothing of items, encoders and artefacts: vectors and codes in, codebooks and codes out. N items, L levels.
+Knows nothing of items, encoders and artifacts: vectors and codes in, codebooks and codes out. N items, L levels.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Relearning:
-    """What a refit starts from, for the N items of the new catalogue."""
+    """What a refit starts from, for the N items of the new catalog."""
 
     old_codes: Codes  # [N, L_old]; NO_CODE for new items
     old_sizes: tuple[int, ...]
@@ -98,7 +98,7 @@ class Relearning:
     def learn(self, vectors: RowTable, guides: Sequence[Guide] = (), *, verbose: bool = False) -> tuple[Codebooks, Any]:
         """Codebooks for vectors [N, D] under names of their own, and what the learner's training did, or None.
 
-        Of a large catalogue a sample is learnt from, as in a first fit. Guides are for learning afresh.
+        Of a large catalog a sample is learned from, as in a first fit. Guides are for learning afresh.
         """
         if self.old is None:
             return learn_codebooks(vectors, self.config, verbose, guides)
@@ -109,7 +109,7 @@ class Relearning:
             fixed = staying_codes(self.old.latents(seen), self.old, self.old_codes[rows], shares)[:, :frozen]
         with rounds_on(learning_device(self.config)):
             codebooks = go_on(self.old, seen, fixed, seed=self.config.seed)
-        if self.config.uniform == "catalogue":
+        if self.config.uniform == "catalog":
             codebooks = balanced(codebooks, seen, exact_device(self.config.device))
         return codebooks, None
 

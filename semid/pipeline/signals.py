@@ -1,11 +1,11 @@
-"""What IDs should agree with besides the text: behaviour, and a language model's words. All off by default.
+"""What IDs should agree with besides the text: behavior, and a language model's words. All off by default.
 
-- `behaviour`: vectors of who met what (`encoders/collaborative.py`) beside the text vectors, see
+- `behavior`: vectors of who met what (`encoders/collaborative.py`) beside the text vectors, see
   `semid/train/fusion.py`.
 - `collaborative`: items that users met near each other are drawn together while the RQ-VAE trains.
 - `llm`: centroids and codes are drawn to a frozen language model's input embeddings of the items' texts.
 
-The last two are losses, see `train/auxiliary.py`. Only training interactions are learnt from: `split` says which.
+The last two are losses, see `train/auxiliary.py`. Only training interactions are learned from: `split` says which.
 
 Not here: the command, and reading the model (`semid/encoders/input_embeddings.py`).
 """
@@ -25,7 +25,7 @@ from semid.config import SemanticIDConfig
 from semid.data.interactions import Interactions, read_interactions
 from semid.data.items import Items
 from semid.data.splits import Split, training_edges
-from semid.encoders.collaborative import BehaviourVectors, WalkConfig, learn_behaviour
+from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.runtime.distributed import one_process_only
 from semid.runtime.tables import RowTable, Tables
@@ -41,19 +41,19 @@ class Guidance:
 
     Parameters
     ----------
-    behaviour : of behaviour against text; 1 lets both say as much
+    behavior : of behavior against text; 1 lets both say as much
     collaborative : of the loss on items that were met near each other
     llm : folder of a language model, of which the tokenizer and the input embedding are read
     llm_weight : of the loss towards it
-    split : what is not learnt from, see `training_edges`
-    walks : how behaviour vectors are learnt; their seed is that of the config
+    split : what is not learned from, see `training_edges`
+    walks : how behavior vectors are learned; their seed is that of the config
 
-    >>> Guidance(behaviour=-1)
+    >>> Guidance(behavior=-1)
     Traceback (most recent call last):
-    semid.errors.ConfigError: behaviour=-1 should be a number, 0 (off) or above.
+    semid.errors.ConfigError: behavior=-1 should be a number, 0 (off) or above.
     """
 
-    behaviour: float = 0.0
+    behavior: float = 0.0
     collaborative: float = 0.0
     llm: str | None = None
     llm_weight: float = 0.3
@@ -61,7 +61,7 @@ class Guidance:
     walks: WalkConfig = field(default_factory=WalkConfig)
 
     def __post_init__(self) -> None:
-        for name in ("behaviour", "collaborative", "llm_weight"):
+        for name in ("behavior", "collaborative", "llm_weight"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < np.inf:
                 raise ConfigError(f"{name}={value!r} should be a number, 0 (off) or above.")
@@ -72,8 +72,8 @@ class Guidance:
 
     @property
     def uses_interactions(self) -> bool:
-        """Whether anything is learnt from interactions."""
-        return self.behaviour > 0 or self.collaborative > 0
+        """Whether anything is learned from interactions."""
+        return self.behavior > 0 or self.collaborative > 0
 
     @property
     def losses(self) -> bool:
@@ -86,7 +86,7 @@ class Guidance:
     @property
     def extra_dims(self) -> int:
         """E, how much wider vectors get."""
-        return self.walks.dim if self.behaviour > 0 else 0
+        return self.walks.dim if self.behavior > 0 else 0
 
     def edges(self, config: SemanticIDConfig, interactions: Any) -> Interactions | None:
         """The interactions to learn from, of a path or Interactions; None where there are none to learn from.
@@ -99,14 +99,14 @@ class Guidance:
         if self.losses and (config.method != "rqvae" or config.epochs == 0):
             raise ConfigError(
                 f"method={config.method!r}, epochs={config.epochs}: collaborative and llm are losses of the RQ-VAE's "
-                "training. Use method='rqvae' and at least one epoch, or behaviour alone."
+                "training. Use method='rqvae' and at least one epoch, or behavior alone."
             )
         if self.llm is not None and not (Path(self.llm) / "config.json").is_file():  # or it shows only after embedding
             raise InputError(f"llm={self.llm!r}: no config.json there; expected a language model's folder.")
         if not self.uses_interactions:
             return None
         if interactions is None:
-            name = "behaviour" if self.behaviour > 0 else "collaborative"
+            name = "behavior" if self.behavior > 0 else "collaborative"
             raise ConfigError(f"{name}={getattr(self, name)} needs interactions to learn from. Give them too.")
         if self.split == "own" and isinstance(interactions, Interactions):
             raise ConfigError("split='own' needs the file itself, which says what is held out. Give its path.")
@@ -130,10 +130,10 @@ class Guidance:
         tables : makes the table of fused vectors
         """
         inputs, guides = vectors, []
-        if self.behaviour > 0:
-            learnt = learn_behaviour(edges, replace(self.walks, seed=seed), progress=progress)
-            behaviour, met = _of_catalogue(learnt, edges, items.ids)
-            inputs = fuse(vectors, behaviour, met, weight=self.behaviour, tables=tables, seed=seed)
+        if self.behavior > 0:
+            learned = learn_behavior(edges, replace(self.walks, seed=seed), progress=progress)
+            behavior, met = _of_catalog(learned, edges, items.ids)
+            inputs = fuse(vectors, behavior, met, weight=self.behavior, tables=tables, seed=seed)
         if self.collaborative > 0:
             met, weight = edges.map_to(items.ids), float(self.collaborative)
             guides.append(CoOccurrence.of_histories(met.offsets, met.rows, len(items), weight=weight))
@@ -157,19 +157,19 @@ class Guidance:
 
 
 def options_of(noted: Mapping[str, Any]) -> str:
-    """The options of the command line that ask for the same again, of `Guidance.to_dict` as an artefact noted it.
+    """The options of the command line that ask for the same again, of `Guidance.to_dict` as an artifact noted it.
 
-    >>> options_of(Guidance(behaviour=1.5).to_dict())
-    '--interactions HISTORIES --fuse-behaviour 1.5'
+    >>> options_of(Guidance(behavior=1.5).to_dict())
+    '--interactions HISTORIES --fuse-behavior 1.5'
     """
     given = {
-        "--fuse-behaviour": noted.get("behaviour"),
+        "--fuse-behavior": noted.get("behavior"),
         "--align-collaborative": noted.get("collaborative"),
         "--align-llm": noted.get("llm"),
         "--align-llm-weight": noted.get("llm_weight") if noted.get("llm") else None,
     }
     words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
-    if noted.get("behaviour") or noted.get("collaborative"):
+    if noted.get("behavior") or noted.get("collaborative"):
         split = noted.get("split", "leave-one-out")
         words = ["--interactions HISTORIES", *words, *([] if split == "leave-one-out" else [f"--split {split}"])]
     return " ".join(words)
@@ -190,11 +190,11 @@ def unseen_interactions(log: Interactions, edges: Interactions) -> Interactions:
     return Interactions(log.users, log.item_ids, offsets, log.items[place >= np.repeat(seen, lengths)], log.source)
 
 
-def _of_catalogue(
-    learnt: BehaviourVectors, edges: Interactions, item_ids: Sequence[str]
+def _of_catalog(
+    learned: BehaviorVectors, edges: Interactions, item_ids: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Behaviour vectors in the order of `item_ids`, and how often each item was met."""
+    """Behavior vectors in the order of `item_ids`, and how often each item was met."""
     place = {item_id: row for row, item_id in enumerate(edges.item_ids)}
     rows = np.array([place.get(item_id, -1) for item_id in item_ids], np.int64)
     met = np.where(rows >= 0, np.bincount(edges.items, minlength=len(edges.item_ids))[rows], 0)
-    return np.where((met > 0)[:, None], learnt.items[rows], np.float32(0)), met
+    return np.where((met > 0)[:, None], learned.items[rows], np.float32(0)), met

@@ -1,4 +1,4 @@
-"""Changing an artefact where it lies: items come and go, published IDs stand.
+"""Changing an artifact where it lies: items come and go, published IDs stand.
 
 The folder is locked from reading to writing, so no change is lost; readers go on with the generation that they opened,
 or open the new one. Only what is new is written (`store.changing`), so a change takes as long with ten million items
@@ -33,7 +33,7 @@ class Retired:
 
 
 def add(folder: str | Path, source: Any, **choices: Any) -> Added:
-    """Give the new items of `source` IDs in the artefact of a folder; `choices` as for `semid.pipeline.add.add`.
+    """Give the new items of `source` IDs in the artifact of a folder; `choices` as for `semid.pipeline.add.add`.
 
     Raises what that does, and ArtifactError if another process is writing there. Nothing is written then.
     """
@@ -43,7 +43,7 @@ def add(folder: str | Path, source: Any, **choices: Any) -> Added:
 
 
 def retire(folder: str | Path, item_ids: Iterable[str], *, date: str | None = None) -> Retired:
-    """Retire items in the artefact of a folder; all or, if an id is unknown, none.
+    """Retire items in the artifact of a folder; all or, if an id is unknown, none.
 
     Raises UnknownIDError, and ArtifactError if another process is writing there.
     """
@@ -67,5 +67,5 @@ def _change(folder: str | Path, work: Callable[[SemanticIDTokenizer], tuple[Sema
             kept = same.index(False) if False in same else len(same)
             tables = dict.fromkeys(map(artifact.people_table, range(kept, max(len(new), len(old)))))
             tables |= changed.people(range(kept, len(new)))  # the others go
-            change.commit(changed.manifest(), changed.parts(), kept=1 + kept, tables=tables)  # 1: what was learnt
+            change.commit(changed.manifest(), changed.parts(), kept=1 + kept, tables=tables)  # 1: what was learned
     return report

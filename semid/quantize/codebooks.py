@@ -80,12 +80,12 @@ class Codebooks:
     def latents(self, vectors: npt.NDArray[np.floating], *, advance: Advance | None = None) -> npt.NDArray[np.float64]:
         """vectors [N, D] -> latents float64 [N, d].
 
-        Raises ConfigError if the vectors have another width than those the codebooks were learnt from.
+        Raises ConfigError if the vectors have another width than those the codebooks were learned from.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.input_dim:
             raise ConfigError(
                 f"vectors.shape={vectors.shape} should be (N, {self.input_dim}): "
-                "embed the items with the encoder that the codebooks were learnt with."
+                "embed the items with the encoder that the codebooks were learned with."
             )
         return self.encoder(vectors, advance=advance)
 

@@ -6,7 +6,7 @@ power of two, with so few bits that float64 represents every product and every p
 sums have no order: NumPy, torch and a GPU must return the same bits.
 
     what                       grid          range        bits
-    input vector x             2^-20         |x| <= 8     24     after the artefact's power-of-two scale
+    input vector x             2^-20         |x| <= 8     24     after the artifact's power-of-two scale
     layer weight w             2^-e          int16        16     e chosen per layer
     hidden activation, latent  2^-20         |z| <= 8     24
     centroid c                 2^-13         |c| <= 4     16     and at most 11 significant bits: exact float16

@@ -2,7 +2,7 @@
 
 A matrix product leaves the scores c . r of all K codes (down) and many rows (across); finding each row's best, seeing
 whether it is beyond doubt, and subtracting its centroid take NumPy five passes over arrays that have left the cache.
-Here the tile is read once. A code's scores of neighbouring rows lie side by side, so that the rows are the vectors'
+Here the tile is read once. A code's scores of neighboring rows lie side by side, so that the rows are the vectors'
 lanes: each lane keeps its own best two scores, and nothing has to be gathered from across a vector.
 
 Numba compiles the loops for the processor at hand when they are first used, and keeps the result on disk.

@@ -119,7 +119,7 @@ def sinkhorn(distances: npt.NDArray[np.floating], epsilon: float, rounds: int) -
 
 
 def lcrec_sinkhorn(distances: Sequence[Sequence[float]], epsilon: float, rounds: int) -> npt.NDArray[np.float64]:
-    """LC-Rec's own form, a number at a time: centred distances, then rows and columns scaled in turn. [B, K]
+    """LC-Rec's own form, a number at a time: centered distances, then rows and columns scaled in turn. [B, K]
 
     d' = (d - mid) / (half-range + 1e-5) over the whole matrix; ends on the columns; the result is B times the plan.
     """

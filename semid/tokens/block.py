@@ -1,4 +1,4 @@
-"""Where the tokens of an artefact are in a language model's vocabulary: one block of ids that begins at `base`.
+"""Where the tokens of an artifact are in a language model's vocabulary: one block of ids that begins at `base`.
 
 Works with any Hugging Face tokenizer without importing transformers. Adding the block is the business of
 `tokenizer_exports/models/add_tokens.py`.

@@ -1,6 +1,6 @@
 """Codes as words: (level, code) <-> token string <-> token id.
 
-The tokens of an artefact are one block, level-major: all codes of level 0, then of level 1, ..., then the
+The tokens of an artifact are one block, level-major: all codes of level 0, then of level 1, ..., then the
 begin and the end marker where the template has them. All codes of every level are always there, so a new
 item never needs a new token. Where the block starts in a language model's vocabulary, `base`, is the caller's
 business.

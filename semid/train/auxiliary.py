@@ -1,4 +1,4 @@
-"""Guides: what else the RQ-VAE's codes should agree with, besides the vectors they are learnt from.
+"""Guides: what else the RQ-VAE's codes should agree with, besides the vectors they are learned from.
 
     CoOccurrence : items that users met near each other      -> InfoNCE between them
     SpokenText   : how a language model spells each item's text -> centroids and codes near it
@@ -18,7 +18,7 @@ from semid.errors import ConfigError
 
 __all__ = ["CoOccurrence", "Guide", "SpokenText"]
 
-WINDOW = 3  # how far apart two items of a history are neighbours at most, as in the walks of `embed.behaviour`
+WINDOW = 3  # how far apart two items of a history are neighbors at most, as in the walks of `embed.behavior`
 
 
 @dataclass(frozen=True, eq=False)

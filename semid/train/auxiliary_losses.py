@@ -100,7 +100,7 @@ class CoOccurrenceLoss(nn.Module):
 class SpokenTextLoss(nn.Module):
     """Projected centroids towards the mean texts under them, and projected codes towards their own item's text.
 
-    The targets are centred and of mean square length 1; the projection starts as ridge regression from the latents
+    The targets are centered and of mean square length 1; the projection starts as ridge regression from the latents
     [N, d] that training starts with.
     """
 
@@ -131,12 +131,12 @@ def losses_of(guides: Sequence[Guide], start: torch.Tensor, seed: int) -> list[C
 
 
 def _regression(inputs: torch.Tensor, targets: torch.Tensor) -> nn.Linear:
-    """The affine map from inputs [N, d] to centred targets [N, H], by ridge regression."""
+    """The affine map from inputs [N, d] to centered targets [N, H], by ridge regression."""
     mean = inputs.mean(0)
-    centred = (inputs - mean).double()
-    normal = centred.T @ centred
+    centered = (inputs - mean).double()
+    normal = centered.T @ centered
     normal += torch.eye(len(normal), device=normal.device) * (RIDGE * normal.diagonal().mean() + 1e-12)
-    weight = torch.linalg.solve(normal, centred.T @ targets.double()).float()
+    weight = torch.linalg.solve(normal, centered.T @ targets.double()).float()
     layer = nn.Linear(inputs.shape[1], targets.shape[1], device=inputs.device)
     layer.weight.data, layer.bias.data = weight.T.contiguous(), -mean @ weight
     return layer

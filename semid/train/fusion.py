@@ -1,20 +1,20 @@
-"""Text and behaviour in one vector, so that items that users meet together share codes too.
+"""Text and behavior in one vector, so that items that users meet together share codes too.
 
-    fused = [text vector, weight * size * direction of the behaviour vector]
+    fused = [text vector, weight * size * direction of the behavior vector]
 
 with `size` the spread of the text vectors, so that a weight of 1 lets both say about as much. A layer of landmarks
-(`train/latent.py`) predicts behaviour from text; the prediction is shorter the less the text says of it. An item
+(`train/latent.py`) predicts behavior from text; the prediction is shorter the less the text says of it. An item
 that nobody met yet gets the prediction, one that was met n times a mean of both,
 
     (n * own + PRIOR * predicted) / (n + PRIOR)
 
 for what few users did says little: without that, items of a kind part by noise from the second code on.
 
-Codebooks learnt from fused vectors are stored as ones that take text alone (`from_text_alone`): items to come have
-nothing else, and an artefact need not keep anybody's behaviour. Their encoder predicts the fused latents from text,
+Codebooks learned from fused vectors are stored as ones that take text alone (`from_text_alone`): items to come have
+nothing else, and an artifact need not keep anybody's behavior. Their encoder predicts the fused latents from text,
 and their decoder gives back the text's part.
 
-N items, D dims of text, E of behaviour, L levels, d dims of a latent.
+N items, D dims of text, E of behavior, L levels, d dims of a latent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["from_text_alone", "fuse", "text_network"]
 
 Floats = npt.NDArray[np.float32]
 
-PRIOR = 8.0  # times met at which an item's own behaviour and the prediction count alike
+PRIOR = 8.0  # times met at which an item's own behavior and the prediction count alike
 SAMPLE = 65_536  # items to learn a prediction from, at most
 LANDMARKS = 2048
 WIDEST = 256  # principal directions of the text that landmarks see
@@ -45,31 +45,31 @@ BLOCK = 1 << 14
 
 def fuse(
     vectors: RowTable,
-    behaviour: Floats,
+    behavior: Floats,
     met: npt.NDArray[np.integer],
     *,
     weight: float,
     tables: Tables,
     seed: int = 0,
 ) -> RowTable:
-    """Fused vectors float32 [N, D + E], of vectors [N, D] and the behaviour [N, E] of items met `met` [N] times.
+    """Fused vectors float32 [N, D + E], of vectors [N, D] and the behavior [N, E] of items met `met` [N] times.
 
     InputError if nothing was met.
     """
     known = met > 0
     if not known.any():
-        raise InputError("no item of the catalogue was met in the training interactions. Are the ids the same?")
-    behaviour = np.where(known[:, None], unit_rows(np.asarray(behaviour, np.float32)), np.float32(0))
+        raise InputError("no item of the catalog was met in the training interactions. Are the ids the same?")
+    behavior = np.where(known[:, None], unit_rows(np.asarray(behavior, np.float32)), np.float32(0))
     seen = _some(np.flatnonzero(known), seed)
-    predict = text_network(np.asarray(vectors[seen], np.float32), behaviour[seen], seed=seed)
+    predict = text_network(np.asarray(vectors[seen], np.float32), behavior[seen], seed=seed)
     trust = (met / (met + PRIOR)).astype(np.float32)[:, None]
     shown = np.asarray(vectors[_some(np.arange(len(vectors)), seed)], np.float64)
     size = float(np.sqrt(shown.var(axis=0).sum())) or 1.0
-    table = tables.new(len(vectors), vectors.shape[1] + behaviour.shape[1])
+    table = tables.new(len(vectors), vectors.shape[1] + behavior.shape[1])
     for start in range(0, len(vectors), BLOCK):
         block = slice(start, start + BLOCK)
         text = np.asarray(vectors[block], np.float32)
-        mixed = trust[block] * behaviour[block] + (1 - trust[block]) * predict(text)
+        mixed = trust[block] * behavior[block] + (1 - trust[block]) * predict(text)
         table.append(np.concatenate([text, np.float32(weight * size) * mixed], axis=1))
     return table.finish()
 
@@ -83,11 +83,11 @@ def text_network(vectors: Floats, targets: npt.NDArray[np.floating], *, seed: in
     True
     """
     principal = principal_map(vectors, WIDEST, seed=seed)
-    learnt = landmark_map(principal(vectors), np.asarray(targets, np.float32), units=LANDMARKS, seed=seed)
+    learned = landmark_map(principal(vectors), np.asarray(targets, np.float32), units=LANDMARKS, seed=seed)
     directions, shift = principal.directions, -principal.mean @ principal.directions
-    skip = FloatLayer.from_float(directions @ learnt.linear, shift @ learnt.linear + learnt.bias)
-    inner = FloatLayer.from_float(directions @ learnt.inner, shift @ learnt.inner + learnt.inner_bias)
-    return Network(skip, (inner, FloatLayer.from_float(learnt.outer, np.zeros(len(learnt.bias)))))
+    skip = FloatLayer.from_float(directions @ learned.linear, shift @ learned.linear + learned.bias)
+    inner = FloatLayer.from_float(directions @ learned.inner, shift @ learned.inner + learned.inner_bias)
+    return Network(skip, (inner, FloatLayer.from_float(learned.outer, np.zeros(len(learned.bias)))))
 
 
 def from_text_alone(fused: Codebooks, vectors: RowTable, latents: RowTable, *, seed: int = 0) -> Codebooks:

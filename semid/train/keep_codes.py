@@ -1,7 +1,7 @@
 """Codes that stay: of nearly equal codes, an item takes the one that it had.
 
 Where an item lies half-way between two centroids, the slightest change of either gives it another code. Nothing is
-gained by that, and whoever learnt the old code loses it. So an item that has had a code at some level keeps it, as
+gained by that, and whoever learned the old code loses it. So an item that has had a code at some level keeps it, as
 long as it has kept all earlier ones, if the nearest code is nearer by no more than a share, the slack, of the
 level's mean squared error:
 

@@ -200,7 +200,7 @@ def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rou
     The refitted tables are nearer to the items with the codes as they were, but greedy codes change with the tables;
     where the whole step makes things worse, half of it may not.
 
-    Levels learnt one after the other never revise an earlier level; solving for all centroids together does.
+    Levels learned one after the other never revise an earlier level; solving for all centroids together does.
     Returns centroids in plain floats; the caller puts them on the grid.
     """
     from semid.quantize.residual import residual_codes
@@ -281,7 +281,7 @@ def _principal_directions(points: Floats) -> tuple[Floats, Floats]:
     mean = all_sum(points.sum(axis=0, dtype=np.float64)) / n_points
     products = np.zeros((points.shape[1], points.shape[1]))
     for start in range(0, len(points), ROWS_AT_ONCE):
-        centred = points[start : start + ROWS_AT_ONCE] - mean
-        products += centred.T @ centred
+        centered = points[start : start + ROWS_AT_ONCE] - mean
+        products += centered.T @ centered
     _, vectors = np.linalg.eigh(all_sum(products) / n_points)
     return mean.astype(np.float32), np.ascontiguousarray(vectors[:, ::-1], np.float32)

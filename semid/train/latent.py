@@ -1,12 +1,12 @@
-"""The starting encoder: principal directions, and a closed-form step towards each item's neighbours.
+"""The starting encoder: principal directions, and a closed-form step towards each item's neighbors.
 
 `principal_map` is PCA with part of the spread evened out: direction i is divided by sigma_i ** whiten. Residual
 quantization then spends its later levels on more than the two or three loudest directions.
 
-`neighbour_map` is one hidden layer, solved rather than trained. Near-duplicates of one product differ by noise of
-the encoder; averaging an item with its nearest neighbours removes it, and items that belong together then share
-codes. But a new item has no neighbours yet, and a code must depend on the item alone. So a layer of M landmark
-units learns, by ridge regression, to predict the step from an item to its neighbours' mean. Measured on held-out
+`neighbor_map` is one hidden layer, solved rather than trained. Near-duplicates of one product differ by noise of
+the encoder; averaging an item with its nearest neighbors removes it, and items that belong together then share
+codes. But a new item has no neighbors yet, and a code must depend on the item alone. So a layer of M landmark
+units learns, by ridge regression, to predict the step from an item to its neighbors' mean. Measured on held-out
 items, it predicts well over half of it.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NeighbourMap", "PrincipalMap", "landmark_map", "nearest_neighbours", "neighbour_map", "principal_map"]
+__all__ = ["NeighborMap", "PrincipalMap", "landmark_map", "nearest_neighbors", "neighbor_map", "principal_map"]
 
 LANDMARK_ROUNDS = 5
 ACTIVE_SHARE = 0.05  # share of items that switch a landmark on; 0.02-0.2 measured alike
@@ -40,8 +40,8 @@ class PrincipalMap:
 
 
 @dataclass(frozen=True)
-class NeighbourMap:
-    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias; of neighbours, the step to be added to z.
+class NeighborMap:
+    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias; of neighbors, the step to be added to z.
 
     inner [d, M], inner_bias [M], outer [M, e], linear [d, e], bias [e]; all float32. A step has e = d.
     """
@@ -80,7 +80,7 @@ def principal_map(vectors: Floats, dim: int, *, whiten: float = 0.0, seed: int =
     return PrincipalMap(pca.mean_, np.ascontiguousarray(pca.components_[:kept].T), gain)
 
 
-def nearest_neighbours(vectors: Floats, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def nearest_neighbors(vectors: Floats, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
     """The `count` nearest other vectors of some rows, by squared distance, exact: int64 [len(rows), count].
 
     Needs N > count.
@@ -96,35 +96,35 @@ def nearest_neighbours(vectors: Floats, rows: npt.NDArray[np.int64], count: int)
     return found[~own].reshape(len(rows), count)
 
 
-def neighbour_map(
+def neighbor_map(
     latents: Floats,
     rows: npt.NDArray[np.int64],
-    neighbours: npt.NDArray[np.int64],
+    neighbors: npt.NDArray[np.int64],
     *,
     pull: float,
     units: int,
     seed: int = 0,
-) -> NeighbourMap:
-    """Learn the step from a latent towards the mean of its neighbours, by ridge regression.
+) -> NeighborMap:
+    """Learn the step from a latent towards the mean of its neighbors, by ridge regression.
 
     Parameters
     ----------
     latents : float32 [N, d].
     rows : int64 [n], the rows to learn from.
-    neighbours : int64 [n, k], rows of each one's neighbours.
-    pull : weight of the neighbours' mean against the item's own 1; the target is
-        `(z + pull * mean of neighbours) / (1 + pull) - z`.
-    units : M, landmarks; lowered to n / 4 for small catalogues.
+    neighbors : int64 [n, k], rows of each one's neighbors.
+    pull : weight of the neighbors' mean against the item's own 1; the target is
+        `(z + pull * mean of neighbors) / (1 + pull) - z`.
+    units : M, landmarks; lowered to n / 4 for small catalogs.
     """
-    learnt_from = latents[rows]
-    target = (latents[neighbours].mean(axis=1) - learnt_from) * (pull / (1 + pull))
-    return landmark_map(learnt_from, target, units=units, seed=seed)
+    learned_from = latents[rows]
+    target = (latents[neighbors].mean(axis=1) - learned_from) * (pull / (1 + pull))
+    return landmark_map(learned_from, target, units=units, seed=seed)
 
 
-def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) -> NeighbourMap:
+def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) -> NeighborMap:
     """A layer of landmarks that answers inputs [n, d] with targets [n, e], by ridge regression.
 
-    `units` is M, lowered to n / 4 for small catalogues. The inputs should be centred.
+    `units` is M, lowered to n / 4 for small catalogs. The inputs should be centered.
 
     >>> inputs = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
     >>> answer = landmark_map(inputs, np.abs(inputs), units=64)
@@ -145,4 +145,4 @@ def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) 
     normal = (features.T @ features).astype(np.float64)
     normal[np.diag_indices_from(normal)] += RIDGE * np.trace(normal) / len(normal)
     weights = np.linalg.solve(normal, (features.T @ targets).astype(np.float64)).astype(np.float32)
-    return NeighbourMap(np.ascontiguousarray(inner.T), -threshold, weights[:units], weights[units:-1], weights[-1])
+    return NeighborMap(np.ascontiguousarray(inner.T), -threshold, weights[:units], weights[units:-1], weights[-1])

@@ -207,7 +207,7 @@ def _run(
 def _step(
     settings: LCRecRQVAE, module: LCRecModule, optimizer: torch.optim.Optimizer, rows: torch.Tensor
 ) -> torch.Tensor:
-    """One optimiser step; returns the loss, without waiting for the device."""
+    """One optimizer step; returns the loss, without waiting for the device."""
     loss = _loss(settings, module, rows)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()

@@ -1,10 +1,10 @@
 """Names for new codes that keep the meaning of old ones.
 
 Codes are names: a level's centroids may be numbered in any order, and nothing changes but the names. So when codebooks
-are learnt again, each new code takes, level by level, the name of the old code whose items it has: the assignment of
-names that the most items agree with. What a language model learnt about a token then still holds for most of them.
+are learned again, each new code takes, level by level, the name of the old code whose items it has: the assignment of
+names that the most items agree with. What a language model learned about a token then still holds for most of them.
 
-N items that both catalogues have, L levels, K codes a level.
+N items that both catalogs have, L levels, K codes a level.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def renamed(codes: npt.NDArray[np.integer], names: Names) -> npt.NDArray[np.int3
 def in_order_among_equals(codebooks: Codebooks, names: Names) -> Names:
     """The same names, dealt again among codes with equal centroids, so that these stay in their order.
 
-    Of equal centroids the lowest is the nearest code, and the decoder knows only that one: a catalogue with fewer
+    Of equal centroids the lowest is the nearest code, and the decoder knows only that one: a catalog with fewer
     distinct vectors than codes has such centroids.
     """
     ordered = []

@@ -1,7 +1,7 @@
 """ResidualKMeans: residual quantization by k-means in a linear latent space. Also where RQ-VAE training starts.
 
     1. principal directions, their spread partly evened out              (latent.principal_map)
-    2. optionally, a closed-form step of every item towards its neighbours (latent.neighbour_map)
+    2. optionally, a closed-form step of every item towards its neighbors (latent.neighbor_map)
     3. k-means on what the levels so far leave, level by level             (kmeans.kmeans)
     4. joint least squares over all levels, then evening out their use     (kmeans.improve_levels)
     5. a decoder by least squares: linear in the quantized latent, plus a table per level
@@ -25,13 +25,13 @@ from semid.quantize.residual import residual_codes
 from semid.runtime.distributed import all_sum, from_writer, gather, place
 from semid.train.base import Learner
 from semid.train.kmeans import improve_levels, kmeans, least_squares_tables
-from semid.train.latent import nearest_neighbours, neighbour_map, principal_map
+from semid.train.latent import nearest_neighbors, neighbor_map, principal_map
 
 __all__ = ["ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "starting_encoder"]
 
 
-NEIGHBOURS = 10
-MAX_NEIGHBOUR_ROWS = 16_384  # enough rows to learn the step from; each is compared with the whole catalogue
+NEIGHBORS = 10
+MAX_NEIGHBOR_ROWS = 16_384  # enough rows to learn the step from; each is compared with the whole catalog
 TABLE_RIDGE = 10.0  # of 0.001 to 30, the best on held-out items
 
 
@@ -47,8 +47,8 @@ class ResidualKMeans(Learner):
     codebook_size : int, or one int per level
     dim : latent width d; the vectors' own width if that is smaller
     whiten : share of the principal directions' spread that is evened out, 0 to 1
-    pull : weight of an item's neighbours against itself (0 = off), see `latent.neighbour_map`
-    landmarks : hidden units of the neighbour map
+    pull : weight of an item's neighbors against itself (0 = off), see `latent.neighbor_map`
+    landmarks : hidden units of the neighbor map
     balance : price of crowded codes, see `kmeans.even_out`; 0 = off
     refine : most rounds of joint refinement
     seed : int
@@ -109,7 +109,7 @@ def starting_encoder(
 ) -> Network:
     """Steps 1 and 2: the encoder as a float network, before any training.
 
-    Learnt once, so where several processes learn together, the first one does it with the rows of all.
+    Learned once, so where several processes learn together, the first one does it with the rows of all.
     """
     every = gather(vectors)
     return from_writer(lambda: _starting_encoder(every, dim, whiten, pull, landmarks, seed))
@@ -121,13 +121,13 @@ def _starting_encoder(
     principal = principal_map(vectors, dim, whiten=whiten, seed=seed)
     directions, gain = principal.directions, principal.gain
     shift = -principal.mean @ directions
-    if pull <= 0 or len(vectors) <= 4 * NEIGHBOURS:
+    if pull <= 0 or len(vectors) <= 4 * NEIGHBORS:
         return Network(FloatLayer(directions * gain, shift * gain))
     rows = np.arange(len(vectors))
-    if len(rows) > MAX_NEIGHBOUR_ROWS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_NEIGHBOUR_ROWS, replace=False))
-    neighbours = nearest_neighbours(vectors, rows, NEIGHBOURS)
-    step = neighbour_map(principal(vectors), rows, neighbours, pull=pull, units=landmarks, seed=seed)
+    if len(rows) > MAX_NEIGHBOR_ROWS:
+        rows = np.sort(np.random.default_rng(seed).choice(len(rows), MAX_NEIGHBOR_ROWS, replace=False))
+    neighbors = nearest_neighbors(vectors, rows, NEIGHBORS)
+    step = neighbor_map(principal(vectors), rows, neighbors, pull=pull, units=landmarks, seed=seed)
     linear = np.eye(len(gain)) + step.linear
     skip = FloatLayer(directions @ linear * gain, (shift @ linear + step.bias) * gain)
     inner = FloatLayer(directions @ step.inner, shift @ step.inner + step.inner_bias)
@@ -169,12 +169,12 @@ def linear_decoder(quantized: npt.NDArray[np.float64], vectors: npt.NDArray[np.f
     """The affine map from quantized latents [N, d] nearest to the vectors [N, D], by least squares."""
     n_items = place(len(vectors))[1]
     mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
-    centre = all_sum(quantized.sum(axis=0)) / n_items
-    centred = quantized - centre
-    normal = all_sum(centred.T @ centred)
+    center = all_sum(quantized.sum(axis=0)) / n_items
+    centered = quantized - center
+    normal = all_sum(centered.T @ centered)
     normal[np.diag_indices_from(normal)] += 1e-6 * np.trace(normal) / len(normal) + 1e-12
-    weight = np.linalg.solve(normal, all_sum(centred.T @ (vectors - mean)))
-    return FloatLayer.from_float(weight, mean - centre @ weight)
+    weight = np.linalg.solve(normal, all_sum(centered.T @ (vectors - mean)))
+    return FloatLayer.from_float(weight, mean - center @ weight)
 
 
 def fit_decoder(

@@ -2,7 +2,7 @@
 
 Training from random weights takes thousands of epochs and may end below k-means. Here step 0 *is* residual k-means
 (`residual_kmeans.py`): the encoder's linear path and hidden layer come from `starting_encoder`, the codebooks from
-k-means over the whole catalogue, the decoder's linear path from least squares, its MLP branch starts at zero. So
+k-means over the whole catalog, the decoder's linear path from least squares, its MLP branch starts at zero. So
 training can only improve on it: the epoch with the lowest error on held-out items is kept, and the start if no
 epoch beats it.
 
@@ -11,7 +11,7 @@ epoch beats it.
 with the straight-through estimator z + sg(q - z) before the decoder (van den Oord et al. 2017; per level as in
 LC-Rec), in units of the vectors' and latents' variance. The last level's codes are balanced within each training
 batch (uniform semantic mapping); encoding is plain argmin. The anchor keeps latents near their start, where
-neighbours share codes.
+neighbors share codes.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class RQVAE(Learner):
     levels, codebook_size, dim, whiten, pull, landmarks, balance, refine, seed : see ResidualKMeans
     hidden : width of the decoder's MLP branch
     epochs : passes over the training rows; the best one is kept
-    max_steps : most optimiser steps: large catalogues get fewer epochs, but at least 3; None = no limit
+    max_steps : most optimizer steps: large catalogs get fewer epochs, but at least 3; None = no limit
     batch_size, lr, weight_decay : of AdamW, with a one-cycle schedule
     beta : weight of the commitment term (LC-Rec uses the same)
     quant_weight : w above
     anchor : weight of staying near the starting latents
     epsilon : of the uniform mapping of the last level in training, 0 = off (LC-Rec uses the same)
-    sample : most rows to learn from; a seeded sample of larger catalogues
+    sample : most rows to learn from; a seeded sample of larger catalogs
     device : "auto", "cpu", "cuda", ...
     verbose : show a progress bar on stderr
 

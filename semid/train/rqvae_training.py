@@ -1,6 +1,6 @@
 """The training loop of `rqvae.RQVAE`, in torch. In: starting codebooks and vectors. Out: trained floats.
 
-Works in normalised units (vectors and latents of mean square 1) so that one learning rate fits any input.
+Works in normalized units (vectors and latents of mean square 1) so that one learning rate fits any input.
 
 Where several processes learn together, each works on those rows of a batch that it holds: batches are drawn from the
 rows of all, the loss is the batch's, and gradients are added up, so the mathematics is that of one process.
@@ -90,7 +90,7 @@ class SkipMLP(nn.Module):
 
 
 class RQVAEModule(nn.Module):
-    """Encoder, codebooks and decoder in normalised units."""
+    """Encoder, codebooks and decoder in normalized units."""
 
     def __init__(self, encoder: Network, levels: list[npt.NDArray[np.float32]], decoder: Network) -> None:
         super().__init__()

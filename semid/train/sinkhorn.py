@@ -2,8 +2,8 @@
 
     min_Q  sum_nk Q_nk d_nk - epsilon H(Q)   with row sums 1 and column sums N / K
 
-`semid.kernels.sinkhorn` solves it in O(N + K) memory, for a training batch and for a catalogue; here its potentials
-become a bias per code. As in LC-Rec, distances are centred to [-1, 1] by their mid-range and half-range, which gives
+`semid.kernels.sinkhorn` solves it in O(N + K) memory, for a training batch and for a catalog; here its potentials
+become a bias per code. As in LC-Rec, distances are centered to [-1, 1] by their mid-range and half-range, which gives
 epsilon its scale. LC-Rec's own scaling form in float64 is `lcrec_sinkhorn`, kept for comparison and for its preset.
 """
 
@@ -19,12 +19,12 @@ from semid.runtime.distributed import all_max, all_sum
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["catalogue_prices", "codes_balanced_together", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
+__all__ = ["catalog_prices", "codes_balanced_together", "lcrec_sinkhorn", "lcrec_sinkhorn_torch"]
 
 PRICE_BITS = 26  # prices on a 2^-26 grid keep float64 scores exact
 
 
-def catalogue_prices(
+def catalog_prices(
     residual: npt.NDArray[np.floating],
     centroids: npt.NDArray[np.float32],
     *,
@@ -32,7 +32,7 @@ def catalogue_prices(
     rounds: int = 50,
     device: str = "cpu",
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Prices that balance one level over the whole catalogue, as a bias per code, and the error that is left.
+    """Prices that balance one level over the whole catalog, as a bias per code, and the error that is left.
 
     Adding the bias to the scores `r . c - |c|^2 / 2` makes plain argmax the balanced assignment, so an item's code
     depends on the item alone and never on its batch.
@@ -79,14 +79,14 @@ def codes_balanced_together(
     from semid.kernels.sinkhorn_chunks import SMALLEST_BATCH_RANGE
 
     moved, middle = residual.detach(), centroids.detach().mean(0)  # moving both keeps the products small
-    moved, centres = moved - middle, centroids.detach() - middle
-    scores = torch.addmm(centres.square().sum(1) / -2, moved, centres.T)
+    moved, centers = moved - middle, centroids.detach() - middle
+    scores = torch.addmm(centers.square().sum(1) / -2, moved, centers.T)
     distances = moved.square().sum(1, keepdim=True) - 2 * scores
     ends = [-float(distances.min()), float(distances.max())] if len(distances) else [-np.inf, -np.inf]
     unit = epsilon * max(float(all_max(np.array(ends)).sum()), SMALLEST_BATCH_RANGE) / 2
     potential = torch.zeros(len(centroids), dtype=torch.float64)
     for _ in range(rounds):
-        columns = all_sum(sinkhorn_step(moved, centres, potential.to(moved.device), unit).cpu().numpy())
+        columns = all_sum(sinkhorn_step(moved, centers, potential.to(moved.device), unit).cpu().numpy())
         potential += RELAXATION * (np.log(n_items / len(centroids)) - np.log(np.maximum(columns, SMALLEST_COLUMN)))
     balanced = (scores * (2 / unit) + potential.to(scores)).cpu().numpy()
     return torch.from_numpy(balanced.argmax(axis=1)).to(residual.device)

@@ -1,4 +1,4 @@
-"""Codebooks that go on from where they are: learnt again for a changed catalogue in the same latent space.
+"""Codebooks that go on from where they are: learned again for a changed catalog in the same latent space.
 
 The encoder stays, so old and new centroids can be compared, and an index keeps its meaning because its centroid only
 moves to where its items are now. Level by level a few rounds of k-means follow the items; then all levels are refined
@@ -59,9 +59,9 @@ def go_on(
         rng = np.random.default_rng(seed + level)
         moved.append(snap_centroids(lloyd(residual, relieved(residual, centroids, rng), rounds, rng=rng)))
         residual = residual - moved[-1][residual_codes(residual.astype(np.float64), moved[-1:])[:, 0]]
-    learnt = improve_levels(left, moved, refine=refine, balance=0.0)
-    codes = np.concatenate([fixed, residual_codes(left, learnt)], axis=1)
-    changed = Codebooks((*codebooks.levels[:frozen], *learnt), codebooks.encoder, codebooks.decoder)
+    learned = improve_levels(left, moved, refine=refine, balance=0.0)
+    codes = np.concatenate([fixed, residual_codes(left, learned)], axis=1)
+    changed = Codebooks((*codebooks.levels[:frozen], *learned), codebooks.encoder, codebooks.decoder)
     return with_tables(changed, vectors, codes)
 
 

@@ -1,9 +1,9 @@
 """Filters of generation: which items are admitted, told from an interval of ranks.
 
-The rank of an item is its place in the catalogue sorted by codes (`trie.py`); below every node of the trie
+The rank of an item is its place in the catalog sorted by codes (`trie.py`); below every node of the trie
 lies an interval of ranks. `counts[r]` admitted items stand before rank r, so an interval holds an admitted one
 exactly if the counts at its ends differ. A request's own few bans are a sorted list beside that sum, so they
-cost nothing that grows with the catalogue.
+cost nothing that grows with the catalog.
 
 A rank means an item in one trie alone: after a change another item may stand there, however many there are. So a filter
 says which trie it was made from (`Origin`), and whatever applies it checks that.

@@ -1,12 +1,12 @@
-"""The prefix index of a catalogue: which codes may follow which, and which item an ID is.
+"""The prefix index of a catalog: which codes may follow which, and which item an ID is.
 
 A trie over codes, not over token ids, in three arrays that can be memory-mapped. Its nodes are the distinct
 prefixes, numbered level by level: the root, the prefixes of one code, of two, ..., the items, each level in
 lexicographic order. Two facts follow and carry everything else:
 
-- the children of a node are neighbours, so `ptr[node]:ptr[node + 1]` names them and no child is stored;
-- the items below a node are neighbours too: an interval of *ranks*, rank being the place of an item in the
-  sorted catalogue. A filter is a count of admitted items per rank (`filters.py`), and a node leads somewhere
+- the children of a node are neighbors, so `ptr[node]:ptr[node + 1]` names them and no child is stored;
+- the items below a node are neighbors too: an interval of *ranks*, rank being the place of an item in the
+  sorted catalog. A filter is a count of admitted items per rank (`filters.py`), and a node leads somewhere
   exactly if its interval holds an admitted item.
 
 Not here: the file (`file.py`), torch (`tokenizer_exports/generate/trie_tensors.py`), generation. N items, L levels,
@@ -40,13 +40,13 @@ __all__ = ["Trie"]
 
 logger = logging.getLogger("semid")
 
-SAMPLE = 64  # items looked up to see that a trie and an artefact belong together
+SAMPLE = 64  # items looked up to see that a trie and an artifact belong together
 MAX_NODES = 2**31 - 1  # nodes are stored as int32
 
 
 @dataclass(frozen=True, eq=False)
 class Trie:
-    """Accepts exactly the live items of a catalogue; make one with `from_tokenizer` or `from_codes`.
+    """Accepts exactly the live items of a catalog; make one with `from_tokenizer` or `from_codes`.
 
     >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
     >>> codes, children, valid = trie.children(np.array([0]))        # of the root
@@ -74,7 +74,7 @@ class Trie:
     def from_tokenizer(
         cls, ids: SemanticIDTokenizer, tokenizer: TokenTable | None = None, *, base: int | None = None
     ) -> Trie:
-        """The trie of an artefact's live items.
+        """The trie of an artifact's live items.
 
         Parameters
         ----------
@@ -82,12 +82,12 @@ class Trie:
             The language model's tokenizer, extended with the tokens of `ids`.
         base
             Instead of it, the token id of the first code. With neither, the one that `semid extend` noted in
-            the artefact, if any; without that the trie knows codes alone.
+            the artifact, if any; without that the trie knows codes alone.
 
         Raises
         ------
         ConfigError
-            The tokenizer lacks the tokens, or the catalogue has no live item.
+            The tokenizer lacks the tokens, or the catalog has no live item.
         """
         if tokenizer is not None:
             base = find_base(ids.vocabulary, tokenizer)
@@ -137,7 +137,7 @@ class Trie:
     ) -> Trie:
         """From codes [n_rows, L] and the rows of N of them in lexicographic order."""
         if not len(rows):
-            raise ConfigError("the catalogue has no live item, so there is nothing to generate. Add items first.")
+            raise ConfigError("the catalog has no live item, so there is nothing to generate. Add items first.")
         narrow = np.uint8 if max(sizes) <= 256 else np.uint16
         n_items = len(rows)
         ordered = codes.take(rows, axis=0)  # take: four times as fast as an index
@@ -154,7 +154,7 @@ class Trie:
             level_codes.append(column[ranks])
             starts.append(starts[-1] + len(ranks))
             if starts[-1] > MAX_NODES:
-                raise CapacityError(f"n_nodes={starts[-1]} should be at most {MAX_NODES}. Split the catalogue.")
+                raise CapacityError(f"n_nodes={starts[-1]} should be at most {MAX_NODES}. Split the catalog.")
             parents = ranks
         if len(parents) != n_items:
             twice = ordered[np.argmin(first)]
@@ -303,7 +303,7 @@ class Trie:
     def origin(self) -> Origin:
         """Which trie this is, by content, computed when first asked for; tokens of a model do not matter.
 
-        Codes and rows alone would not do: a catalogue made anew may give an item's row and codes to another one.
+        Codes and rows alone would not do: a catalog made anew may give an item's row and codes to another one.
         """
         ids = self.ids if self.ledger is None else ids_digest(self.ledger.item_ids.parts, int(self.rows.max()) + 1)
         return Origin.of([np.array(self.sizes), self.codes, self.ptr, self.rows], ids)
@@ -318,12 +318,12 @@ class Trie:
         only, without
             Items admitted, items banned: ids, rows of the table, or bool [n_rows]. Retired ones have no effect.
         within
-            Start from this filter instead of the whole catalogue. Few banned items then cost next to nothing.
+            Start from this filter instead of the whole catalog. Few banned items then cost next to nothing.
 
         Raises
         ------
         UnknownIDError
-            An id is not in the catalogue.
+            An id is not in the catalog.
         ConfigError
             No item is left, or `within` was made from another trie: one of other items, were it by a single one.
 
@@ -359,7 +359,7 @@ class Trie:
 
     @classmethod
     def load(cls, path: str | Path, ids: SemanticIDTokenizer | None = None) -> Trie:
-        """Open a saved trie, memory-mapped; with `ids`, the artefact it was made of, it also knows item ids.
+        """Open a saved trie, memory-mapped; with `ids`, the artifact it was made of, it also knows item ids.
 
         A trie that lacks items added to `ids` since, or still holds some retired since, opens with a warning.
 
@@ -375,9 +375,9 @@ class Trie:
         ranks = np.unique(np.linspace(0, len(trie) - 1, SAMPLE).astype(np.int64))
         fits = trie.n_rows <= len(ids) and trie.sizes == ids.sizes
         if not fits or (trie.codes_of(ranks) != ids.codes[trie.rows[ranks]]).any():
-            raise ArtifactError(f"{path}: is the trie of another artefact. Write it again with Trie.save.")
+            raise ArtifactError(f"{path}: is the trie of another artifact. Write it again with Trie.save.")
         live = int(ids.ledger.live.sum())
         if trie.n_rows != len(ids) or len(trie) != live:
             counts = f"it has {len(trie)} items, {live} are live now"
-            logger.warning("%s: the artefact has changed since: %s. Write it again with Trie.save.", path, counts)
+            logger.warning("%s: the artifact has changed since: %s. Write it again with Trie.save.", path, counts)
         return trie

@@ -19,14 +19,14 @@ from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.tokenizer_exports.alignment.config import TASKS
 from semid.tokenizer_exports.alignment.tasks import CASES
 from semid.tokens.vocabulary import Vocabulary
-from tests.helpers.aligned import ITEMS, N_ITEMS, catalogue, histories, items_in, records, texts, title
+from tests.helpers.aligned import ITEMS, N_ITEMS, catalog, histories, items_in, records, texts, title
 
 MEMORY = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)  # hundreds of small files
 BASIC = histories([0, 1, 2, 3, 4], [5, 6, 7, 8], [9, 10], [11], list(range(29, 15, -1)))
 
 
 def write(folder: Path, interactions=BASIC, **choices):
-    return semid.write_alignment(catalogue(), interactions, folder / "out", **choices)
+    return semid.write_alignment(catalog(), interactions, folder / "out", **choices)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -125,7 +125,7 @@ def test_what_is_popular_is_counted_in_training_alone(tmp_path):
 
 def test_next_item_asks_for_every_place_of_the_histories(tmp_path):
     done = write(tmp_path, tasks="next-item", max_history=3)
-    ids = catalogue()
+    ids = catalog()
     expected = {"train": [], "validation": [], "test": []}
     for user, one in enumerate(BASIC):
         items, n_train = one["items"], len(one["items"]) - (2 if len(one["items"]) > 2 else 0)
@@ -145,7 +145,7 @@ def test_next_item_asks_for_every_place_of_the_histories(tmp_path):
 def test_every_item_is_asked_for_both_ways_in_training(tmp_path):
     """Held out for somebody or not: that an item has a title is no interaction."""
     done = write(tmp_path, tasks="text-to-id,id-to-text", items=ITEMS)
-    ids = catalogue()
+    ids = catalog()
     asked = set()
     for record in records(done.folder, task="text-to-id"):
         prompt, completion = texts(record)
@@ -174,7 +174,7 @@ def test_items_asked_again_are_put_otherwise(tmp_path):
 def test_fusion_crosses_ids_and_titles(tmp_path):
     """IDs are answered by a title or description, titles by an ID."""
     done = write(tmp_path, tasks="fusion", items=ITEMS, wordings=9)
-    ids, kinds = catalogue(), set()
+    ids, kinds = catalog(), set()
     for record in records(done.folder):
         prompt, completion = texts(record)
         if ids.parse(prompt):
@@ -189,7 +189,7 @@ def test_fusion_crosses_ids_and_titles(tmp_path):
 @pytest.mark.parametrize("negatives", ["popularity", "uniform", "same-prefix"])
 def test_choices_have_one_answer(tmp_path, negatives):
     done = write(tmp_path, tasks="negative", negatives=negatives, candidates=3, wordings=8)
-    ids = catalogue()
+    ids = catalog()
     met = {one["user"]: set(one["items"]) for one in BASIC}
     answers = Counter()
     for record in records(done.folder):
@@ -209,7 +209,7 @@ def test_choices_have_one_answer(tmp_path, negatives):
 def test_negatives_of_the_same_prefix_share_codes(tmp_path):
     """The first code, at least, with the item that is right; but for u4, who met all items that begin so."""
     done = write(tmp_path, tasks="negative", negatives="same-prefix", wordings=8)
-    ids, alike = catalogue(), []
+    ids, alike = catalog(), []
     for record in records(done.folder):
         right, options = ids.encode(record["item_id"]), ids.parse(texts(record)[0])
         met = BASIC[int(record["user"][1:])]["items"]
@@ -232,7 +232,7 @@ def test_queries_go_where_their_item_is_asked(tmp_path):
         (record,) = records(done.folder, split)
         prompt, completion = texts(record)
         assert queries[number]["query"] in prompt and "i4" not in items_in(prompt)
-        assert catalogue().decode(completion) == queries[number]["item"]
+        assert catalog().decode(completion) == queries[number]["item"]
     assert done.notes == (
         "queries for items that their user never met: 1 left out.",
         "queries for items without a live ID: 1 left out.",
@@ -265,7 +265,7 @@ def test_user_tokens_are_shown_where_a_template_has_them(tmp_path):
     shown = [texts(record)[0] for record in records(done.folder)]
     assert any("<CT1><1000>" in prompt for prompt in shown) and any("<CT1>" not in prompt for prompt in shown)
     with pytest.raises(ConfigError, match="'<s_a_1>' of user 'u0' reads as the ID of an item"):
-        semid.write_alignment(catalogue(), BASIC, tmp_path / "other", user_tokens={"u0": "<s_a_1>"})
+        semid.write_alignment(catalog(), BASIC, tmp_path / "other", user_tokens={"u0": "<s_a_1>"})
 
 
 def test_users_may_have_the_tokens_of_clusters(tmp_path):
@@ -282,8 +282,8 @@ def test_users_may_have_the_tokens_of_clusters(tmp_path):
 
 
 def test_retired_and_unknown_items_are_left_out_after_the_cut(tmp_path):
-    """Whoever's last item has no live ID is not tested: the split is the same for every artefact."""
-    ids = catalogue(retired=("i4",))
+    """Whoever's last item has no live ID is not tested: the split is the same for every artifact."""
+    ids = catalog(retired=("i4",))
     people = [*histories([0, 1, 2, 3, 4]), {"user": "x", "items": ["i5", "??", "i6", "i7", "i8"]}]
     done = semid.write_alignment(ids, people, tmp_path / "out")
     asked = [[one["item_id"] for one in records(done.folder, split, "next-item")] for split in ("validation", "test")]
@@ -310,7 +310,7 @@ def test_a_title_that_holds_an_id_does_not_teach_it(tmp_path):
     items = [one | {"title": f"{one['title']} <s_a_0><s_b_0><s_c_0> or <s_b_1>"} for one in ITEMS]
     done = write(tmp_path, items=items, tasks="id-to-text")
     for record in records(done.folder):
-        assert len(catalogue().parse(" ".join(texts(record)))) == 1
+        assert len(catalog().parse(" ".join(texts(record)))) == 1
 
 
 def test_long_texts_are_cut_at_a_blank(tmp_path):
@@ -327,7 +327,7 @@ def test_the_formats_say_the_same(tmp_path):
     plain = write(tmp_path, tasks="fusion")
     expected = [(*texts(record), record["item_id"]) for record in records(plain.folder)]
     for form in ("messages", "alpaca"):
-        done = semid.write_alignment(catalogue(), BASIC, tmp_path / form, tasks="fusion", format=form)
+        done = semid.write_alignment(catalog(), BASIC, tmp_path / form, tasks="fusion", format=form)
         rows = list(records(done.folder))
         if form == "messages":
             assert [[turn["role"] for turn in row["messages"]] for row in rows] == [["user", "assistant"]] * len(rows)
@@ -387,8 +387,8 @@ def test_the_card_says_what_is_there(tmp_path):
     assert "| negatives | `popularity` |" in card
 
 
-def test_the_fingerprint_is_that_of_the_artefact(tmp_path):
-    assert catalogue().save_pretrained(tmp_path / "sid") == write(tmp_path, tasks="next-item").fingerprint
+def test_the_fingerprint_is_that_of_the_artifact(tmp_path):
+    assert catalog().save_pretrained(tmp_path / "sid") == write(tmp_path, tasks="next-item").fingerprint
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -413,7 +413,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         ({"interactions": [{"user": "u", "items": ["?"]}]}, InputError, "none of its items has a live ID"),
         ({"interactions": histories([1], [2])}, InputError, "next-item: there is no training record"),
         ({"items": ITEMS, "title_field": "name"}, InputError, "no item has the text field 'name'"),
-        ({"items": [{"id": "other", "title": "a thing"}]}, InputError, "none of its items is in the artefact"),
+        ({"items": [{"id": "other", "title": "a thing"}]}, InputError, "none of its items is in the artifact"),
         ({"queries": [{"item": "i0"}]}, InputError, r'items\[0\]: missing field "query" \(have: item\)'),
         ({"queries": [{"query": "a", "item": "?"}], "tasks": "search"}, InputError, "none of its records is about"),
         ({"preferences": [{"user": "u0", "preference": 7}]}, InputError, "should be a text or a list of texts"),
@@ -466,7 +466,7 @@ def test_a_split_by_time_needs_a_source_that_can_be_read_twice(tmp_path):
 
 @pytest.fixture
 def files(tmp_path):
-    catalogue().save_pretrained(tmp_path / "sid")
+    catalog().save_pretrained(tmp_path / "sid")
     for name, rows in (("histories", BASIC), ("items", ITEMS)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
@@ -477,7 +477,7 @@ def test_the_command_writes_what_the_function_writes(semid, files):
     assert done.code == 0, done.err
     told = json.loads(done.out)
     assert set(told["counts"]) == set(TASKS) - {"search", "preference"} and told["folder"] == "data"
-    assert done.err.splitlines()[0] == "read        5 users, 26 interactions with the artefact's items"
+    assert done.err.splitlines()[0] == "read        5 users, 26 interactions with the artifact's items"
     assert tree(files / "data") == tree(write(files, items=ITEMS).folder)
 
 

@@ -1,4 +1,4 @@
-"""A damaged, foreign or newer artefact is refused by name; nothing wrong with it gets by `verify`."""
+"""A damaged, foreign or newer artifact is refused by name; nothing wrong with it gets by `verify`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_newer_format_says_to_upgrade(saved):
     )
 
 
-def test_folders_that_are_no_artefacts_say_how_to_make_one(tmp_path):
+def test_folders_that_are_no_artifacts_say_how_to_make_one(tmp_path):
     with pytest.raises(ArtifactError, match=r"nowhere: no such folder\. Make it with: semid fit"):
         artifact.load(tmp_path / "nowhere")
     with pytest.raises(ArtifactError, match=r"no semid\.json, so not a semid folder\. Make one with"):
@@ -145,7 +145,7 @@ def test_a_stale_or_missing_file_for_people_does_no_harm_but_is_reported(saved):
     (saved / "ids.tsv").write_text("stale\n")
     assert artifact.load(saved).fingerprint
     assert artifact.verify(saved) == [
-        f"{saved}/ids.tsv: does not match its checksum in semid.json. It is a copy for people: save the artefact again."
+        f"{saved}/ids.tsv: does not match its checksum in semid.json. It is a copy for people: save the artifact again."
     ]
     (saved / "ids.tsv").unlink()
     assert artifact.load(saved).fingerprint

@@ -1,4 +1,4 @@
-"""Whatever happens to the bytes of an artefact, semid gives the same artefact, or says what is wrong."""
+"""Whatever happens to the bytes of an artifact, semid gives the same artifact, or says what is wrong."""
 
 import json
 import tempfile
@@ -57,7 +57,7 @@ def damaged(draw, content):
 
 
 def judge(files):
-    """Write the files and use them in every way; True if they pass for a sound artefact."""
+    """Write the files and use them in every way; True if they pass for a sound artifact."""
     with tempfile.TemporaryDirectory() as name:
         for path, content in files.items():
             (Path(name) / path).write_bytes(content)
@@ -79,7 +79,7 @@ def judge(files):
         return True
 
 
-def test_an_undamaged_artefact_passes():
+def test_an_undamaged_artifact_passes():
     assert judge(FILES)
 
 

@@ -21,14 +21,14 @@ from semid.errors import ArtifactError, SemidError
 from semid.pipeline import update as changing
 from semid.tokenizer_exports.formats.exporter import export
 from semid.trie.trie import Trie
-from tests.helpers.small_shop import learnt, names, records, vectors
+from tests.helpers.small_shop import learned, names, records, vectors
 
 PRECIOUS = "years of work\n"
 
 
 @pytest.fixture(scope="module")
 def shop():
-    return learnt(names(20))
+    return learned(names(20))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def folder(shop, tmp_path):
     return tmp_path / "sid"
 
 
-WRITERS = {  # what a user does with a folder that holds an artefact
+WRITERS = {  # what a user does with a folder that holds an artifact
     "retire": lambda folder, shop: changing.retire(folder, ["i0003"]),
     "add": lambda folder, shop: changing.add(folder, records(["new"]), embeddings=vectors(["new"])),
     "save": lambda folder, shop: shop.save_pretrained(folder, force=True),

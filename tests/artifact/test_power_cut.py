@@ -1,4 +1,4 @@
-"""Neither a power cut nor a full disk spoils an artefact: it is the old one, or the new one, and can be changed."""
+"""Neither a power cut nor a full disk spoils an artifact: it is the old one, or the new one, and can be changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from semid.errors import ArtifactError
 from semid.pipeline import update as changing
 from semid.tokenizer import SemanticIDTokenizer
 from tests.faults.power_cut import Disk
-from tests.helpers.small_shop import contents, faults, learnt, names, records, vectors
+from tests.helpers.small_shop import contents, faults, learned, names, records, vectors
 
 OLD, NEW = names(60), names(5, first=1000)
 
@@ -23,11 +23,11 @@ OLD, NEW = names(60), names(5, first=1000)
 def made(tmp_path_factory):
     """`few`, and `many` with several changes behind it, so that the next one merges files; `other` to save."""
     root = tmp_path_factory.mktemp("made")
-    learnt(OLD, codebook_size=8).save_pretrained(root / "few")
+    learned(OLD, codebook_size=8).save_pretrained(root / "few")
     shutil.copytree(root / "few", root / "many")
     for step in range(4):
         add(root / "many", names(2, 2000 + 2 * step))
-    learnt(NEW).save_pretrained(root / "other")
+    learned(NEW).save_pretrained(root / "other")
     return root
 
 
@@ -64,7 +64,7 @@ def prepared(made, root, name):
 
 
 def generation(folder):
-    """The fingerprint there; None where there is no artefact; fails if it is not whole."""
+    """The fingerprint there; None where there is no artifact; fails if it is not whole."""
     if not (folder / "semid.json").exists():
         with pytest.raises(ArtifactError):
             artifact.load(folder)
@@ -100,7 +100,7 @@ def cuts(made, tmp_path, name, rng, tries, forgotten=None):
 
 
 @pytest.mark.parametrize("name", EVERY_CHANGE)
-def test_a_power_cut_at_any_step_leaves_the_old_artefact_or_the_new_one(made, tmp_path, name):
+def test_a_power_cut_at_any_step_leaves_the_old_artifact_or_the_new_one(made, tmp_path, name):
     before, after, outcomes = cuts(made, tmp_path, name, np.random.default_rng(3), tries=3)
     seen = set()
     for n_steps, n_all, folder in outcomes:
@@ -178,7 +178,7 @@ def test_a_disk_that_fills_at_any_write_leaves_everything_as_it_was(made, tmp_pa
 
 @pytest.mark.parametrize("name", EVERY_CHANGE)
 @pytest.mark.parametrize("kind", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()], ids=["refused", "interrupted"])
-def test_a_refusal_at_any_call_leaves_the_old_artefact_or_the_new_one(made, tmp_path, monkeypatch, kind, name):
+def test_a_refusal_at_any_call_leaves_the_old_artifact_or_the_new_one(made, tmp_path, monkeypatch, kind, name):
     calls = ("open", "write", "pwrite", "ftruncate", "fsync", "replace", "mkdir", "unlink")
     real = {call: getattr(os, call) for call in calls}
     for step in range(1, 200):

@@ -1,4 +1,4 @@
-"""An artefact comes back as it was saved, and a folder that is in use is never overwritten unasked."""
+"""An artifact comes back as it was saved, and a folder that is in use is never overwritten unasked."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def saved(tmp_path):
 # ---- what is saved is what is loaded
 
 
-def test_a_saved_artefact_loads_as_it_was(saved):
+def test_a_saved_artifact_loads_as_it_was(saved):
     loaded = artifact.load(saved)
     assert loaded.arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():

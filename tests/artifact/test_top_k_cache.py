@@ -64,9 +64,9 @@ def test_another_history_is_another_row(tmp_path):
     assert len({history_hash(one) for one in (["ab"], ["a", "b"], ["", "ab"], ["ab", ""], [])}) == 5
 
 
-def test_another_artefact_is_refused(tmp_path):
+def test_another_artifact_is_refused(tmp_path):
     saved(tmp_path, ["u"])
-    with pytest.raises(ArtifactError, match="was made for the IDs sha256:0+, these are sha256:1: the artefact has"):
+    with pytest.raises(ArtifactError, match="was made for the IDs sha256:0+, these are sha256:1: the artifact has"):
         TopKCache.open(tmp_path / "cache", "sha256:1")
     assert TopKCache.open(tmp_path / "cache", None).fingerprint == MARK
 

@@ -1,4 +1,4 @@
-"""Whatever happens while an artefact is written, the folder holds the old one or the new one, and no litter."""
+"""Whatever happens while an artifact is written, the folder holds the old one or the new one, and no litter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.faults.crashes import kill_at_every_call
 
 
 def variant(number, n_items=64):
-    """Artefacts that differ in manifest and in arrays, and tell which one they are."""
+    """Artifacts that differ in manifest and in arrays, and tell which one they are."""
     return {"number": number}, {"values": np.full(n_items, number, np.int64)}
 
 
@@ -65,7 +65,7 @@ def test_a_reader_keeps_what_it_opened_while_a_writer_replaces_it(tmp_path):
     assert number_of(tmp_path) == 2
 
 
-def test_readers_see_one_whole_artefact_while_a_writer_replaces_it(tmp_path):
+def test_readers_see_one_whole_artifact_while_a_writer_replaces_it(tmp_path):
     artifact.save(tmp_path, *variant(0))
     seen, done = set(), threading.Event()
 
@@ -137,7 +137,7 @@ def test_what_a_dead_writer_left_is_swept_by_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("before", ["old", "new"])
-def test_kill_at_every_system_call_leaves_the_old_artefact_or_the_new_one(tmp_path, before):
+def test_kill_at_every_system_call_leaves_the_old_artifact_or_the_new_one(tmp_path, before):
     artifact.save(tmp_path / "old", *variant(1), tables={"ids.tsv": ["old"]})
     arguments = '{"number": 2}, {"values": np.full(64, 2)}, tables={"ids.tsv": ["new"]}, force=True'
     steps = kill_at_every_call(
@@ -152,7 +152,7 @@ def test_kill_at_every_system_call_leaves_the_old_artefact_or_the_new_one(tmp_pa
         folder = tmp_path / str(step)
         loadable = (folder / "semid.json").exists()
         outcomes.append(number_of(folder) if loadable else 0)
-        # the next save needs no force where there is no artefact, and leaves no litter
+        # the next save needs no force where there is no artifact, and leaves no litter
         artifact.save(folder, *variant(3), force=loadable)
         assert number_of(folder) == 3
         assert artifact.verify(folder) == []
@@ -174,7 +174,7 @@ KILLED = """
 """
 
 
-def test_kill_at_random_moments_leaves_a_whole_artefact(tmp_path):
+def test_kill_at_random_moments_leaves_a_whole_artifact(tmp_path):
     rng = np.random.default_rng(0)
     artifact.save(tmp_path, *variant(1, 500_000))
     for _ in range(12):

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.align DATASET [--sid DIR] [--out DIR] [--update docs/benchmarks.md]
 
-DATASET holds `items.jsonl.gz`, `sequences.jsonl.gz` and, where no artefact is given, `embeddings.NAME.npy`. Each task
+DATASET holds `items.jsonl.gz`, `sequences.jsonl.gz` and, where no artifact is given, `embeddings.NAME.npy`. Each task
 is written by a process of its own, with all records: wall and CPU seconds of `write_alignment`, the most memory that
 the process held, and before it began. Queries and preferences are made up from brands and categories, one of each a
 user: they stand for texts of that length and number, no more. Then all training files are read back, and every item
@@ -31,8 +31,8 @@ from tests.benchmarks.page import update
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "search", "preference", "negative")
 
 
-def artefact(dataset: Path, folder: Path) -> Path:
-    """An artefact of the data set's first vectors."""
+def artifact(dataset: Path, folder: Path) -> Path:
+    """An artifact of the data set's first vectors."""
     vectors = first_embeddings(dataset)
     ids = SemanticIDTokenizer.fit(dataset / "items.jsonl.gz", embeddings=vectors, method="rqkmeans")
     ids.save_pretrained(folder / "sid")
@@ -116,7 +116,7 @@ def _stands(title: str | None, text: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", type=Path)
-    parser.add_argument("--sid", type=Path, help="an artefact; by default one is learnt from the first vectors")
+    parser.add_argument("--sid", type=Path, help="an artifact; by default one is learned from the first vectors")
     parser.add_argument("--out", type=Path, help="where to write; by default a temporary folder")
     parser.add_argument("--update", type=Path, help="page to write the table into")
     parser.add_argument("--one", nargs=2, metavar=("TASK", "GIVEN"), help=argparse.SUPPRESS)
@@ -126,7 +126,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=given.out) as name:
         folder = Path(name)
-        sid = given.sid or artefact(given.dataset, folder)
+        sid = given.sid or artifact(given.dataset, folder)
         made_up(given.dataset, folder)
         rows = []
         for task in TASKS:

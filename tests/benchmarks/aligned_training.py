@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.aligned_training --data DIR [--data DIR ...] --llm FOLDER [--update docs/benchmarks.md]
 
-Whole fits (`semid fit`) of the same vectors, 4 x 256, judged by their unique IDs. Everything that is learnt from
+Whole fits (`semid fit`) of the same vectors, 4 x 256, judged by their unique IDs. Everything that is learned from
 histories leaves out each user's last two items, and the lift is measured on these pairs alone; for sets that were
 published nobody knows what they have seen. Distortion: mean squared error of reconstructions from unique IDs, relative
 to the variance of the vectors. Cold: share of items that get the same first code, and the same first two, from their
@@ -23,16 +23,16 @@ import numpy.typing as npt
 from semid.data.interactions import Histories
 from semid.data.splits import training_edges
 from semid.evaluation.metrics import evaluate
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.pipeline.signals import Guidance, unseen_interactions
 from semid.tokenizer import SemanticIDTokenizer
-from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalogue, use_threads, versions
+from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalog, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.published import published
 
 SHOWN = 3  # prefix lengths
 COLUMNS = [
-    "IDs", "distortion", "perplexity", "lift, last two", "lift, all pairs", "neighbour recall", "cold", "CPU seconds",
+    "IDs", "distortion", "perplexity", "lift, last two", "lift, all pairs", "neighbor recall", "cold", "CPU seconds",
 ]  # fmt: skip
 
 
@@ -43,16 +43,16 @@ class World:
     folder: Path
     item_ids: list[str]
     vectors: npt.NDArray[np.float32]
-    near: Neighbours
+    near: Neighbors
     whole: Histories
     last_two: Histories
 
     @classmethod
     def read(cls, folder: Path) -> World:
-        found = read_catalogue(folder)
+        found = read_catalog(folder)
         unseen = unseen_interactions(found.interactions, training_edges(found.interactions))
         return cls(
-            folder, found.item_ids, found.vectors, find_neighbours(found.vectors), found.histories,
+            folder, found.item_ids, found.vectors, find_neighbors(found.vectors), found.histories,
             unseen.map_to(found.item_ids),
         )  # fmt: skip
 
@@ -66,11 +66,11 @@ def variants(llm: str | None) -> dict[str, Guidance]:
     """The rows of the table."""
     found = {
         "**semid**, plain": Guidance(),
-        "behaviour 1": Guidance(behaviour=1.0),
-        "behaviour 1.5": Guidance(behaviour=1.5),
-        "behaviour 3": Guidance(behaviour=3.0),
+        "behavior 1": Guidance(behavior=1.0),
+        "behavior 1.5": Guidance(behavior=1.5),
+        "behavior 3": Guidance(behavior=3.0),
         "collaborative 10": Guidance(collaborative=10.0),
-        "behaviour 1.5, collaborative 10": Guidance(behaviour=1.5, collaborative=10.0),
+        "behavior 1.5, collaborative 10": Guidance(behavior=1.5, collaborative=10.0),
     }
     if llm is not None:
         found["llm 1"] = Guidance(llm=llm, llm_weight=1.0)
@@ -88,7 +88,7 @@ def judged(name: str, codes: npt.NDArray[np.integer], sizes: list[int] | None, w
         joined(levels[:4], ".0f") + (" / ..." if len(levels) > 4 else ""),
         joined(quality.sequence_lift[:SHOWN], ".3g"),
         joined(whole.sequence_lift[:SHOWN], ".3g"),
-        joined(quality.neighbour_recall[:SHOWN], ".3f"),
+        joined(quality.neighbor_recall[:SHOWN], ".3f"),
         "-",
         "-",
     ]

@@ -1,8 +1,8 @@
-"""Changing, opening and asking artefacts of growing size, as a Markdown table.
+"""Changing, opening and asking artifacts of growing size, as a Markdown table.
 
     python -m tests.benchmarks.changes [--items 100000,1000000,10000000] [--folder DIR]
 
-Artefacts of synthetic vectors (the mixture of `encode.py`, 32 dims, 4 x 256 codes; codebooks learnt from 100,000 of
+Artifacts of synthetic vectors (the mixture of `encode.py`, 32 dims, 4 x 256 codes; codebooks learned from 100,000 of
 them). Then, as a user would, by commands, each a process of its own: `semid add` of 1,000 items, `semid retire` of
 ten. In this process: opening the folder, and looking up 10,000 ids and their codes, both the best of five, after one
 that brings the pages into memory. Wall seconds.
@@ -30,16 +30,16 @@ from tests.benchmarks.common import machine, markdown, versions
 from tests.benchmarks.encode import LEVELS, SIZE, mixture
 
 DIMS = 32
-LEARNT_FROM = 100_000
+LEARNED_FROM = 100_000
 ADDED, RETIRED, ASKED = 1000, 10, 10_000
 
 
 def made(n_items: int, folder: Path) -> np.ndarray:
-    """An artefact of `n_items` items in `folder`; returns vectors of further items."""
+    """An artifact of `n_items` items in `folder`; returns vectors of further items."""
     vectors, more = np.split(mixture(n_items + ADDED, DIMS), [n_items])
     config = SemanticIDConfig(method="rqkmeans", levels=LEVELS, codebook_size=SIZE, dim=DIMS)
     learner = ResidualKMeans(levels=LEVELS, codebook_size=SIZE, dim=DIMS, pull=0.0)
-    codebooks = learner.fit(vectors[:: max(1, n_items // LEARNT_FROM)]).codebooks_
+    codebooks = learner.fit(vectors[:: max(1, n_items // LEARNED_FROM)]).codebooks_
     latents = codebooks.latents(vectors)
     codes = assign_unique(latents, codebooks.encode_latents(latents), codebooks.levels).codes
     ids = SemanticIDTokenizer(
@@ -98,7 +98,7 @@ def measure(n_items: int, folder: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--items", default="100000,1000000,10000000")
-    parser.add_argument("--folder", type=Path, help="where to put the artefacts; by default a temporary folder")
+    parser.add_argument("--folder", type=Path, help="where to put the artifacts; by default a temporary folder")
     arguments = parser.parse_args()
     print(f"{machine(1)}; {versions('numpy')}\n")
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:

@@ -29,7 +29,7 @@ from semid.clusters.tokens import ClusterTokens
 from semid.data.index_files import read_index
 from semid.data.interactions import Interactions, read_interactions
 from semid.data.splits import training_edges
-from semid.encoders.collaborative import learn_behaviour
+from semid.encoders.collaborative import learn_behavior
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.tokenizer_exports.formats.metaid import metaid_lines, read_metaid
 from tests.benchmarks.common import joined, machine, markdown, versions
@@ -111,8 +111,8 @@ def ours(log: Interactions, *, include_valid: bool) -> Iterator[tuple[str, Clust
     """Variants on the same vectors; the seconds of the processor are of walks, skip-gram and clusters together."""
     config = ClusterConfig(include_valid=include_valid)
     start = time.process_time()
-    vectors = learn_behaviour(training_edges(log, include_valid=include_valid), config.walks)
-    learnt = time.process_time() - start
+    vectors = learn_behavior(training_edges(log, include_valid=include_valid), config.walks)
+    learned = time.process_time() - start
     variants = {
         "**semid**": config,
         "not balanced": replace(config, balanced=False),
@@ -122,7 +122,7 @@ def ours(log: Interactions, *, include_valid: bool) -> Iterator[tuple[str, Clust
     for name, choices in variants.items():
         start = time.process_time()
         made = fit_clusters(log, choices, vectors=vectors)
-        yield name, made, learnt + time.process_time() - start
+        yield name, made, learned + time.process_time() - start
 
 
 def main() -> None:

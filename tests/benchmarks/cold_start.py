@@ -2,10 +2,10 @@
 
     python -m tests.benchmarks.cold_start --data DIR [--embeddings FILE] [--method rqvae] [--update docs/benchmarks.md]
 
-A tenth of the items is held out when IDs are learnt and added afterwards (`ids.add`); beside it, all items fitted at
-once. Everything is learnt from ready vectors. The figures of the first table are of the held-out items alone, those of
+A tenth of the items is held out when IDs are learned and added afterwards (`ids.add`); beside it, all items fitted at
+once. Everything is learned from ready vectors. The figures of the first table are of the held-out items alone, those of
 the second of all items. Distortion is relative to the variance of all vectors, with nearest codes and with the IDs.
-Neighbour recall: the share of an item's ten nearest, among all items, that have its first 1, 2, 3 codes. Sequence
+Neighbor recall: the share of an item's ten nearest, among all items, that have its first 1, 2, 3 codes. Sequence
 lift: how much oftener than by chance a consecutive pair shares them; for the held-out items, pairs that one of them
 is in. DIR: see peers.py.
 """
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.evaluation.metrics import number_prefixes, sequence_lift
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Distortion
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
@@ -35,7 +35,7 @@ COLUMNS = [
     "distortion, nearest codes",
     "distortion",
     "got their nearest ID",
-    "neighbour recall",
+    "neighbor recall",
     "sequence lift",
 ]
 
@@ -46,11 +46,11 @@ class Judge:
 
     shop: Shop
     late: npt.NDArray[np.bool_]  # [N]
-    near: Neighbours
+    near: Neighbors
 
     @classmethod
     def of(cls, shop: Shop, late: npt.NDArray[np.bool_]) -> Judge:
-        return cls(shop, late, find_neighbours(shop.vectors))
+        return cls(shop, late, find_neighbors(shop.vectors))
 
     def line(self, name: str, ids: SemanticIDTokenizer, rows: npt.NDArray[np.bool_]) -> list[str]:
         """The figures of the items of `rows`."""
@@ -72,7 +72,7 @@ class Judge:
         return found
 
     def recall(self, prefixes: npt.NDArray[np.int64], rows: npt.NDArray[np.bool_]) -> list[float]:
-        """Neighbour recall of some items; of items with the same vector, the first ones stand for all."""
+        """Neighbor recall of some items; of items with the same vector, the first ones stand for all."""
         asked = rows[np.argsort(self.near.groups, kind="stable")[self.near.positions]]
         near = dataclasses.replace(self.near, positions=self.near.positions[asked], nearest=self.near.nearest[asked])
         return near.recall(prefixes)

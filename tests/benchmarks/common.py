@@ -18,13 +18,13 @@ from semid.data.items import read_items
 from semid.encoders.vectors import read_vectors
 
 __all__ = [
-    "Catalogue",
+    "Catalog",
     "first_embeddings",
     "joined",
     "machine",
     "markdown",
     "mean_square",
-    "read_catalogue",
+    "read_catalog",
     "use_threads",
     "versions",
 ]
@@ -33,7 +33,7 @@ SEQUENCES = "sequences.jsonl.gz"
 
 
 @dataclass(frozen=True)
-class Catalogue:
+class Catalog:
     """A data set's folder: item ids, sorted, and vectors in their order. Who met what is read when it is asked for."""
 
     folder: Path
@@ -63,7 +63,7 @@ def first_embeddings(folder: Path) -> Path:
     return path
 
 
-def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | None = None) -> Catalogue:
+def read_catalog(folder: Path, embeddings: Path | None = None, *, rows: int | None = None) -> Catalog:
     """Read `items.jsonl.gz` and `embeddings.NAME.npy` (row i = line i).
 
     Parameters
@@ -75,7 +75,7 @@ def read_catalogue(folder: Path, embeddings: Path | None = None, *, rows: int | 
     items = read_items(folder / "items.jsonl.gz")
     vectors = read_vectors(embeddings or first_embeddings(folder), ids=items.ids)
     items = items.take(range(rows or len(items))).sorted()  # the order that semid fit learns in
-    return Catalogue(folder, list(items.ids), vectors.rows(items.rows))
+    return Catalog(folder, list(items.ids), vectors.rows(items.rows))
 
 
 def mean_square(vectors: npt.NDArray[np.floating], other: npt.NDArray[np.floating]) -> float:

@@ -1,4 +1,4 @@
-"""Ranking a whole catalogue with an item head, beside popularity, item-kNN and EASE, as a Markdown table.
+"""Ranking a whole catalog with an item head, beside popularity, item-kNN and EASE, as a Markdown table.
 
     python -m tests.benchmarks.item_head --data DIR [--seeds 3] [--epochs 20] [--update docs/benchmarks.md]
 
@@ -10,7 +10,7 @@ transformer and the figures are those of docs/examples/item_head.py.
 popularity   how many users met an item
 item-kNN     sum, over an item's nearest items that are in the history, of shrunken cosines
 EASE         the closed-form linear model (Steck 2019), through a matrix of users, as there are fewer of them
-item head    the transformer: with rows from behaviour, at random or of semantic IDs; with a token of the user in the
+item head    the transformer: with rows from behavior, at random or of semantic IDs; with a token of the user in the
              prompt; with a second table that learns the items' texts (twin_tables.py), for several prices of distance
 """
 
@@ -45,8 +45,8 @@ Ranker, Split, figures = EXAMPLE["Ranker"], EXAMPLE["Split"], EXAMPLE["figures"]
 Make = Callable[["Data", int], Any]  # a ranker of a seed
 Scores = npt.NDArray[np.float32]  # (U, N)
 
-SHRINK, NEIGHBOURS, PENALTIES = (0, 10, 50), (50, 100, 200), (50, 100, 200, 400)
-CHUNK = 1024  # items whose neighbours are looked for at once
+SHRINK, NEIGHBORS, PENALTIES = (0, 10, 50), (50, 100, 200), (50, 100, 200, 400)
+CHUNK = 1024  # items whose neighbors are looked for at once
 RARE = 5  # users that met an item in training, at most
 COLUMNS = ["method", "item rows", "choice", "Recall@20, validation", "NDCG@100, validation", "Recall@20", "NDCG@100",
            "NDCG@100 among rare", "CPU s"]  # fmt: skip
@@ -61,19 +61,19 @@ def nearest(met: csr_array, history: csr_array) -> Iterator[tuple[str, Scores]]:
     """item-kNN with every setting."""
     counts = met.sum(0)
     columns = csr_array(met.T)
-    found = {(s, k): np.zeros(history.shape, np.float32) for s in SHRINK for k in NEIGHBOURS}
+    found = {(s, k): np.zeros(history.shape, np.float32) for s in SHRINK for k in NEIGHBORS}
     for start in range(0, len(counts), CHUNK):
         rows = np.arange(start, min(start + CHUNK, len(counts)))
         common = (columns[rows] @ met).toarray()
         common[rows - start, rows] = 0
         for shrink in SHRINK:
             cosines = common / (np.sqrt(np.outer(counts[rows], counts)) + shrink + 1e-9)
-            for k in NEIGHBOURS:
+            for k in NEIGHBORS:
                 least = -np.partition(-cosines, k - 1, axis=1)[:, k - 1 : k]
                 near = csr_array(np.where((cosines >= least) & (cosines > 0), cosines, 0))
                 found[shrink, k][:, rows] = (history @ near.T).toarray()
     for (shrink, k), scores in found.items():
-        yield f"{k} neighbours, shrunk by {shrink}", scores
+        yield f"{k} neighbors, shrunk by {shrink}", scores
 
 
 def ease(met: csr_array, history: csr_array) -> Iterator[tuple[str, Scores]]:
@@ -88,8 +88,8 @@ def ease(met: csr_array, history: csr_array) -> Iterator[tuple[str, Scores]]:
 
 
 def code_rows(split: Any, log_items: list[str]) -> CodeRows:
-    """Rows of semantic IDs learnt from the training interactions; the codes' rows start as their centroids."""
-    _, vectors = EXAMPLE["behaviour_vectors"](split.matrix(split.train))
+    """Rows of semantic IDs learned from the training interactions; the codes' rows start as their centroids."""
+    _, vectors = EXAMPLE["behavior_vectors"](split.matrix(split.train))
     items = Items(log_items, {})
     ids = SemanticIDTokenizer.fit(items, embeddings=vectors, method="rqkmeans", store_text=False)
     assert list(ids.ledger.item_ids) == log_items

@@ -26,7 +26,7 @@ from semid.quantize.codebooks import Codebooks
 from semid.train import lcrec_training, rqvae_training
 from semid.train.lcrec import RANGE_ROWS, LCRecRQVAE
 from semid.train.rqvae import RQVAE
-from tests.benchmarks.common import machine, markdown, mean_square, read_catalogue, use_threads, versions
+from tests.benchmarks.common import machine, markdown, mean_square, read_catalog, use_threads, versions
 from tests.benchmarks.lcrec_plain import train_plain
 from tests.benchmarks.training import held_out
 
@@ -259,10 +259,10 @@ def main() -> None:
     parser.add_argument("--epochs-only", action="store_true", help="the first table alone")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
-    catalogue = read_catalogue(arguments.data, arguments.embeddings, rows=arguments.rows)
-    vectors = catalogue.vectors
+    catalog = read_catalog(arguments.data, arguments.embeddings, rows=arguments.rows)
+    vectors = catalog.vectors
     print(f"{machine(arguments.threads)}; {versions('torch', 'numpy', 'scikit-learn')}.\n")
-    print(f"{catalogue.name}: {len(vectors):,} vectors of {vectors.shape[1]} dims, 4x256.\n")
+    print(f"{catalog.name}: {len(vectors):,} vectors of {vectors.shape[1]} dims, 4x256.\n")
     print(f"{compare_epochs(vectors, epochs=3, repeats=2)}\n", flush=True)
     if arguments.epochs_only:
         return

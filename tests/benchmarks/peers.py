@@ -1,4 +1,4 @@
-"""semid beside the libraries that learn residual codes, on one catalogue, in one process, as a Markdown table.
+"""semid beside the libraries that learn residual codes, on one catalog, in one process, as a Markdown table.
 
     python -m tests.benchmarks.peers --data DIR [--peers NAME,...] [--json]
 
@@ -24,15 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.evaluation.metrics import evaluate
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Distortion, Quality
-from tests.benchmarks.common import Catalogue, joined, machine, markdown, read_catalogue, use_threads, versions
-from tests.benchmarks.recipes import RECIPES, Learnt, Recipe, Task
+from tests.benchmarks.common import Catalog, joined, machine, markdown, read_catalog, use_threads, versions
+from tests.benchmarks.recipes import RECIPES, Learned, Recipe, Task
 
 PACKAGES = ("torch", "numpy", "faiss-cpu", "scikit-learn", "rectokens", "semantic-id", "vector-quantize-pytorch")
 COLUMNS = [
     "system", "recipe", "colliding IDs: raw", "final", "perplexity", "largest share", "distortion: raw", "final",
-    "÷ first", "neighbour recall", "sequence lift", "fit, s", "fit, CPU s", "÷ first", "encode, s", "unique, s",
+    "÷ first", "neighbor recall", "sequence lift", "fit, s", "fit, CPU s", "÷ first", "encode, s", "unique, s",
 ]  # fmt: skip
 
 
@@ -51,35 +51,35 @@ class Result:
     final_distortion: float | None
 
 
-def run(name: str, task: Task, catalogue: Catalogue, near: Neighbours) -> Result:
+def run(name: str, task: Task, catalog: Catalog, near: Neighbors) -> Result:
     """Learn, encode, make unique, judge. Raises ImportError if the package is missing."""
     recipe = RECIPES[name]
     _import(recipe)
     start, start_cpu = time.perf_counter(), time.process_time()
     with _silenced():
-        learnt = recipe.learn(task)
+        learned = recipe.learn(task)
     fitted, cpu = time.perf_counter(), time.process_time() - start_cpu
     with _silenced():
-        codes = learnt.encode(task.vectors)
+        codes = learned.encode(task.vectors)
     encoded = time.perf_counter()
-    raw, raw_distortion = _judge(codes, learnt, task, catalogue, near)
+    raw, raw_distortion = _judge(codes, learned, task, catalog, near)
     times = (fitted - start, cpu, encoded - fitted)
-    if learnt.unique is None:
+    if learned.unique is None:
         return Result(name, *times, None, raw, None, raw_distortion, None)
     before = time.perf_counter()
     with _silenced():
-        final_codes = learnt.unique(task.vectors, codes)
+        final_codes = learned.unique(task.vectors, codes)
     unique_seconds = time.perf_counter() - before
-    final, final_distortion = _judge(final_codes, learnt, task, catalogue, near)
+    final, final_distortion = _judge(final_codes, learned, task, catalog, near)
     return Result(name, *times, unique_seconds, raw, final, raw_distortion, final_distortion)
 
 
 def _judge(
-    codes: npt.NDArray[np.integer], learnt: Learnt, task: Task, catalogue: Catalogue, near: Neighbours
+    codes: npt.NDArray[np.integer], learned: Learned, task: Task, catalog: Catalog, near: Neighbors
 ) -> tuple[Quality, float]:
     sizes = [task.codebook_size] * task.levels
-    quality = evaluate(codes, sizes=sizes, vectors=near, histories=catalogue.histories)
-    distortion = Distortion.of(task.vectors, final=learnt.reconstruct(codes))
+    quality = evaluate(codes, sizes=sizes, vectors=near, histories=catalog.histories)
+    distortion = Distortion.of(task.vectors, final=learned.reconstruct(codes))
     return quality, float(distortion.relative_to_variance)
 
 
@@ -113,7 +113,7 @@ def cells(result: Result, first: Result) -> list[str]:
         f"{result.raw_distortion:.4f}",
         "as raw" if final is None else f"{final:.4f}",
         f"{(final or result.raw_distortion) / reference:.2f}",
-        joined(shown.neighbour_recall, ".3f"),
+        joined(shown.neighbor_recall, ".3f"),
         "" if shown.sequence_lift is None else joined(shown.sequence_lift, ".3g"),
         f"{result.fit_seconds:.1f}",
         f"{result.fit_cpu_seconds:.1f}",
@@ -146,13 +146,13 @@ def main() -> None:
     if unknown := set(names) - set(RECIPES):
         parser.error(f"--peers: no {', '.join(sorted(unknown))}; there are {', '.join(RECIPES)}.")
     use_threads(arguments.threads)
-    catalogue = read_catalogue(arguments.data, arguments.embeddings, rows=arguments.rows)
-    task = Task(catalogue.vectors, arguments.levels, arguments.codebook_size, arguments.seed, epochs=arguments.epochs)
-    near = find_neighbours(catalogue.vectors)
+    catalog = read_catalog(arguments.data, arguments.embeddings, rows=arguments.rows)
+    task = Task(catalog.vectors, arguments.levels, arguments.codebook_size, arguments.seed, epochs=arguments.epochs)
+    near = find_neighbors(catalog.vectors)
     results, rows = [], []
     for name in names:
         try:
-            results.append(run(name, task, catalogue, near))
+            results.append(run(name, task, catalog, near))
             rows.append(cells(results[-1], results[0]))
         except ImportError as error:
             print(f"{name}: {error}", file=sys.stderr)
@@ -161,8 +161,8 @@ def main() -> None:
     if arguments.json:
         print(json.dumps([dataclasses.asdict(result) for result in results], indent=1))
         return
-    items, width = catalogue.vectors.shape
-    print(f"{catalogue.name}: {items:,} vectors of {width} dims, {task.levels}x{task.codebook_size}, seed {task.seed}.")
+    items, width = catalog.vectors.shape
+    print(f"{catalog.name}: {items:,} vectors of {width} dims, {task.levels}x{task.codebook_size}, seed {task.seed}.")
     print(f"{machine(arguments.threads)}; {versions(*PACKAGES)}.\n")
     print(markdown(COLUMNS, rows))
 

@@ -1,6 +1,6 @@
-"""Published ID sets of one catalogue, and ours, side by side as a markdown table.
+"""Published ID sets of one catalog, and ours, side by side as a markdown table.
 
-    python -m tests.benchmarks.published --data DIR [--ours ARTEFACT ...] [--advice]
+    python -m tests.benchmarks.published --data DIR [--ours ARTIFACT ...] [--advice]
 
 DIR holds items.jsonl.gz, and as far as there are any: published_ids.NAME.json.gz (index files),
 embeddings.NAME.npy (row i = line i of the items) and sequences.jsonl.gz (histories).
@@ -20,7 +20,7 @@ from semid.data.interactions import Histories, read_interactions
 from semid.data.items import read_items
 from semid.evaluation.advice import advice
 from semid.evaluation.metrics import evaluate
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Quality, percent
 from semid.tokenizer_exports import read_index
 
@@ -33,7 +33,7 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class IDSet:
-    """IDs in the order of the catalogue."""
+    """IDs in the order of the catalog."""
 
     name: str
     codes: npt.NDArray[np.integer]  # (N, L)
@@ -41,7 +41,7 @@ class IDSet:
 
 
 def published(folder: Path, item_ids: Sequence[str]) -> Iterator[IDSet]:
-    """Every index file of the folder that covers the catalogue."""
+    """Every index file of the folder that covers the catalog."""
     for path in sorted(folder.glob("published_ids.*.json*")):
         index = read_index(path)
         rows = index.rows(list(item_ids))
@@ -53,7 +53,7 @@ def published(folder: Path, item_ids: Sequence[str]) -> Iterator[IDSet]:
 
 
 def ours(folder: Path, item_ids: Sequence[str]) -> IDSet:
-    """The IDs of a semid artefact, as `semid fit` wrote it."""
+    """The IDs of a semid artifact, as `semid fit` wrote it."""
     from semid.tokenizer import SemanticIDTokenizer
 
     tokenizer = SemanticIDTokenizer.from_pretrained(folder)
@@ -86,14 +86,14 @@ def _joined(shown: list[str], total: int) -> str:
     return " / ".join(shown) + (" / ..." if total > len(shown) else "")
 
 
-def table(folder: Path, artefacts: Sequence[Path], *, with_advice: bool) -> None:
+def table(folder: Path, artifacts: Sequence[Path], *, with_advice: bool) -> None:
     """Print the table, and the advice for each set below it."""
     items = read_items(folder / "items.jsonl.gz")
     histories = _histories(folder, items.ids)
-    near = _neighbours(folder)
+    near = _neighbors(folder)
     print(f"{folder.name}: {_about(items.texts(), near, histories)}\n")
-    sets = [*published(folder, items.ids), *(ours(path, items.ids) for path in artefacts)]
-    recall_names = [f"neighbour recall, {name}" for name in near]
+    sets = [*published(folder, items.ids), *(ours(path, items.ids) for path in artifacts)]
+    recall_names = [f"neighbor recall, {name}" for name in near]
     columns = [*COLUMNS, *recall_names, *(["sequence lift"] if histories else [])]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     said = []
@@ -101,15 +101,15 @@ def table(folder: Path, artefacts: Sequence[Path], *, with_advice: bool) -> None
         # The first vectors stand for all of them in the advice.
         first, *others = near.values() or [None]
         quality = evaluate(ids.codes, sizes=ids.sizes, vectors=first, histories=histories)
-        recalls = [quality.neighbour_recall] if near else []
-        recalls += [evaluate(ids.codes, vectors=other).neighbour_recall for other in others]
+        recalls = [quality.neighbor_recall] if near else []
+        recalls += [evaluate(ids.codes, vectors=other).neighbor_recall for other in others]
         print(f"| {' | '.join(cells(ids, quality, recalls))} |")
         said.extend(f"- {ids.name}: {sentence}" for sentence in advice(quality))
     if with_advice:
         print("\n" + "\n".join(said))
 
 
-def _about(texts: Sequence[str], near: dict[str, Neighbours], histories: Histories | None) -> str:
+def _about(texts: Sequence[str], near: dict[str, Neighbors], histories: Histories | None) -> str:
     parts = [f"{len(texts):,} items", f"{percent(1 - len(set(texts)) / len(texts))} repeat a text"]
     parts += [
         f"{percent(1 - len(found.sizes) / len(texts))} repeat a vector of {name} ({len(found.positions):,} "
@@ -121,10 +121,10 @@ def _about(texts: Sequence[str], near: dict[str, Neighbours], histories: Histori
     return ", ".join(parts) + f". Figures of a level or prefix are those of the first {SHOWN}."
 
 
-def _neighbours(folder: Path) -> dict[str, Neighbours]:
+def _neighbors(folder: Path) -> dict[str, Neighbors]:
     paths = sorted(folder.glob("embeddings.*.npy"))
     names = [path.name.removeprefix("embeddings.").removesuffix(".npy") for path in paths]
-    return {name: find_neighbours(np.load(path, mmap_mode="r")) for name, path in zip(names, paths, strict=True)}
+    return {name: find_neighbors(np.load(path, mmap_mode="r")) for name, path in zip(names, paths, strict=True)}
 
 
 def _histories(folder: Path, item_ids: Sequence[str]) -> Histories | None:

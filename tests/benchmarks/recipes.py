@@ -1,6 +1,6 @@
 """How each system learns residual codes, as its own documentation says, behind one pair of functions.
 
-A recipe takes vectors [N, D], L, K and a seed, and returns what it learnt: `encode` and `reconstruct`, and where
+A recipe takes vectors [N, D], L, K and a seed, and returns what it learned: `encode` and `reconstruct`, and where
 the system can give every item its own ID inside the L levels, `unique`. Besides the documented recipe, a peer gets
 a better one where that is cheap; the names say what differs. Nothing is measured here: see peers.py.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["RECIPES", "Learnt", "Recipe", "Task"]
+__all__ = ["RECIPES", "Learned", "Recipe", "Task"]
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.integer]
@@ -36,8 +36,8 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Learnt:
-    """What a recipe learnt."""
+class Learned:
+    """What a recipe learned."""
 
     encode: Callable[[Floats], Codes]
     reconstruct: Callable[[Codes], Floats]
@@ -52,53 +52,53 @@ class Recipe:
     what: str  # the choices, in words
     modules: tuple[str, ...]  # imported before the clock starts
     install: str  # for who has it not
-    learn: Callable[[Task], Learnt]
+    learn: Callable[[Task], Learned]
 
 
 # ---- semid -------------------------------------------------------------------------------------------------
 
 
-def semid_rqvae(task: Task) -> Learnt:
+def semid_rqvae(task: Task) -> Learned:
     from semid.train.rqvae import RQVAE
 
     return _semid(RQVAE, task)
 
 
-def semid_rqkmeans(task: Task) -> Learnt:
+def semid_rqkmeans(task: Task) -> Learned:
     from semid.train.residual_kmeans import ResidualKMeans
 
     return _semid(ResidualKMeans, task)
 
 
-def _semid(learner: type, task: Task) -> Learnt:
+def _semid(learner: type, task: Task) -> Learned:
     from semid.assign.unique import assign_unique
 
     choices = {} if task.epochs is None or "epochs" not in learner().get_params() else {"epochs": task.epochs}
-    learnt = learner(levels=task.levels, codebook_size=task.codebook_size, seed=task.seed, **choices)
-    books = learnt.fit(task.vectors).codebooks_
+    learned = learner(levels=task.levels, codebook_size=task.codebook_size, seed=task.seed, **choices)
+    books = learned.fit(task.vectors).codebooks_
 
     def unique(vectors: Floats, codes: Codes) -> Codes:
         return assign_unique(books.latents(vectors), codes, books.levels).codes
 
-    return Learnt(books.encode, books.reconstruct, unique)
+    return Learned(books.encode, books.reconstruct, unique)
 
 
 # ---- faiss -------------------------------------------------------------------------------------------------
 
 
-def faiss_plain(task: Task) -> Learnt:
+def faiss_plain(task: Task) -> Learned:
     return _faiss(task, beam=1, progressive=False)
 
 
-def faiss_progressive(task: Task) -> Learnt:
+def faiss_progressive(task: Task) -> Learned:
     return _faiss(task, beam=1, progressive=True)
 
 
-def faiss_beam(task: Task) -> Learnt:
+def faiss_beam(task: Task) -> Learned:
     return _faiss(task, beam=5, progressive=True)
 
 
-def _faiss(task: Task, *, beam: int, progressive: bool) -> Learnt:
+def _faiss(task: Task, *, beam: int, progressive: bool) -> Learned:
     import faiss
 
     bits = (task.codebook_size - 1).bit_length()
@@ -118,25 +118,25 @@ def _faiss(task: Task, *, beam: int, progressive: bool) -> Learnt:
     def reconstruct(codes: Codes) -> Floats:
         return quantizer.decode(faiss.pack_bitstrings(codes.astype(np.int32), bits))
 
-    return Learnt(encode, reconstruct)
+    return Learned(encode, reconstruct)
 
 
 # ---- rectokens ---------------------------------------------------------------------------------------------
 
 
-def rectokens_kmeans(task: Task) -> Learnt:
+def rectokens_kmeans(task: Task) -> Learned:
     return _rectokens_kmeans(task, batch_size=256, epochs=1)
 
 
-def rectokens_kmeans_config(task: Task) -> Learnt:
+def rectokens_kmeans_config(task: Task) -> Learned:
     return _rectokens_kmeans(task, batch_size=640, epochs=20)
 
 
-def rectokens_kmeans_whole(task: Task) -> Learnt:
+def rectokens_kmeans_whole(task: Task) -> Learned:
     return _rectokens_kmeans(task, batch_size=len(task.vectors), epochs=20)
 
 
-def _rectokens_kmeans(task: Task, *, batch_size: int, epochs: int) -> Learnt:
+def _rectokens_kmeans(task: Task, *, batch_size: int, epochs: int) -> Learned:
     import torch
     from rectokens.core.tokenizer import TokenSequence
     from rectokens.tokenizers.rq_kmeans import RQKMeansTokenizer
@@ -152,16 +152,16 @@ def _rectokens_kmeans(task: Task, *, batch_size: int, epochs: int) -> Learnt:
     def reconstruct(codes: Codes) -> Floats:
         return tokenizer.decode(TokenSequence(codes=torch.from_numpy(codes.astype(np.int64)))).numpy()
 
-    return Learnt(lambda vectors: tokenizer.encode(torch.from_numpy(vectors)).codes.numpy(), reconstruct)
+    return Learned(lambda vectors: tokenizer.encode(torch.from_numpy(vectors)).codes.numpy(), reconstruct)
 
 
-def rectokens_rqvae(task: Task) -> Learnt:
+def rectokens_rqvae(task: Task) -> Learned:
     from torch.nn.functional import mse_loss
 
     return _rectokens_rqvae(task, hidden=256, epochs=100, batch_size=256, weight_decay=None, error=mse_loss)
 
 
-def rectokens_rqvae_script(task: Task) -> Learnt:
+def rectokens_rqvae_script(task: Task) -> Learned:
     def summed(decoded, batch):
         return (decoded - batch).square().sum(dim=1).mean()
 
@@ -170,7 +170,7 @@ def rectokens_rqvae_script(task: Task) -> Learnt:
 
 def _rectokens_rqvae(
     task: Task, *, hidden: int, epochs: int, batch_size: int, weight_decay: float | None, error: Callable
-) -> Learnt:
+) -> Learned:
     import torch
     from rectokens.core.tokenizer import TokenSequence
     from rectokens.tokenizers.rqvae import RQVAETokenizer
@@ -203,33 +203,35 @@ def _rectokens_rqvae(
     def reconstruct(codes: Codes) -> Floats:
         return tokenizer.decode(TokenSequence(codes=torch.from_numpy(codes.astype(np.int64)))).numpy()
 
-    return Learnt(lambda vectors: tokenizer.encode(torch.from_numpy(vectors)).codes.numpy(), reconstruct)
+    return Learned(lambda vectors: tokenizer.encode(torch.from_numpy(vectors)).codes.numpy(), reconstruct)
 
 
 # ---- semantic-id -------------------------------------------------------------------------------------------
 
 
-def semantic_id_kmeans(task: Task) -> Learnt:
+def semantic_id_kmeans(task: Task) -> Learned:
     from semantic_id import RQKMeans
 
     model = RQKMeans(n_levels=task.levels, n_clusters=task.codebook_size, random_state=task.seed)
     model.fit(task.vectors)
-    return Learnt(model.encode, model.decode)
+    return Learned(model.encode, model.decode)
 
 
-def semantic_id_rqvae(task: Task) -> Learnt:
-    learnt = _semantic_id_rqvae(task)
-    return Learnt(learnt.encode, learnt.reconstruct)  # its default answer to collisions is a suffix outside the codes
+def semantic_id_rqvae(task: Task) -> Learned:
+    learned = _semantic_id_rqvae(task)
+    return Learned(
+        learned.encode, learned.reconstruct
+    )  # its default answer to collisions is a suffix outside the codes
 
 
-def semantic_id_rqvae_better(task: Task) -> Learnt:
+def semantic_id_rqvae_better(task: Task) -> Learned:
     last_level_uniform = [0.0] * (task.levels - 1) + [0.003]
     return _semantic_id_rqvae(
         task, lr=1e-3, kmeans_init=True, sk_epsilons=last_level_uniform, sk_iters=50, verbose=True
     )
 
 
-def _semantic_id_rqvae(task: Task, **choices: object) -> Learnt:
+def _semantic_id_rqvae(task: Task, **choices: object) -> Learned:
     import torch
     from semantic_id import RQVAE, SemanticIdEngine
     from semantic_id.uniqueness.resolver import SinkhornResolver
@@ -243,21 +245,21 @@ def _semantic_id_rqvae(task: Task, **choices: object) -> Learnt:
         engine = SemanticIdEngine(encoder=model, unique_resolver=SinkhornResolver(fallback_suffix=False))
         return np.array([[int(code) for code in name.split("-")] for name in engine.unique_ids(vectors)])
 
-    return Learnt(model.encode, model.decode, unique)
+    return Learned(model.encode, model.decode, unique)
 
 
 # ---- vector-quantize-pytorch -------------------------------------------------------------------------------
 
 
-def vqp(task: Task) -> Learnt:
+def vqp(task: Task) -> Learned:
     return _vqp(task, batch_size=1024)
 
 
-def vqp_whole(task: Task) -> Learnt:
+def vqp_whole(task: Task) -> Learned:
     return _vqp(task, batch_size=len(task.vectors), threshold_ema_dead_code=2)
 
 
-def _vqp(task: Task, *, batch_size: int, **choices: object) -> Learnt:
+def _vqp(task: Task, *, batch_size: int, **choices: object) -> Learned:
     import torch
     from vector_quantize_pytorch import ResidualVQ
 
@@ -285,7 +287,7 @@ def _vqp(task: Task, *, batch_size: int, **choices: object) -> Learnt:
     def reconstruct(codes: Codes) -> Floats:
         return model.get_output_from_indices(torch.from_numpy(codes.astype(np.int64))[None])[0].numpy()
 
-    return Learnt(encode, reconstruct)
+    return Learned(encode, reconstruct)
 
 
 def _batches(task: Task, batch_size: int, *, shuffled: bool = True) -> Iterator:
@@ -318,7 +320,7 @@ RECIPES = {
         "rectokens RQ-KMeans", "its Beauty configuration: 20 passes, batches of 640", *_KMEANS, rectokens_kmeans_config
     ),
     "rectokens-kmeans-whole": Recipe(
-        "rectokens RQ-KMeans", "better: the whole catalogue 20 times", *_KMEANS, rectokens_kmeans_whole
+        "rectokens RQ-KMeans", "better: the whole catalog 20 times", *_KMEANS, rectokens_kmeans_whole
     ),
     "rectokens-rqvae": Recipe(
         "rectokens RQ-VAE", "README: 64-d latent, hidden 256, Adam; 100 epochs", *_RQVAE, rectokens_rqvae
@@ -342,7 +344,7 @@ RECIPES = {
     ),
     "vqp-whole": Recipe(
         "vector-quantize-pytorch ResidualVQ",
-        "better: the whole catalogue 20 times, dead codes replaced",
+        "better: the whole catalog 20 times, dead codes replaced",
         *_VQP,
         vqp_whole,
     ),

@@ -1,10 +1,10 @@
-"""Refitting for a changed catalogue: what surviving items keep, and what that costs, as a Markdown table.
+"""Refitting for a changed catalog: what surviving items keep, and what that costs, as a Markdown table.
 
     python -m tests.benchmarks.refit --data DIR [--embeddings FILE] [--method rqvae] [--update docs/benchmarks.md]
 
-The old catalogue are items such that a tenth of it goes and a fifth of its size comes new: drawn at random, or with
+The old catalog are items such that a tenth of it goes and a fifth of its size comes new: drawn at random, or with
 `--arrivals together` the new ones from as few of the categories as it takes, so that they are unlike the old ones.
-Everything is learnt from ready vectors. Distortions are relative to the variance of the new catalogue's vectors,
+Everything is learned from ready vectors. Distortions are relative to the variance of the new catalog's vectors,
 with nearest codes and with the IDs; the sequence lift is of pairs of consecutive items that are both in it.
 "Added" are the old IDs with what is gone retired and what is new added. CPU seconds are of learning, encoding and
 assigning. DIR: see peers.py.
@@ -32,10 +32,10 @@ from semid.quantize.codebooks import Codebooks
 from semid.runtime.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
 from semid.train.keep_codes import NO_CODE
-from tests.benchmarks.common import Catalogue, joined, machine, markdown, read_catalogue, use_threads, versions
+from tests.benchmarks.common import Catalog, joined, machine, markdown, read_catalog, use_threads, versions
 from tests.benchmarks.page import update
 
-GONE, NEW = 0.1, 0.2  # shares of the old catalogue's size
+GONE, NEW = 0.1, 0.2  # shares of the old catalog's size
 PLAIN = {"align": False}
 WAYS = [
     ("fresh", "plain fit, not aligned", PLAIN),
@@ -51,12 +51,12 @@ COLUMNS = ["way", "keep 1 / 2 / 3 / 4 codes", "codes that keep their meaning", "
            "distortion", "perplexity", "sequence lift", "CPU s"]  # fmt: skip
 
 
-class Shop(Catalogue):
+class Shop(Catalog):
     """All items of a data set, of which some come and some go."""
 
     @classmethod
     def read(cls, folder: Path, embeddings: Path | None) -> Shop:
-        found = read_catalogue(folder, embeddings)
+        found = read_catalog(folder, embeddings)
         return cls(found.folder, found.item_ids, found.vectors)
 
     def items(self, rows: npt.NDArray[np.integer]) -> Items:
@@ -107,15 +107,15 @@ def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
     old_codes = np.full((len(rows), len(old.sizes)), NO_CODE, np.int32)
     old_codes[rows >= 0] = old.codes[rows[rows >= 0]]
     yield added(shop, change, old, old_codes)
-    learnt: dict[tuple[str, int], tuple[Codebooks, float]] = {}
+    learned: dict[tuple[str, int], tuple[Codebooks, float]] = {}
     for learn, name, choices in WAYS:
         wanted = Choices(learn=learn, **choices)
         start = Relearning(old_codes, old.sizes, old.codebooks if learn == "warm" else None, old.config, wanted)
         key = learn, wanted.keep_prefix
         clock = time.process_time()
-        if key not in learnt:
-            learnt[key] = start.learn(vectors)[0], time.process_time() - clock
-        codebooks, seconds = learnt[key]
+        if key not in learned:
+            learned[key] = start.learn(vectors)[0], time.process_time() - clock
+        codebooks, seconds = learned[key]
         clock = time.process_time()
         codebooks, encoded = start.encode(codebooks, vectors, Tables(room=sys.maxsize))
         codes = start.assign(codebooks, encoded).codes

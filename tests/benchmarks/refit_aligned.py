@@ -1,8 +1,8 @@
-"""Refitting IDs that were aligned with behaviour: what is left of it, and which codes stay, as a Markdown table.
+"""Refitting IDs that were aligned with behavior: what is left of it, and which codes stay, as a Markdown table.
 
     python -m tests.benchmarks.refit_aligned --data DIR [--embeddings FILE] [--method rqvae] [--update PAGE]
 
-The catalogue changes at random, as in refit.py. Behaviour is fused with a weight of 1.5, and learnt from all but the
+The catalog changes at random, as in refit.py. Behavior is fused with a weight of 1.5, and learned from all but the
 last two interactions of each user; the sequence lift is of these two alone. CPU seconds are of everything. DIR: see
 peers.py.
 """
@@ -29,13 +29,13 @@ from tests.benchmarks.common import joined, machine, markdown, use_threads, vers
 from tests.benchmarks.page import update
 from tests.benchmarks.refit import Change, Shop, arrivals_last
 
-BEHAVIOUR = Guidance(behaviour=1.5)
+BEHAVIOR = Guidance(behavior=1.5)
 COLUMNS = ["way", "keep 1 / 2 / 3 / 4 codes", "lift, last two", "CPU s"]
 
 
 def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
-    """A row of the table for the old IDs in the old catalogue, then for each way in the new one."""
-    again = {"guidance": BEHAVIOUR, "interactions": shop.interactions}
+    """A row of the table for the old IDs in the old catalog, then for each way in the new one."""
+    again = {"guidance": BEHAVIOR, "interactions": shop.interactions}
     now = {"embeddings": shop.vectors[change.new]}
     held_out = unseen_interactions(shop.interactions, training_edges(shop.interactions))
 
@@ -47,7 +47,7 @@ def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
 
     began = time.process_time()
     old = SemanticIDTokenizer.fit(shop.items(change.old), embeddings=shop.vectors[change.old], method=method, **again)
-    yield line("the old IDs, in the old catalogue", old, began)
+    yield line("the old IDs, in the old catalog", old, began)
     ways = {"warm": {}, "fresh": {"learn": "fresh"}, "**fresh, aligned again**": {"learn": "fresh", **again}}
     for name, choices in ways.items():
         began = time.process_time()

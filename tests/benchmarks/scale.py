@@ -47,7 +47,7 @@ class Run:
 
 
 def varied(lines: list[str], seed: int = 0) -> Iterator[str]:
-    """Endless JSONL: rows of a catalogue with some words of their text replaced; ids are numbers."""
+    """Endless JSONL: rows of a catalog with some words of their text replaced; ids are numbers."""
     rng = Random(seed)
     records = [json.loads(line) for line in lines]
     words: dict[str, list[str]] = {}
@@ -114,7 +114,7 @@ def _share(one: Run, name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("catalogue", type=Path, help="JSONL")
+    parser.add_argument("catalog", type=Path, help="JSONL")
     parser.add_argument("--items", default="10000,100000,1000000", help="sizes")
     parser.add_argument("--vary", action="store_true", help="make rows by varying those there are")
     parser.add_argument("--threads", type=int, default=2)
@@ -124,7 +124,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for n_items in map(int, arguments.items.split(",")):
             items = Path(name) / "items.jsonl"
-            write_items(arguments.catalogue, n_items, items, vary=arguments.vary)
+            write_items(arguments.catalog, n_items, items, vary=arguments.vary)
             runs.append(run(items, n_items, Path(name) / f"ids-{n_items}", options, arguments.threads))
             print(table(runs[-1:]), file=sys.stderr, flush=True)
     text = f"{machine(arguments.threads)}; {versions('numpy', 'torch', 'scikit-learn', 'faiss-cpu')}.\n\n{table(runs)}"

@@ -1,4 +1,4 @@
-"""Balancing a catalogue's last level to 1 % by entropic transport: rounds, time and memory, as a Markdown table.
+"""Balancing a catalog's last level to 1 % by entropic transport: rounds, time and memory, as a Markdown table.
 
     python -m tests.benchmarks.sinkhorn [--items 100000,1000000] [--threads 1] [--dense 100000]
 
@@ -107,7 +107,7 @@ FORMS: dict[str, tuple[str, Callable]] = {
 
 
 def dense_logits(residual: torch.Tensor, centroids: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """float64 [N, K], minus the squared distances centred to [-1, 1] and divided by epsilon; and their unit."""
+    """float64 [N, K], minus the squared distances centered to [-1, 1] and divided by epsilon; and their unit."""
     distances = torch.cdist(residual.double(), centroids.double()).square_()
     low, high = float(distances.min()), float(distances.max())
     unit = EPSILON * (high - low) / 2

@@ -33,7 +33,7 @@ def test_the_split_keeps_parts_apart():
     assert split.matrix(split.known).sum() == sum(map(len, split.train)) + sum(map(len, split.valid))
 
 
-def test_users_have_rows_that_are_learnt():
+def test_users_have_rows_that_are_learned():
     split = Split.at_random(made_up(40, 200))
     ranker = Ranker(split, users=True)
     assert len(ranker.entities.users) == 40 and len(ranker.entities.items) == split.n_items

@@ -28,7 +28,7 @@ def literal_repair(latents, codes, codebooks, rounds):
     return codes
 
 
-def crowded_catalogue(seed):
+def crowded_catalog(seed):
     rng = np.random.default_rng(seed)
     latents = rng.normal(size=(60, 4))
     codebooks = [rng.normal(size=(3, 4)), rng.normal(size=(16, 4)) * 0.5]
@@ -60,14 +60,14 @@ def test_stacked_problems_are_separate():
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_the_loop_equals_the_literal_loop(seed, rounds):
-    latents, codes, codebooks = crowded_catalogue(seed)
+    latents, codes, codebooks = crowded_catalog(seed)
     expected = literal_repair(latents, codes, codebooks, rounds)
     got = lcrec_repair(latents, codes, codebooks, rounds=rounds)
     assert (got == expected).all() and (got != codes).any()
 
 
 def test_only_last_codes_of_colliding_items_change():
-    latents, codes, codebooks = crowded_catalogue(9)
+    latents, codes, codebooks = crowded_catalog(9)
     repaired = lcrec_repair(latents, codes, codebooks, rounds=1)
     _, inverse, counts = np.unique(codes, axis=0, return_inverse=True, return_counts=True)
     alone = counts[inverse] == 1
@@ -76,7 +76,7 @@ def test_only_last_codes_of_colliding_items_change():
 
 
 def test_identical_items_never_part():
-    latents, codes, codebooks = crowded_catalogue(3)
+    latents, codes, codebooks = crowded_catalog(3)
     latents[1], codes[1] = latents[0], codes[0]
     repaired = lcrec_repair(latents, codes, codebooks)
     assert (repaired[0] == repaired[1]).all()

@@ -22,19 +22,19 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.evaluation.metrics import evaluate
-from semid.evaluation.neighbors import Neighbours, find_neighbours
+from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Quality
 from semid.quantize.codebooks import Codebooks
 from semid.train import kmeans as semid_kmeans
 from semid.train.residual_kmeans import ResidualKMeans
 from semid.train.rqvae import RQVAE
 from tests.benchmarks.common import (
-    Catalogue,
+    Catalog,
     joined,
     machine,
     markdown,
     mean_square,
-    read_catalogue,
+    read_catalog,
     use_threads,
     versions,
 )
@@ -47,7 +47,7 @@ TABLE_RIDGE = 10.0  # the same as semid's
 
 
 @dataclass(frozen=True)
-class Learnt:
+class Learned:
     """A fitted quantizer."""
 
     encode: Callable[[Floats], Codes]
@@ -67,7 +67,7 @@ class Figures:
 # ---- what is compared --------------------------------------------------------------------------------------
 
 
-def pca_kmeans(seen: Floats, sizes: Sequence[int], dim: int, seed: int, *, tables: bool) -> Learnt:
+def pca_kmeans(seen: Floats, sizes: Sequence[int], dim: int, seed: int, *, tables: bool) -> Learned:
     """PCA, faiss's k-means on the residuals of each level, a linear decoder, and perhaps least-squares tables."""
     import faiss
     from sklearn.decomposition import PCA
@@ -103,24 +103,24 @@ def pca_kmeans(seen: Floats, sizes: Sequence[int], dim: int, seed: int, *, table
     def reconstruct(codes: Codes) -> Floats:
         return linear.predict(quantized(codes)) + sum(table[codes[:, level]] for level, table in enumerate(added))
 
-    return Learnt(encode, reconstruct)
+    return Learned(encode, reconstruct)
 
 
-def of_codebooks(books: Codebooks) -> Learnt:
-    return Learnt(books.encode, books.reconstruct)
+def of_codebooks(books: Codebooks) -> Learned:
+    return Learned(books.encode, books.reconstruct)
 
 
-def methods(dim: int) -> dict[str, Callable[[Floats, Sequence[int], int], Learnt]]:
-    """The rows of the first table: (seen vectors, sizes, seed) -> learnt."""
+def methods(dim: int) -> dict[str, Callable[[Floats, Sequence[int], int], Learned]]:
+    """The rows of the first table: (seen vectors, sizes, seed) -> learned."""
 
-    def semid(learner: type, **choices: object) -> Callable[[Floats, Sequence[int], int], Learnt]:
-        def learn(seen: Floats, sizes: Sequence[int], seed: int) -> Learnt:
+    def semid(learner: type, **choices: object) -> Callable[[Floats, Sequence[int], int], Learned]:
+        def learn(seen: Floats, sizes: Sequence[int], seed: int) -> Learned:
             fitted = learner(levels=len(sizes), codebook_size=sizes, dim=dim, seed=seed, **choices).fit(seen)
             return of_codebooks(fitted.codebooks_)
 
         return learn
 
-    def outside(tables: bool) -> Callable[[Floats, Sequence[int], int], Learnt]:
+    def outside(tables: bool) -> Callable[[Floats, Sequence[int], int], Learned]:
         return lambda seen, sizes, seed: pca_kmeans(seen, sizes, dim, seed, tables=tables)
 
     return {
@@ -137,7 +137,7 @@ ABLATION: dict[str, dict[str, object]] = {
     "default": {},
     "no training (0 epochs)": {"epochs": 0},
     "no whitening": {"whiten": 0.0},
-    "no pull to neighbours (linear encoder)": {"pull": 0.0},
+    "no pull to neighbors (linear encoder)": {"pull": 0.0},
     "codes not evened out": {"balance": 0.0},
     "no joint refinement": {"refine": 0},
     "k-means not started progressively": {"progressive": False},
@@ -148,7 +148,7 @@ ABLATION: dict[str, dict[str, object]] = {
 }
 
 
-def ablated(seen: Floats, sizes: Sequence[int], seed: int, choices: dict[str, object]) -> Learnt:
+def ablated(seen: Floats, sizes: Sequence[int], seed: int, choices: dict[str, object]) -> Learned:
     """The default RQ-VAE with some choices changed."""
     choices = dict(choices)
     with _plain_start() if not choices.pop("progressive", True) else _nothing():
@@ -182,35 +182,35 @@ def held_out(n_items: int, seed: int) -> npt.NDArray[np.bool_]:
 
 
 def measure(
-    learn: Callable[[Floats], Learnt],
-    catalogue: Catalogue,
+    learn: Callable[[Floats], Learned],
+    catalog: Catalog,
     seed: int,
     sizes: Sequence[int],
-    near: Neighbours | None = None,
+    near: Neighbors | None = None,
 ) -> Figures:
-    """Fit to nine tenths; errors of both parts. With `near`, also judge the raw codes of the whole catalogue."""
-    vectors, held = catalogue.vectors, held_out(len(catalogue.vectors), seed)
+    """Fit to nine tenths; errors of both parts. With `near`, also judge the raw codes of the whole catalog."""
+    vectors, held = catalog.vectors, held_out(len(catalog.vectors), seed)
     variance = mean_square(vectors, vectors.mean(axis=0, dtype=np.float64))
     start = time.perf_counter()
-    learnt = learn(vectors[~held])
+    learned = learn(vectors[~held])
     seconds = time.perf_counter() - start
-    codes = learnt.encode(vectors)
-    decoded = learnt.reconstruct(codes)
+    codes = learned.encode(vectors)
+    decoded = learned.reconstruct(codes)
     quality = None
     if near is not None:
-        quality = evaluate(codes, sizes=sizes, vectors=near, histories=catalogue.histories)
+        quality = evaluate(codes, sizes=sizes, vectors=near, histories=catalog.histories)
     train, unseen = (mean_square(vectors[part], decoded[part]) / variance for part in (~held, held))
     return Figures(train, unseen, seconds, quality)
 
 
-def compare(catalogue: Catalogue, seeds: int, sizes: Sequence[int], dim: int) -> str:
+def compare(catalog: Catalog, seeds: int, sizes: Sequence[int], dim: int) -> str:
     """The first table: every method over all seeds, and its held-out error relative to the first and the third."""
     found: dict[str, list[Figures]] = {}
     for name, learn in methods(dim).items():
         found[name] = []
         for seed in range(seeds):
-            found[name].append(measure(lambda seen, s=seed, f=learn: f(seen, sizes, s), catalogue, seed, sizes))
-            _say(f"{catalogue.name}, seed {seed}: {name}: held-out {found[name][-1].held_error:.4f}")
+            found[name].append(measure(lambda seen, s=seed, f=learn: f(seen, sizes, s), catalog, seed, sizes))
+            _say(f"{catalog.name}, seed {seed}: {name}: held-out {found[name][-1].held_error:.4f}")
     base = np.array([figures.held_error for figures in next(iter(found.values()))])
     start = np.array([figures.held_error for figures in found["semid RQ-VAE, its start (0 epochs)"]])
     rows = []
@@ -229,17 +229,15 @@ def compare(catalogue: Catalogue, seeds: int, sizes: Sequence[int], dim: int) ->
     return markdown(columns, rows)
 
 
-def ablate(catalogue: Catalogue, seeds: int, sizes: Sequence[int]) -> str:
+def ablate(catalog: Catalog, seeds: int, sizes: Sequence[int]) -> str:
     """The second table: the default with one ingredient changed, mean over the seeds."""
-    near = find_neighbours(catalogue.vectors)
+    near = find_neighbors(catalog.vectors)
     rows = []
     for name, choices in ABLATION.items():
         runs = []
         for seed in range(seeds):
-            runs.append(
-                measure(lambda seen, s=seed, c=choices: ablated(seen, sizes, s, c), catalogue, seed, sizes, near)
-            )
-            _say(f"{catalogue.name}, seed {seed}: {name}: held-out {runs[-1].held_error:.4f}")
+            runs.append(measure(lambda seen, s=seed, c=choices: ablated(seen, sizes, s, c), catalog, seed, sizes, near))
+            _say(f"{catalog.name}, seed {seed}: {name}: held-out {runs[-1].held_error:.4f}")
         judged = [figures.quality for figures in runs]
         lifts = [quality.sequence_lift for quality in judged if quality.sequence_lift is not None]
         rows.append([
@@ -248,11 +246,11 @@ def ablate(catalogue: Catalogue, seeds: int, sizes: Sequence[int]) -> str:
             f"{np.mean([figures.held_error for figures in runs]):.4f}",
             f"{np.mean([quality.collision_rate for quality in judged]):.2%}",
             joined(np.mean([[level.perplexity for level in quality.levels] for quality in judged], axis=0), ".0f"),
-            joined(np.mean([quality.neighbour_recall for quality in judged], axis=0), ".3f"),
+            joined(np.mean([quality.neighbor_recall for quality in judged], axis=0), ".3f"),
             joined(np.mean(np.array(lifts, float), axis=0), ".3g") if lifts else "",
         ])  # fmt: skip
     columns = ["RQ-VAE", "error, seen items", "error, held-out items", "raw collisions", "perplexity",
-               "neighbour recall", "sequence lift"]  # fmt: skip
+               "neighbor recall", "sequence lift"]  # fmt: skip
     return markdown(columns, rows)
 
 
@@ -281,14 +279,14 @@ def main() -> None:
     sizes, dim = [arguments.codebook_size] * arguments.levels, RQVAE().dim
     print(f"{machine(arguments.threads)}; {versions('torch', 'numpy', 'faiss-cpu', 'scikit-learn')}.\n")
     for folder in arguments.data:
-        catalogue = read_catalogue(folder, arguments.embeddings, rows=arguments.rows)
+        catalog = read_catalog(folder, arguments.embeddings, rows=arguments.rows)
         if arguments.ablation:
-            table = ablate(catalogue, arguments.seeds, sizes)
+            table = ablate(catalog, arguments.seeds, sizes)
         else:
-            table = compare(catalogue, arguments.seeds, sizes, dim)
-        items, width = catalogue.vectors.shape
+            table = compare(catalog, arguments.seeds, sizes, dim)
+        items, width = catalog.vectors.shape
         of = f"{arguments.levels}x{arguments.codebook_size}"
-        print(f"{catalogue.name}: {items:,} vectors of {width} dims, {of}, d = {dim}, {arguments.seeds} seeds.\n")
+        print(f"{catalog.name}: {items:,} vectors of {width} dims, {of}, d = {dim}, {arguments.seeds} seeds.\n")
         print(f"{table}\n", flush=True)
 
 

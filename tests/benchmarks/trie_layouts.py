@@ -29,7 +29,7 @@ class Semid:
 
     name = "**semid**"
     most = 10**8  # items beyond which building it takes too long or too much memory
-    map_bytes = 4  # an item, for the map from its rank to its row; an artefact's own array where no item is retired
+    map_bytes = 4  # an item, for the map from its rank to its row; an artifact's own array where no item is retired
 
     def __init__(self, codes: Codes) -> None:
         self.trie = Trie.from_codes(codes, [SIZE] * codes.shape[1])

@@ -194,7 +194,7 @@ def plot(found: list[Index], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--items", default=ITEMS, help="catalogue sizes, separated by commas")
+    parser.add_argument("--items", default=ITEMS, help="catalog sizes, separated by commas")
     parser.add_argument("--plot", type=Path, help="draw time and memory against N into this file")
     arguments = parser.parse_args()
     print(f"{machine(1)}; {versions('numpy', 'torch', 'rectokens', 'marisa-trie')}\n", flush=True)

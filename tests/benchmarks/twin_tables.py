@@ -1,10 +1,10 @@
-"""A second table of the same items, learnt from their texts, and the price of the two tables' distance.
+"""A second table of the same items, learned from their texts, and the price of the two tables' distance.
 
     ranker = Twins(split, texts, price=1.0)      # 0: nothing of the texts reaches the ranking
     ranker.learn(30)
 
-CLLM4Rec's mutual regularisation in small. One side ranks items from histories, as `Ranker` of the example does; the
-other reads "item_4 is" and foretells the item's words. Both tables start from behaviour. The content side first learns
+CLLM4Rec's mutual regularization in small. One side ranks items from histories, as `Ranker` of the example does; the
+other reads "item_4 is" and foretells the item's words. Both tables start from behavior. The content side first learns
 alone, then the sides take turns; each pays for the distance of the rows in its batch from the other's, which stand
 still. Both sides have a transformer of their own here, where CLLM4Rec has one that is frozen.
 
@@ -27,7 +27,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from semid.tokenizer_exports import EntityNames, SoftHardPrompts, TokenRows, Wording, add_entities
-from semid.tokenizer_exports.entities.item_head import mutual_regularisation, scored_loss
+from semid.tokenizer_exports.entities.item_head import mutual_regularization, scored_loss
 from semid.tokenizer_exports.entities.soft_prompts import collate
 
 EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "docs" / "examples" / "item_head.py"), run_name="example")
@@ -61,7 +61,7 @@ class Content(nn.Module):
         self.rows = TokenRows(self.model.get_input_embeddings(), entities.items)
         with torch.no_grad():
             self.rows.rows().copy_(first)
-        self.optimiser = torch.optim.AdamW(self.parameters(), RATE, weight_decay=0.01)
+        self.optimizer = torch.optim.AdamW(self.parameters(), RATE, weight_decay=0.01)
         self.draws = np.random.default_rng([seed, 1])
 
     def batches(self) -> Iterator[list[int]]:
@@ -76,11 +76,11 @@ class Content(nn.Module):
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
         states = self.model(**inputs).last_hidden_state
         loss = scored_loss(states, self.rows.embedding.weight, batch["labels"], batch["score_space"])
-        loss = loss + price * mutual_regularisation(self.rows.rows(), other, torch.tensor(items))
-        self.optimiser.zero_grad()
+        loss = loss + price * mutual_regularization(self.rows.rows(), other, torch.tensor(items))
+        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.parameters(), 1.0)
-        self.optimiser.step()
+        self.optimizer.step()
 
 
 class Twins(Ranker):
@@ -111,7 +111,7 @@ class Twins(Ranker):
         """That of the ranking, and the price of the distance of the items that are shown or asked for."""
         shown = torch.from_numpy(self.entities.item_numbers(batch["input_ids"].numpy()))
         items = torch.cat([shown.flatten(), batch["targets"].flatten()])
-        apart = mutual_regularisation(self.head.rows.rows(), self.content.rows.rows(), items)
+        apart = mutual_regularization(self.head.rows.rows(), self.content.rows.rows(), items)
         return super().loss(batch) + self.price * apart
 
     def _learn_content(self, n_steps: int) -> None:

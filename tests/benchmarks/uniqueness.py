@@ -3,11 +3,11 @@
     python -m tests.benchmarks.uniqueness [--quick] [--optimal]
     python -m tests.benchmarks.uniqueness --simulate 1000000,5000000,20000000
 
-The catalogue is a hierarchical Gaussian mixture: N/20 leaves of uneven size in 24 intrinsic dimensions, as
+The catalog is a hierarchical Gaussian mixture: N/20 leaves of uneven size in 24 intrinsic dimensions, as
 32-d latents of length one, with exact duplicates sown in. Codebooks are residual k-means of a sample. Every
 method runs in a process of its own on the same files; making the input is not timed.
 
-`--simulate` is for catalogues larger than one would learn from here: codes are drawn, not learnt, with prefixes as
+`--simulate` is for catalogs larger than one would learn from here: codes are drawn, not learned, with prefixes as
 uneven as those of the mixture, and a latent is its codes' centroids and noise, made when it is asked for. So time and
 memory are those of the assignment alone.
 """
@@ -36,7 +36,7 @@ Float32s = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Case:
-    """One catalogue."""
+    """One catalog."""
 
     name: str
     n_items: int
@@ -221,7 +221,7 @@ def drawn_codes(n_items: int, seed: int = 0) -> npt.NDArray[np.uint16]:
 
 
 def simulate(n_items: int, in_parts: bool) -> dict[str, float]:
-    """Assign a simulated catalogue: seconds, CPU seconds, gigabytes before and at the peak, collisions, moved."""
+    """Assign a simulated catalog: seconds, CPU seconds, gigabytes before and at the peak, collisions, moved."""
     import resource
 
     import scipy.optimize
@@ -272,10 +272,10 @@ def show_simulated(sizes: list[int], *, in_parts: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="small catalogues alone, under a minute")
+    parser.add_argument("--quick", action="store_true", help="small catalogs alone, under a minute")
     parser.add_argument("--optimal", action="store_true", help="add the global optimum at 100k: minutes")
     parser.add_argument("--case", type=int, action="append", help="this case alone, counted from 0")
-    parser.add_argument("--simulate", help="sizes of drawn catalogues instead: 1000000,20000000")
+    parser.add_argument("--simulate", help="sizes of drawn catalogs instead: 1000000,20000000")
     parser.add_argument("--parts", action="store_true", help="by first codes, as fit does from 10 million on")
     arguments = parser.parse_args()
     if arguments.simulate:

@@ -1,4 +1,4 @@
-"""The main job against bad input and bad luck: an error that names the place, and never half an artefact."""
+"""The main job against bad input and bad luck: an error that names the place, and never half an artifact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOTH = pytest.mark.parametrize("learner", [KMEANS, RQVAE], ids=["rqkmeans", "rqv
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
-def catalogue(n_items: int) -> list[dict[str, str]]:
+def catalog(n_items: int) -> list[dict[str, str]]:
     chance = random.Random(0)
     return [{"id": f"i{i:03}", "title": " ".join(chance.choices(WORDS, k=4))} for i in range(n_items)]
 
@@ -48,7 +48,7 @@ def write(records: list, name: str = "items.jsonl") -> Path:
 
 
 def check_sound(semid, folder: str, n_items: int) -> SemanticIDTokenizer:
-    """One item, one ID, in an artefact without a fault."""
+    """One item, one ID, in an artifact without a fault."""
     assert semid("verify", folder).code == 0
     ids = SemanticIDTokenizer.from_pretrained(folder)
     assert len(ids) == len(np.unique(ids.codes, axis=0)) == n_items
@@ -74,7 +74,7 @@ def no_work(monkeypatch):
     monkeypatch.setattr(fitting, "read_items", lambda *a, **o: pytest.fail("the input was read"))
 
 
-# ---- catalogues that are small, flat or strange
+# ---- catalogs that are small, flat or strange
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"])
@@ -86,7 +86,7 @@ def test_an_empty_file_is_refused(semid, content):
 @BOTH
 @pytest.mark.parametrize("n_items", [1, 2, 7])
 def test_fewer_items_than_codes_get_ids(semid, learner, n_items):
-    assert semid("fit", write(catalogue(n_items)), "-o", "sid", *learner).code == 0
+    assert semid("fit", write(catalog(n_items)), "-o", "sid", *learner).code == 0
     check_sound(semid, "sid", n_items)
 
 
@@ -107,14 +107,14 @@ def test_items_without_any_text_get_ids_and_are_counted(semid):
 @BOTH
 def test_vectors_of_one_dimension_will_do(semid, learner):
     np.save("v.npy", np.random.default_rng(0).normal(size=(220, 1)))
-    assert semid("fit", write(catalogue(220)), "-o", "sid", *learner, "--embeddings", "v.npy").code == 0
+    assert semid("fit", write(catalog(220)), "-o", "sid", *learner, "--embeddings", "v.npy").code == 0
     check_sound(semid, "sid", 220)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-30, 1e30])
 def test_vectors_of_any_scale_will_do(semid, scale):
     np.save("v.npy", np.random.default_rng(0).normal(size=(60, 4)) * scale)
-    assert semid("fit", write(catalogue(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy").code == 0
+    assert semid("fit", write(catalog(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy").code == 0
     check_sound(semid, "sid", 60)
 
 
@@ -123,18 +123,18 @@ def test_a_vector_that_is_no_number_is_named_by_its_item(semid, value):
     vectors = np.zeros((60, 4))
     vectors[7, 2] = value
     np.save("v.npy", vectors)
-    done = semid("fit", write(catalogue(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy")
+    done = semid("fit", write(catalog(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy")
     check_refused(done, "v.npy: 1 rows hold NaN", "'i007'")
 
 
 def test_another_number_of_vectors_than_items_is_refused(semid):
     np.save("v.npy", np.zeros((59, 4)))
-    done = semid("fit", write(catalogue(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy")
+    done = semid("fit", write(catalog(60)), "-o", "sid", *KMEANS, "--embeddings", "v.npy")
     check_refused(done, "v.npy has 59 rows, items.jsonl has 60 items")
 
 
 def test_one_field_may_hold_ten_megabytes(semid):
-    items = catalogue(40)
+    items = catalog(40)
     items[3]["title"] = "soap " * 2_000_000
     assert semid("fit", write(items), "-o", "sid", *KMEANS).code == 0
     ids = check_sound(semid, "sid", 40)
@@ -144,7 +144,7 @@ def test_one_field_may_hold_ten_megabytes(semid):
 
 
 def test_more_items_than_ids_names_the_sizes_that_would_do(semid):
-    items = write(catalogue(70))
+    items = write(catalog(70))
     done = semid("fit", items, "-o", "sid", "--levels", "2", "--codebook-size", "8")
     check_refused(done, "n_items=70 should be <= 64 = 8 x 8", "Use --levels 3")
     assert semid("fit", items, "-o", "sid", "--method", "rqkmeans", "--levels", "3", "--codebook-size", "8").code == 0
@@ -152,7 +152,7 @@ def test_more_items_than_ids_names_the_sizes_that_would_do(semid):
 
 def test_as_many_items_as_ids_take_every_id(semid):
     done = semid(
-        "fit", write(catalogue(64)), "-o", "sid", "--method", "rqkmeans", "--levels", "2", "--codebook-size", "8"
+        "fit", write(catalog(64)), "-o", "sid", "--method", "rqkmeans", "--levels", "2", "--codebook-size", "8"
     )
     assert done.code == 0
     check_sound(semid, "sid", 64)
@@ -162,7 +162,7 @@ def test_as_many_items_as_ids_take_every_id(semid):
 
 
 def test_an_empty_id_is_refused_with_its_line(semid):
-    items = catalogue(3)
+    items = catalog(3)
     items[1]["id"] = ""
     check_refused(semid("fit", write(items), "-o", "sid"), "items.jsonl:2: id is empty")
 
@@ -181,7 +181,7 @@ STRANGE = ["x" * 100_000, "日本", "e\u0301", "<s_a_1>", "<s_a_1><s_b_1><s_c_1>
 
 
 def test_strange_ids_are_kept_as_they_are(semid):
-    items = [{"id": name, "title": text["title"]} for name, text in zip(STRANGE, catalogue(60), strict=False)]
+    items = [{"id": name, "title": text["title"]} for name, text in zip(STRANGE, catalog(60), strict=False)]
     assert semid("fit", write(items), "-o", "sid", *KMEANS).code == 0
     ids = check_sound(semid, "sid", len(STRANGE))
     assert sorted(ids.item_ids) == sorted(STRANGE)
@@ -197,13 +197,13 @@ def test_strange_ids_are_kept_as_they_are(semid):
 
 
 def test_a_truncated_gzip_is_refused(semid):
-    packed = gzip.compress(lines_of(catalogue(60)))
+    packed = gzip.compress(lines_of(catalog(60)))
     Path("items.jsonl.gz").write_bytes(packed[: len(packed) // 2])
     check_refused(semid("fit", "items.jsonl.gz", "-o", "sid"), "items.jsonl.gz", "cut short")
 
 
 def test_a_byte_order_mark_changes_nothing(semid):
-    plain = lines_of(catalogue(30))
+    plain = lines_of(catalog(30))
     Path("plain.jsonl").write_bytes(plain)
     Path("marked.jsonl").write_bytes(b"\xef\xbb\xbf" + plain)
     prints = [semid("fit", f"{name}.jsonl", "-o", name, *KMEANS).out.splitlines()[-1] for name in ("plain", "marked")]
@@ -211,7 +211,7 @@ def test_a_byte_order_mark_changes_nothing(semid):
 
 
 def test_standard_input_gives_what_the_file_gives(semid):
-    file = write(catalogue(30))
+    file = write(catalog(30))
     from_file = semid("fit", file, "-o", "one", *KMEANS).out
     for n, stdin in enumerate((file.read_bytes(), gzip.compress(file.read_bytes()))):
         assert semid("fit", "-", "-o", f"two{n}", *KMEANS, stdin=stdin).out == from_file
@@ -229,17 +229,17 @@ def test_an_input_that_cannot_be_opened_is_named(semid, name):
 def test_an_existing_folder_is_refused_before_any_work(semid, no_work):
     Path("sid").mkdir()
     Path("sid/thesis.txt").write_text("mine")
-    done = semid("fit", write(catalogue(30)), "-o", "sid")
+    done = semid("fit", write(catalog(30)), "-o", "sid")
     assert (done.code, done.out) == (1, "") and "sid: exists and holds thesis.txt" in done.err and "--force" in done.err
     assert [path.name for path in Path("sid").iterdir()] == ["thesis.txt"]
 
 
-def test_force_replaces_the_artefact_and_nothing_else(semid):
-    semid("fit", write(catalogue(30)), "-o", "sid", *KMEANS)
+def test_force_replaces_the_artifact_and_nothing_else(semid):
+    semid("fit", write(catalog(30)), "-o", "sid", *KMEANS)
     Path("sid/thesis.txt").write_text("mine")
     before = {path.name for path in Path("sid").iterdir()}
     assert semid("fit", "items.jsonl", "-o", "sid", *KMEANS).code == 1
-    assert semid("fit", write(catalogue(40)), "-o", "sid", *KMEANS, "--force").code == 0
+    assert semid("fit", write(catalog(40)), "-o", "sid", *KMEANS, "--force").code == 0
     check_sound(semid, "sid", 40)
     after = {path.name for path in Path("sid").iterdir()}
     assert "thesis.txt" in after and len(after) == len(before) == 5
@@ -247,12 +247,12 @@ def test_force_replaces_the_artefact_and_nothing_else(semid):
 
 @pytest.mark.parametrize("output", ["items.jsonl", "items.jsonl/sid"])
 def test_a_file_in_the_way_is_refused_before_any_work(semid, no_work, output):
-    check_refused(semid("fit", write(catalogue(3)), "-o", output), "items.jsonl: is a file")
+    check_refused(semid("fit", write(catalog(3)), "-o", output), "items.jsonl: is a file")
 
 
 def test_a_read_only_place_is_refused_before_any_work(semid, no_work, monkeypatch):
     monkeypatch.setattr(atomic.os, "access", lambda path, mode: False)  # the tests may run as root
-    check_refused(semid("fit", write(catalogue(3)), "-o", "sid"), "cannot be written")
+    check_refused(semid("fit", write(catalog(3)), "-o", "sid"), "cannot be written")
 
 
 def test_a_disk_that_fills_up_leaves_nothing(semid, monkeypatch):
@@ -260,14 +260,12 @@ def test_a_disk_that_fills_up_leaves_nothing(semid, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(atomic, "_write_all", full)
-    check_refused(
-        semid("fit", write(catalogue(30)), "-o", "sid", *KMEANS), "No space left on device", "Make room there"
-    )
+    check_refused(semid("fit", write(catalog(30)), "-o", "sid", *KMEANS), "No space left on device", "Make room there")
 
 
 @pytest.mark.slow  # of the save alone: test_artifact_writers.py
 def test_a_file_size_limit_leaves_nothing(tmp_path):
-    (tmp_path / "items.jsonl").write_bytes(lines_of(catalogue(60)))
+    (tmp_path / "items.jsonl").write_bytes(lines_of(catalog(60)))
     done = subprocess.run(
         [sys.executable, "-m", "semid", "fit", "items.jsonl", "-o", "sid", *KMEANS],
         cwd=tmp_path,
@@ -285,7 +283,7 @@ def test_a_file_size_limit_leaves_nothing(tmp_path):
 
 @pytest.mark.slow  # a fit beside any writer: the next test
 def test_of_two_fits_into_one_folder_one_wins(tmp_path):
-    (tmp_path / "items.jsonl").write_bytes(lines_of(catalogue(60)))
+    (tmp_path / "items.jsonl").write_bytes(lines_of(catalog(60)))
     command = [sys.executable, "-m", "semid", "fit", "items.jsonl", "-o", "sid", *KMEANS]
     both = [
         subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -300,7 +298,7 @@ def test_of_two_fits_into_one_folder_one_wins(tmp_path):
 
 def test_a_fit_beside_a_writer_is_told_who_writes(semid):
     with atomic.drafting("sid"):
-        done = semid("fit", write(catalogue(30)), "-o", "sid", *KMEANS)
+        done = semid("fit", write(catalog(30)), "-o", "sid", *KMEANS)
     assert done.code == 1 and f"process {os.getpid()} is writing here" in done.err
     assert not Path("sid").exists()
 
@@ -330,8 +328,8 @@ STAGES = [
 
 
 @pytest.mark.parametrize(("where", "name"), STAGES, ids=lambda one: getattr(one, "__name__", one))
-def test_ctrl_c_at_any_stage_leaves_nothing_or_the_old_artefact(semid, monkeypatch, where, name):
-    write(catalogue(20))
+def test_ctrl_c_at_any_stage_leaves_nothing_or_the_old_artifact(semid, monkeypatch, where, name):
+    write(catalog(20))
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
@@ -344,7 +342,7 @@ def test_ctrl_c_at_any_stage_leaves_nothing_or_the_old_artefact(semid, monkeypat
 
     semid("fit", "items.jsonl", "-o", "sid", *KMEANS)
     before = {path.name: path.read_bytes() for path in Path("sid").iterdir()}
-    write(catalogue(25))
+    write(catalog(25))
     with monkeypatch.context() as patch:
         patch.setattr(where, name, interrupted)
         assert semid("fit", "items.jsonl", "-o", "sid", *KMEANS, "--force").code == 130
@@ -392,8 +390,8 @@ for after in range(100):
 """
 
 
-def test_a_kill_during_the_save_leaves_no_artefact_or_a_whole_one(semid, tmp_path):
-    semid("fit", write(catalogue(30)), "-o", "first", *KMEANS)
+def test_a_kill_during_the_save_leaves_no_artifact_or_a_whole_one(semid, tmp_path):
+    semid("fit", write(catalog(30)), "-o", "first", *KMEANS)
     done = subprocess.run(
         [sys.executable, "-c", KILLS], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
     )
@@ -409,11 +407,11 @@ def test_a_kill_during_the_save_leaves_no_artefact_or_a_whole_one(semid, tmp_pat
     assert all(one[2:] == [fingerprint, "0"] for one in outcomes if one[1] == "again")
 
 
-# ---- damaged artefacts
+# ---- damaged artifacts
 
 
 def test_a_damaged_newer_or_foreign_folder_is_named_by_every_command(semid):
-    semid("fit", write(catalogue(30)), "-o", "whole", *KMEANS)
+    semid("fit", write(catalog(30)), "-o", "whole", *KMEANS)
     manifest = json.loads(Path("whole/semid.json").read_text())
     data = {path.name: path.read_bytes() for path in Path("whole").glob("*.safetensors")}
     newer = json.dumps(manifest | {"format_version": 99})

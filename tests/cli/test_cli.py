@@ -25,10 +25,10 @@ SMALL = ("--method", "rqkmeans", "--levels", "3", "--codebook-size", "8")
 TRAINED = ("--epochs", "1", "--levels", "3", "--codebook-size", "8")
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 REPORTS = """n_items n_unique_ids collision_rate raw_collision_rate identical_text_floor moved_items distortion levels
-max_prefix_fanout neighbour_recall sequence_lift"""
+max_prefix_fanout neighbor_recall sequence_lift"""
 
 
-def catalogue(n_items: int) -> list[dict[str, str]]:
+def catalog(n_items: int) -> list[dict[str, str]]:
     chance = random.Random(0)
     return [
         {"id": f"i{i:03}", "title": " ".join(chance.choices(WORDS, k=4)), "brand": chance.choice(["OPI", "Dove"])}
@@ -43,12 +43,12 @@ def write(path: Path, records: list) -> Path:
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("in") / "items.jsonl", catalogue(60))
+    return write(tmp_path_factory.mktemp("in") / "items.jsonl", catalog(60))
 
 
 @pytest.fixture(scope="module")
 def sid(items):
-    """An artefact that tests only read."""
+    """An artifact that tests only read."""
     from semid.tokenizer import SemanticIDTokenizer
 
     folder = items.parent / "sid"
@@ -77,7 +77,7 @@ def program(*arguments: object, **options) -> subprocess.Popen:
 def test_fit_talks_on_stderr_and_prints_the_quality_on_stdout(semid, items):
     done = semid("fit", items, "-o", "sid", *SMALL)
     assert done.code == 0
-    assert [line.split()[0] for line in done.err.splitlines()] == ["read", "embedded", "learnt", "assigned", "saved"]
+    assert [line.split()[0] for line in done.err.splitlines()] == ["read", "embedded", "learned", "assigned", "saved"]
     assert done.out.startswith("60 items, 60 distinct IDs: no collisions\n")
     assert done.out.splitlines()[-1] == artifact.load("sid").fingerprint
     assert artifact.verify("sid") == []
@@ -92,7 +92,7 @@ def test_json_of_fit_is_all_there_is_on_stdout(semid, items, histories):
 
 
 def test_fit_trains_an_rq_vae_by_default(semid, items, tmp_path):
-    many = write(tmp_path / "many.jsonl", catalogue(220))
+    many = write(tmp_path / "many.jsonl", catalog(220))
     done = semid("fit", many, "-o", "sid", *TRAINED)
     assert done.code == 0 and "3 x 8 codes, rqvae; held-out error" in done.err
     assert semid("verify", "sid").code == 0
@@ -102,20 +102,20 @@ def test_fit_trains_an_rq_vae_by_default(semid, items, tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        (*SMALL, "--uniform", "catalogue"),
+        (*SMALL, "--uniform", "catalog"),
         (*SMALL, "--uniform", "off"),
         (*SMALL, "--assign", "global"),
         (*SMALL, "--dim", "4"),
         (*SMALL, "--template", "<{letter}_{code}>"),
         (*SMALL, "--template", "rectokens"),
         (*TRAINED, "--uniform", "off"),
-        (*TRAINED, "--uniform", "catalogue"),
+        (*TRAINED, "--uniform", "catalog"),
         (*TRAINED, "--method", "lc-rec"),
         (*TRAINED, "--preset", "lc-rec", "--dim", "8"),
     ],
     ids=" ".join,
 )
-def test_every_choice_ends_in_a_sound_artefact(semid, items, options):
+def test_every_choice_ends_in_a_sound_artifact(semid, items, options):
     assert semid("fit", items, "-o", "sid", *options).code == 0
     assert semid("verify", "sid").code == 0
     assert json.loads(semid("doctor", "sid", "--json").out)["collision_rate"] == 0
@@ -123,8 +123,8 @@ def test_every_choice_ends_in_a_sound_artefact(semid, items, options):
     assert semid("decode", "sid", f"I would take {tokens}.").out == f"{tokens}\ti007\n"
 
 
-def test_catalogue_wide_balance_keeps_its_prices(semid, items):
-    semid("fit", items, "-o", "sid", *SMALL, "--uniform", "catalogue")
+def test_catalog_wide_balance_keeps_its_prices(semid, items):
+    semid("fit", items, "-o", "sid", *SMALL, "--uniform", "catalog")
     assert "bias.2" in artifact.load("sid").arrays
 
 
@@ -183,7 +183,7 @@ def test_a_models_folder_is_an_encoder(semid, items):
     assert str(folder) not in done.out
 
 
-def test_a_whole_artefact_is_a_config_file_and_options_override_it(semid, items, sid):
+def test_a_whole_artifact_is_a_config_file_and_options_override_it(semid, items, sid):
     done = semid("fit", items, "-o", "same", "--config", sid / "semid.json")
     assert done.out.splitlines()[-1] == artifact.load(sid).fingerprint
     assert semid("fit", items, "-o", "other", "--config", sid / "semid.json", "--codebook-size", "4,5,6").code == 0
@@ -203,10 +203,10 @@ def test_a_config_file_of_another_kind_is_refused(semid, items, content):
     assert done.code == 1 and done.err.startswith("semid: ") and not Path("sid").exists()
 
 
-def test_histories_of_another_catalogue_are_remarked(semid, items):
+def test_histories_of_another_catalog_are_remarked(semid, items):
     write(Path("h.jsonl"), [{"user": "u", "items": ["a", "b"]}])
     done = semid("fit", items, "-o", "sid", *SMALL, "--interactions", "h.jsonl")
-    assert done.code == 0 and "h.jsonl: none of its items is in the catalogue" in done.err
+    assert done.code == 0 and "h.jsonl: none of its items is in the catalog" in done.err
     assert semid("doctor", "sid", "--interactions", "h.jsonl").code == 1
 
 
@@ -280,11 +280,11 @@ def test_show_lists_the_items_that_share_the_longest_prefix(semid, sid):
     codes = {row["item_id"]: row["codes"] for row in json.loads(
         semid("encode", sid, "--json", *(f"i{n:03}" for n in range(60))).out
     )}  # fmt: skip
-    (item,) = json.loads(semid("show", sid, "i003", "--neighbours", "59", "--json").out)
+    (item,) = json.loads(semid("show", sid, "i003", "--neighbors", "59", "--json").out)
     same_first = [other for other, row in codes.items() if row[0] == codes["i003"][0] and other != "i003"]
-    assert {other["item_id"] for other in item["neighbours"]} == set(same_first)
+    assert {other["item_id"] for other in item["neighbors"]} == set(same_first)
     assert item["sharing_prefix"][0] == len(same_first)
-    shared = [other["shared"] for other in item["neighbours"]]
+    shared = [other["shared"] for other in item["neighbors"]]
     assert shared == sorted(shared, reverse=True)
     lines = semid("show", sid, "i003").out.splitlines()
     assert lines[:2] == ["i003", f"  {item['tokens']}"]
@@ -308,7 +308,7 @@ def test_doctor_tells_every_figure_of_the_report(semid, sid, histories):
         assert level["size"] == 8 and 1 <= level["perplexity"] <= level["used"] <= 8
         assert 1 / level["used"] <= level["largest_share"] < 1
     assert 1 <= told["max_prefix_fanout"] <= 8
-    assert 1 >= told["neighbour_recall"][0] >= told["neighbour_recall"][1] >= 0
+    assert 1 >= told["neighbor_recall"][0] >= told["neighbor_recall"][1] >= 0
     assert plain["sequence_lift"] is None
     assert len(told["sequence_lift"]) == 2 and told["sequence_lift"][0] >= 0
     assert all(isinstance(sentence, str) for sentence in told["advice"])
@@ -323,7 +323,7 @@ def test_doctor_judges_other_systems_index_files(semid, items, histories):
     assert (told["n_unique_ids"], told["largest_group"]) == (8, 8)
     assert told["collision_rate"] == pytest.approx(52 / 60)
     assert told["sequence_lift"] == [0.0]  # consecutive items never share n mod 4
-    assert len(told["neighbour_recall"]) == 1
+    assert len(told["neighbor_recall"]) == 1
     assert semid("doctor", "their.index.json", "--embeddings", "v.npy").code == 1
     del index["i000"]
     index["stranger"] = ["<a_1>", "<b_1>"]
@@ -346,7 +346,7 @@ def test_verify_says_whole_or_what_is_wrong(semid, sid, tmp_path):
     assert semid("verify", copy).out == ""
 
 
-def test_info_tells_of_the_system_or_of_an_artefact(semid, sid):
+def test_info_tells_of_the_system_or_of_an_artifact(semid, sid):
     assert json.loads(semid("info", "--json").out)["numpy"] == np.__version__
     told = json.loads(semid("info", sid, "--json").out)
     assert told["items"] == "60 (60 live)" and told["codes"] == "8 x 8 x 8"
@@ -377,7 +377,7 @@ def test_options_of_fit_carry_the_names_of_the_config():
     [
         ("fit",), ("fit", "items.jsonl"), ("nonsense",), ("fit", "i", "-o", "o", "--codebook-size", "a"), ("show", "d"),
         ("fit", "i", "-o", "o", "--codebook-size", "4,8,"), ("fit", "i", "-o", "o", "--method", "vae"), ("decode", "d"),
-        ("fit", "i", "-o", "o", "--seed", "x"), ("show", "d", "i", "--neighbours", "-1"), ("--threads", "0", "info"),
+        ("fit", "i", "-o", "o", "--seed", "x"), ("show", "d", "i", "--neighbors", "-1"), ("--threads", "0", "info"),
     ],
 )  # fmt: skip
 def test_a_wrong_command_exits_with_2(semid, arguments):
@@ -417,7 +417,7 @@ def test_a_full_standard_output_is_an_error(sid):
 
 
 def test_ctrl_c_ends_a_fit_without_a_traceback(tmp_path):
-    many = write(tmp_path / "many.jsonl", catalogue(300))
+    many = write(tmp_path / "many.jsonl", catalog(300))
     process = program(
         "fit", many, "-o", tmp_path / "sid", "--epochs", "100000", "--levels", "3", "--codebook-size", "8"
     )  # fmt: skip
@@ -452,4 +452,4 @@ def test_progress_is_shown_on_a_terminal_only(semid, items, monkeypatch):
 
 def test_doctor_says_that_a_file_is_missing(semid):
     done = semid("doctor", "nothing.index.json")
-    assert done.code == 1 and "nothing.index.json: no such file. Give an artefact's folder or an index file" in done.err
+    assert done.code == 1 and "nothing.index.json: no such file. Give an artifact's folder or an index file" in done.err

@@ -15,7 +15,7 @@ import pytest
 
 from semid.artifact import atomic
 from semid.tokenizer import SemanticIDTokenizer
-from tests.helpers.small_shop import contents, faults, learnt, names, records, write_source
+from tests.helpers.small_shop import contents, faults, learned, names, records, write_source
 
 OLD, NEW = names(40), names(5, first=1000)
 
@@ -23,7 +23,7 @@ OLD, NEW = names(40), names(5, first=1000)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")
-    learnt(OLD).save_pretrained(folder / "sid")
+    learned(OLD).save_pretrained(folder / "sid")
     write_source(folder, "old", OLD)
     write_source(folder, "new", NEW)
     return folder
@@ -31,7 +31,7 @@ def made(tmp_path_factory):
 
 @pytest.fixture
 def shop(semid, made, tmp_path):
-    """`semid` in a folder with the artefact sid and the sources old and new."""
+    """`semid` in a folder with the artifact sid and the sources old and new."""
     for path in made.iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
     return semid
@@ -89,7 +89,7 @@ def test_another_text_is_told_on_stderr_and_stored_with_update(shop, tmp_path):
     [
         (["nowhere", "new.jsonl"], 1, "semid: nowhere: no such folder. Make it with: semid fit"),
         (["sid", "nowhere.jsonl"], 1, "nowhere.jsonl"),
-        (["sid", "new.jsonl"], 1, "learnt from ready vectors"),
+        (["sid", "new.jsonl"], 1, "learned from ready vectors"),
         (["sid", "new.jsonl", "--embeddings", "old.npy"], 1, "old.npy"),
         (["sid", "new.jsonl", "--reuse-after", "0"], 2, "reuse-after"),
         (["sid", "new.jsonl", "--id-field", "sku"], 1, "sku"),
@@ -107,7 +107,7 @@ def test_wrong_input_of_add_is_named_and_changes_nothing(shop, tmp_path, argumen
 
 
 def test_retired_ids_are_given_out_again_only_if_asked(shop, tmp_path):
-    learnt(names(4), levels=2, codebook_size=2).save_pretrained("full")
+    learned(names(4), levels=2, codebook_size=2).save_pretrained("full")
     write_source(tmp_path, "one", ["x"])
     command = ("add", "full", "one.jsonl", "--embeddings", "one.npy")
     assert shop("retire", "full", "i0002").code == 0
@@ -170,7 +170,7 @@ def test_history_lists_the_generations(shop):
     assert [one["date"] for one in told] == [None, "2026-11-21", None]
 
 
-def test_history_of_an_artefact_just_learnt_is_its_fit(shop):
+def test_history_of_an_artifact_just_learned_is_its_fit(shop):
     assert shop("history", "sid").out == "   0  40 added; 40 live\n"
 
 
@@ -194,13 +194,13 @@ def test_diff_tells_what_came_and_went(shop, tmp_path):
     assert listed.err.startswith("items    40 -> 43")
 
 
-def test_diff_of_an_artefact_and_its_copy_says_so(shop):
+def test_diff_of_an_artifact_and_its_copy_says_so(shop):
     shutil.copytree("sid", "copy")
-    assert shop("diff", "sid", "copy").out == "the same artefact\n"
+    assert shop("diff", "sid", "copy").out == "the same artifact\n"
 
 
 def test_diff_of_other_codes_counts_them(shop):
-    learnt(OLD[:30], levels=2, codebook_size=8).save_pretrained("other")
+    learned(OLD[:30], levels=2, codebook_size=8).save_pretrained("other")
     told = json.loads(shop("diff", "sid", "other", "--json").out)
     before, after = (SemanticIDTokenizer.from_pretrained(name) for name in ("sid", "other"))
     kept = (before.codes[:30, :2] == after.codes).cumprod(axis=1).sum(axis=0)

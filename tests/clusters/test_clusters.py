@@ -17,7 +17,7 @@ from semid.clusters.fit import ClusterConfig, default_clusters, fit_clusters, ve
 from semid.clusters.spherical_kmeans import balanced_clusters, capped, spherical_kmeans, unit_rows
 from semid.clusters.tokens import ClusterTokens, Entity, check_apart
 from semid.data.interactions import read_interactions
-from semid.encoders.collaborative import BehaviourVectors, WalkConfig
+from semid.encoders.collaborative import BehaviorVectors, WalkConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.communities import histories, lines
@@ -36,7 +36,7 @@ def all_codes(clusters: ClusterTokens) -> np.ndarray:
     return np.concatenate([clusters.users.codes, clusters.items.codes]).astype(np.int64)
 
 
-def random_vectors(n_users: int, n_items: int, seed: int, dim: int = 4) -> BehaviourVectors:
+def random_vectors(n_users: int, n_items: int, seed: int, dim: int = 4) -> BehaviorVectors:
     """Some of them unknown, some of them equal."""
     draw = np.random.default_rng(seed)
     sides = [draw.integers(-2, 3, (n, dim)).astype(np.float32) for n in (n_users, n_items)]
@@ -44,7 +44,7 @@ def random_vectors(n_users: int, n_items: int, seed: int, dim: int = 4) -> Behav
     for vectors, one in zip(sides, known, strict=True):
         vectors[0, 0], one[:1] = 1, True
         vectors[~one] = 0
-    return BehaviourVectors(*sides, *known)
+    return BehaviorVectors(*sides, *known)
 
 
 # ---- one of a kind
@@ -171,7 +171,7 @@ def test_nothing_depends_on_the_order_of_the_records():
 
 def test_the_cold_are_reserved_and_still_unique():
     log = read_interactions([*lines(), {"user": "short", "items": ["x", "y"]}])
-    made = fit_clusters(log, CONFIG, catalogue=["never met", "g0-i0"])
+    made = fit_clusters(log, CONFIG, catalog=["never met", "g0-i0"])
     first, end = made.coarse_of["reserved"]
     cold = [made.users.encode("short"), *made.items.encode(["x", "y", "never met"])]
     assert all(first <= code[0] < end for code in cold)
@@ -189,11 +189,11 @@ def test_more_cold_ones_than_a_cluster_holds_get_more_reserved_codes():
 def test_a_cold_item_is_placed_by_its_text():
     log = histories()
     texts = np.array([np.eye(4)[int(one[1])] for one in log.item_ids] + [np.eye(4)[2]])
-    made = fit_clusters(log, CONFIG, catalogue=[*log.item_ids, "new"], texts=texts)
+    made = fit_clusters(log, CONFIG, catalog=[*log.item_ids, "new"], texts=texts)
     warm = {int(code) for one, code in zip(made.items.ids, made.items.codes[:, 0], strict=True) if one[:2] == "g2"}
     assert int(made.items.encode("new")[0]) in warm
     with pytest.raises(InputError, match="41 rows"):
-        fit_clusters(log, CONFIG, catalogue=log.item_ids, texts=texts)
+        fit_clusters(log, CONFIG, catalog=log.item_ids, texts=texts)
 
 
 def test_vectors_by_text_are_of_those_that_read_alike():
@@ -313,12 +313,12 @@ def test_too_little_to_learn_from_is_said():
 def test_balanced_clusters_cost_little_where_clusters_are_even():
     """Points in even groups are clustered as they are: balancing takes nothing from them."""
     draw = np.random.default_rng(0)
-    centres = np.eye(6, dtype=np.float32)
-    points = unit_rows(np.repeat(centres, 20, axis=0) + 0.1 * draw.standard_normal((120, 6)))
+    centers = np.eye(6, dtype=np.float32)
+    points = unit_rows(np.repeat(centers, 20, axis=0) + 0.1 * draw.standard_normal((120, 6)))
     _, labels = balanced_clusters(points, spherical_kmeans(points, 6), 20)
     assert all(len(set(labels[start : start + 20].tolist())) == 1 for start in range(0, 120, 20))
     with pytest.raises(ConfigError, match="at least 20"):
-        balanced_clusters(points, centres, 19)
+        balanced_clusters(points, centers, 19)
 
 
 # ---- the command

@@ -9,7 +9,7 @@ from scipy.special import softmax
 
 from semid.clusters.metrics import (
     adjusted_cosines,
-    centred,
+    centered,
     diversity,
     memorization,
     published_diversity,
@@ -58,7 +58,7 @@ def test_published_memorization_is_one_less_the_mean_squared_error_over_all_pair
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
-    vectors, deviations = random_vectors(), centred(random_ratings()).toarray()
+    vectors, deviations = random_vectors(), centered(random_ratings()).toarray()
     reduced = PCA(n_components=0.95).fit_transform(StandardScaler().fit_transform(vectors))
     units = reduced / np.linalg.norm(reduced, axis=1, keepdims=True)
     one, other = pairs(len(vectors))
@@ -72,13 +72,13 @@ def test_published_memorization_is_one_less_the_mean_squared_error_over_all_pair
 def test_ratings_that_are_all_alike_have_no_published_memorization():
     alike = csr_array((random_ratings().toarray() > 0).astype(float))
     with pytest.raises(InputError, match="alike"):
-        published_memorization(random_vectors(), centred(alike))
+        published_memorization(random_vectors(), centered(alike))
 
 
 def test_a_users_deviations_from_the_own_mean_sum_to_nothing():
     """Why the published score of users compares cosines to rounding noise."""
     with pytest.raises(InputError, match="alike"):
-        published_memorization(random_vectors(), centred(random_ratings(), by="entity"))
+        published_memorization(random_vectors(), centered(random_ratings(), by="entity"))
 
 
 # ---- corrected
@@ -97,11 +97,11 @@ def test_centring_takes_the_mean_of_what_was_rated(by):
     ratings = random_ratings().toarray()
     given = np.where(ratings > 0, ratings, np.nan)
     wanted = given - np.nanmean(given, axis=0 if by == "rater" else 1, keepdims=True)
-    assert np.allclose(centred(csr_array(ratings), by=by).toarray(), np.nan_to_num(wanted))
+    assert np.allclose(centered(csr_array(ratings), by=by).toarray(), np.nan_to_num(wanted))
 
 
 def test_memorization_is_the_correlation_over_all_pairs():
-    vectors, deviations = random_vectors(), centred(random_ratings())
+    vectors, deviations = random_vectors(), centered(random_ratings())
     dense = deviations.toarray()
     lengths = np.linalg.norm(dense, axis=1, keepdims=True)
     truth = adjusted_cosines(deviations)

@@ -31,7 +31,7 @@ field_names = known_names | st.text(st.characters())
 records = st.lists(st.dictionaries(field_names, json_values, max_size=5), max_size=6)
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
-catalogues = st.dictionaries(ids, unicode_text, min_size=1, max_size=8)
+catalogs = st.dictionaries(ids, unicode_text, min_size=1, max_size=8)
 
 
 def read_both(source) -> None:
@@ -98,45 +98,45 @@ def test_arbitrary_json_lines_raise_input_errors_only(values):
     in_file("a.jsonl", "\n".join(map(json.dumps, values)).encode(), read_both)
 
 
-def jsonl(catalogue: dict[str, str], *, ascii_only: bool) -> bytes:
-    rows = [{"id": item_id, "title": title} for item_id, title in catalogue.items()]
+def jsonl(catalog: dict[str, str], *, ascii_only: bool) -> bytes:
+    rows = [{"id": item_id, "title": title} for item_id, title in catalog.items()]
     return "\n".join(json.dumps(row, ensure_ascii=ascii_only) for row in rows).encode()
 
 
-def separated(catalogue: dict[str, str], delimiter: str) -> bytes:
+def separated(catalog: dict[str, str], delimiter: str) -> bytes:
     text = io.StringIO(newline="")
-    csv.writer(text, delimiter=delimiter).writerows([("id", "title"), *catalogue.items()])
+    csv.writer(text, delimiter=delimiter).writerows([("id", "title"), *catalog.items()])
     return text.getvalue().encode()
 
 
-def parquet(catalogue: dict[str, str]) -> bytes:
+def parquet(catalog: dict[str, str]) -> bytes:
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"id": list(catalogue), "title": list(catalogue.values())}), buffer)
+    pq.write_table(pa.table({"id": list(catalog), "title": list(catalog.values())}), buffer)
     return buffer.getvalue()
 
 
 WRITERS = {
-    "a.jsonl": lambda catalogue: jsonl(catalogue, ascii_only=False),
-    "b.jsonl": lambda catalogue: jsonl(catalogue, ascii_only=True),
-    "a.jsonl.gz": lambda catalogue: gzip.compress(jsonl(catalogue, ascii_only=False)),
-    "a.csv": lambda catalogue: separated(catalogue, ","),
-    "a.tsv": lambda catalogue: separated(catalogue, "\t"),
-    "a.csv.gz": lambda catalogue: gzip.compress(separated(catalogue, ",")),
+    "a.jsonl": lambda catalog: jsonl(catalog, ascii_only=False),
+    "b.jsonl": lambda catalog: jsonl(catalog, ascii_only=True),
+    "a.jsonl.gz": lambda catalog: gzip.compress(jsonl(catalog, ascii_only=False)),
+    "a.csv": lambda catalog: separated(catalog, ","),
+    "a.tsv": lambda catalog: separated(catalog, "\t"),
+    "a.csv.gz": lambda catalog: gzip.compress(separated(catalog, ",")),
     "a.parquet": parquet,
 }
 
 
 @pytest.mark.parametrize("name", WRITERS)
 @untimed
-@given(catalogue=catalogues)
-@example(catalogue={"\ufeff": "x", "a\r\nb": "\r", '"': '""', "\x00": "\x00", ",\t": "\x1c\x85\u2028"})
-def test_any_unicode_comes_back_from_any_format(name, catalogue):
-    data = WRITERS[name](catalogue)
+@given(catalog=catalogs)
+@example(catalog={"\ufeff": "x", "a\r\nb": "\r", '"': '""', "\x00": "\x00", ",\t": "\x1c\x85\u2028"})
+def test_any_unicode_comes_back_from_any_format(name, catalog):
+    data = WRITERS[name](catalog)
     items = in_file(name, data, lambda path: read_items(path, text="title", on_warning=str))
-    assert items.ids == list(catalogue)
-    assert items.fields["title"] == [clean_text(title) for title in catalogue.values()]
+    assert items.ids == list(catalog)
+    assert items.fields["title"] == [clean_text(title) for title in catalog.values()]
 
 
 @untimed
@@ -157,12 +157,12 @@ def test_joined_lists_hold_each_string_once(strings):
 
 
 @untimed
-@given(catalogues, st.randoms())
-def test_shuffled_catalogues_sort_to_the_same_items(catalogue, shuffler):
-    rows = [{"id": item_id, "title": title} for item_id, title in catalogue.items()]
+@given(catalogs, st.randoms())
+def test_shuffled_catalogs_sort_to_the_same_items(catalog, shuffler):
+    rows = [{"id": item_id, "title": title} for item_id, title in catalog.items()]
     first = read_items(rows, on_warning=str).sorted()
     shuffler.shuffle(rows)
     other = read_items(rows, on_warning=str).sorted()
     assert (first.ids, first.fields) == (other.ids, other.fields)
-    assert first.ids == sorted(catalogue, key=lambda item_id: item_id.encode())
+    assert first.ids == sorted(catalog, key=lambda item_id: item_id.encode())
     assert [rows[row]["id"] for row in other.rows] == other.ids

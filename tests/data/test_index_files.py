@@ -78,7 +78,7 @@ def test_short_ids_are_padded_and_items_without_any_token_are_reported(tmp_path,
     assert "1 of 3 items have no tokens at all" in caplog.text
 
 
-def test_rows_put_codes_in_the_order_of_a_catalogue(tmp_path):
+def test_rows_put_codes_in_the_order_of_a_catalog(tmp_path):
     index = read_index(written(tmp_path, LC_REC))
     assert index.rows(["2", "missing", "0"]).tolist() == [2, -1, 0]
 

@@ -122,10 +122,10 @@ def test_interactions_pass_through():
     assert read_interactions(read) is read
 
 
-def test_map_to_gives_catalogue_rows_and_counts_the_unknown():
+def test_map_to_gives_catalog_rows_and_counts_the_unknown():
     read = read_interactions([{"user": "u", "items": ["c", "x", "a"]}, {"user": "v", "items": []}])
-    for catalogue in (["a", "b", "c"], PackedStrings.pack(["a", "b", "c"])):
-        mapped = read.map_to(catalogue)
+    for catalog in (["a", "b", "c"], PackedStrings.pack(["a", "b", "c"])):
+        mapped = read.map_to(catalog)
         assert mapped.rows.tolist() == [2, -1, 0]
         assert (mapped.rows.dtype, mapped.offsets.tolist(), mapped.n_unknown) == (np.int64, [0, 3, 3], 1)
     nothing = read_interactions([{"user": "v", "items": []}]).map_to(["a"])

@@ -1,4 +1,4 @@
-"""Reading catalogues: every format gives the same items; every mistake is named by file and line."""
+"""Reading catalogs: every format gives the same items; every mistake is named by file and line."""
 
 from __future__ import annotations
 

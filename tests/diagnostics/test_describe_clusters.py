@@ -23,7 +23,7 @@ CONFIG = ClusterConfig(clusters=4, room=0.5, walks=WalkConfig(dim=8, number=10, 
 @pytest.fixture(scope="module")
 def made() -> ClusterTokens:
     """48 users and 40 items with a history; a user without one; and an item with the name of a user."""
-    return fit_clusters(read_interactions([*lines(), {"user": "cold", "items": []}]), CONFIG, catalogue=["g0-u0"])
+    return fit_clusters(read_interactions([*lines(), {"user": "cold", "items": []}]), CONFIG, catalog=["g0-u0"])
 
 
 def test_info_says_what_is_there(semid, made, tmp_path):
@@ -54,7 +54,7 @@ def test_info_of_other_choices(tmp_path):
     told = cluster_info(imported)
     assert told["settings"] == "none: imported from u.json, i.json" and "walks" not in told
     assert told["clusters"].startswith("2, shared by users and items; 0 reserved")
-    assert describe_members(imported, "u1", 5)[0]["neighbours"] == []  # its files do not say where anybody is
+    assert describe_members(imported, "u1", 5)[0]["neighbors"] == []  # its files do not say where anybody is
 
 
 def test_a_user_is_shown_with_those_nearest_in_the_cluster(made):
@@ -70,8 +70,8 @@ def test_a_user_is_shown_with_those_nearest_in_the_cluster(made):
     }
     del cosines["user", "g2-u3"]
     nearest = sorted(cosines.values(), reverse=True)[:4]
-    assert [one["cosine"] for one in told["neighbours"]] == pytest.approx(nearest, abs=1e-6)
-    assert all(one["cosine"] == pytest.approx(cosines[one["kind"], one["id"]]) for one in told["neighbours"])
+    assert [one["cosine"] for one in told["neighbors"]] == pytest.approx(nearest, abs=1e-6)
+    assert all(one["cosine"] == pytest.approx(cosines[one["kind"], one["id"]]) for one in told["neighbors"])
     shown = describe_member_lines(told)
     assert shown[0] == "g2-u3 (user)" and len(shown) == 3 + 4
 
@@ -79,7 +79,7 @@ def test_a_user_is_shown_with_those_nearest_in_the_cluster(made):
 def test_a_user_and_an_item_of_one_name_are_both_shown(made):
     user, item = describe_members(made, "g0-u0", 2)
     assert (user["kind"], item["kind"]) == ("user", "item")
-    assert not user["reserved"] and item["reserved"] and item["neighbours"] == []
+    assert not user["reserved"] and item["reserved"] and item["neighbors"] == []
     assert "reserved" in describe_member_lines(item)[2]
 
 
@@ -90,8 +90,8 @@ def test_an_unknown_name_gets_near_ones(made):
 
 def test_the_command_shows_users_and_items(semid, made, tmp_path):
     made.save(tmp_path / "c")
-    done = semid("show", "c", "g1-u1", "g1-i1", "--neighbours", "2", "--json")
-    assert [(one["kind"], one["id"], len(one["neighbours"])) for one in json.loads(done.out)] == [
+    done = semid("show", "c", "g1-u1", "g1-i1", "--neighbors", "2", "--json")
+    assert [(one["kind"], one["id"], len(one["neighbors"])) for one in json.loads(done.out)] == [
         ("user", "g1-u1", 2), ("item", "g1-i1", 2)
     ]  # fmt: skip
     assert made.items.tokens("g1-i1") in semid("show", "c", "g1-i1").out

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from semid.data.interactions import read_interactions
 from semid.data.splits import training_edges
-from semid.encoders.collaborative import Graph, WalkConfig, learn_behaviour, walk_rounds
-from semid.encoders.collaborative_files import read_behaviour
+from semid.encoders.collaborative import Graph, WalkConfig, learn_behavior, walk_rounds
+from semid.encoders.collaborative_files import read_behavior
 from semid.encoders.skip_gram import alias_table
 from semid.errors import ConfigError, InputError
 from tests.helpers.communities import histories, lines
@@ -54,7 +54,7 @@ def test_vectors_do_not_depend_on_what_is_held_out():
     others = [line | {"items": [*line["items"][:-2], *reversed(line["items"][-2:])]} for line in lines()]
     moved = read_interactions(others)
     assert edges_of(LOG) == edges_of(moved) and LOG.items.tolist() != moved.items.tolist()
-    one, other = (learn_behaviour(training_edges(log), WalkConfig(**SMALL)) for log in (LOG, moved))
+    one, other = (learn_behavior(training_edges(log), WalkConfig(**SMALL)) for log in (LOG, moved))
     assert np.array_equal(one.users, other.users) and np.array_equal(one.items, other.items)
 
 
@@ -62,13 +62,13 @@ def test_items_met_only_in_validation_or_test_have_no_vector():
     log = read_interactions(
         [{"user": "u", "items": ["a", "b", "valid", "test"]}, {"user": "v", "items": ["a", "test"]}]
     )
-    found = learn_behaviour(training_edges(log), WalkConfig(**SMALL))
+    found = learn_behavior(training_edges(log), WalkConfig(**SMALL))
     assert dict(zip(log.item_ids, found.items_known.tolist(), strict=True)) == {
         "a": True, "b": True, "test": False, "valid": False,
     }  # fmt: skip
     assert found.users_known.tolist() == [True, False]
     assert not found.items[~found.items_known].any() and not found.users[1].any()
-    assert learn_behaviour(training_edges(log, include_valid=True), WalkConfig(**SMALL)).items_known.sum() == 3
+    assert learn_behavior(training_edges(log, include_valid=True), WalkConfig(**SMALL)).items_known.sum() == 3
 
 
 def test_the_split_of_the_data_themselves():
@@ -79,7 +79,7 @@ def test_the_split_of_the_data_themselves():
     assert [cut.history(user) for user in (0, 1)] == [["a", "b", "c"], []]
     assert training_edges(log, "own", source=records, include_valid=True).history(1) == ["a", "b"]
     assert training_edges(log, "all") is log
-    with pytest.raises(InputError, match="what 1 users hold out, 'v'"):  # nobody is learnt from whole by accident
+    with pytest.raises(InputError, match="what 1 users hold out, 'v'"):  # nobody is learned from whole by accident
         training_edges(log, "own", source=records[:1])
     with pytest.raises(InputError, match="n_test"):
         training_edges(log, "own", source=[{"user": "u", "items": ["a"], "n_valid": 1}])
@@ -127,7 +127,7 @@ def test_choices_that_cannot_be_are_refused(wrong):
 
 
 def test_vectors_keep_company_together():
-    found = learn_behaviour(LOG, WalkConfig(dim=16, number=20))
+    found = learn_behavior(LOG, WalkConfig(dim=16, number=20))
     vectors = np.concatenate([found.users, found.items])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     group = np.array([name[:2] for name in (*LOG.users, *LOG.item_ids)])
@@ -136,11 +136,11 @@ def test_vectors_keep_company_together():
 
 
 def test_a_seed_decides_everything():
-    one, again = (learn_behaviour(LOG, WalkConfig(**SMALL, seed=3)) for _ in range(2))
-    other = learn_behaviour(LOG, WalkConfig(**SMALL, seed=4))
+    one, again = (learn_behavior(LOG, WalkConfig(**SMALL, seed=3)) for _ in range(2))
+    other = learn_behavior(LOG, WalkConfig(**SMALL, seed=4))
     assert np.array_equal(one.users, again.users) and np.array_equal(one.items, again.items)
     assert not np.array_equal(one.users, other.users)
-    backwards = learn_behaviour(read_interactions(lines()[::-1]), WalkConfig(**SMALL, seed=3))
+    backwards = learn_behavior(read_interactions(lines()[::-1]), WalkConfig(**SMALL, seed=3))
     assert np.array_equal(one.users, backwards.users)  # the order of the records is nothing
 
 
@@ -163,7 +163,7 @@ def test_reads_word2vec_and_the_table_of_metaid(tmp_path):
     prefixed.write_bytes(gzip.compress(b"2 2\nuser:u 1 2\nitem:b 3 4\n"))
     table.write_text("user,item,emb\nu,is_user,1 2\nis_item,b,3 4\n")
     for path in (plain, prefixed, table):
-        found = read_behaviour(path, log)
+        found = read_behavior(path, log)
         assert found.users.tolist() == [[1, 2]] and found.items.tolist() == [[0, 0], [3, 4]]
         assert found.users_known.tolist() == [True] and found.items_known.tolist() == [False, True]
 
@@ -185,4 +185,4 @@ def test_files_of_vectors_that_cannot_be_read(tmp_path, text, message):
     path = tmp_path / "vectors.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        read_behaviour(path, log)
+        read_behavior(path, log)

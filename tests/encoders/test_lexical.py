@@ -17,13 +17,13 @@ from semid.encoders.lexical import LexicalEncoder
 from semid.encoders.tfidf import subwords_of, words_of
 from semid.errors import ArtifactError, ConfigError, InputError
 
-COLOURS = ["red", "blue", "green", "golden", "silver", "black"]
+COLORS = ["red", "blue", "green", "golden", "silver", "black"]
 THINGS = ["nail polish", "hair brush", "face cream", "lip balm", "eye shadow palette"]
 
 
 @pytest.fixture(scope="module")
 def shop():
-    titles = [f"{colour} {thing} {i}" for i, colour in enumerate(COLOURS) for thing in THINGS]
+    titles = [f"{color} {thing} {i}" for i, color in enumerate(COLORS) for thing in THINGS]
     return Items(
         [f"i{i:02}" for i in range(len(titles))],
         {"title": titles, "brand": [("OPI", "Essie", "")[i % 3] for i in range(len(titles))]},
@@ -101,7 +101,7 @@ def test_a_label_weighs_less_than_a_title(shop):
     assert weights["brand"] < weights["title"]
 
 
-def test_years_do_not_make_neighbours():
+def test_years_do_not_make_neighbors():
     names = ("The Godfather", "Solaris", "Chinatown")
     films = titled(*(f"{name} ({year})" for year in (1972, 1974) for name in names))
     similar = cosines(LexicalEncoder().fit_transform(films))
@@ -204,16 +204,16 @@ def test_an_unseen_word_lands_near_its_relatives(shop):
 
 def test_unknown_fields_are_left_out_with_a_warning(shop, caplog):
     encoder = LexicalEncoder().fit(shop)
-    wider = Items(shop.ids, {**shop.fields, "colour": ["red"] * len(shop)})
+    wider = Items(shop.ids, {**shop.fields, "color": ["red"] * len(shop)})
     assert np.array_equal(encoder.transform(wider), encoder.transform(shop))
-    assert "colour" in caplog.text
+    assert "color" in caplog.text
     with pytest.raises(InputError, match=r"have the fields name; expected brand, title"):
         encoder.transform(Items(["a"], {"name": ["red"]}))
     missing = encoder.transform(Items(["a"], {"title": ["red nail polish"]}))
     assert np.isclose(np.linalg.norm(missing), 1, atol=1e-5)
 
 
-# ---- unusual catalogues -----------------------------------------------------------------------------------
+# ---- unusual catalogs -----------------------------------------------------------------------------------
 
 
 def test_one_item_identical_items_and_no_text():
@@ -224,7 +224,7 @@ def test_one_item_identical_items_and_no_text():
     assert LexicalEncoder().fit_transform(Items(["a"], {})).shape == (1, 1)
 
 
-def test_dims_shrink_with_the_catalogue(shop):
+def test_dims_shrink_with_the_catalog(shop):
     assert LexicalEncoder(dim=384).fit(shop).dim_ <= len(shop)
     assert LexicalEncoder(dim=5).fit_transform(shop).shape == (len(shop), 5)
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from tests.faults.killing import CHANGING, COMMANDS
-from tests.helpers.small_shop import contents, learnt, names, write_source
+from tests.helpers.small_shop import contents, learned, names, write_source
 
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killing")
-    learnt(names(24)).save_pretrained(folder / "old")
+    learned(names(24)).save_pretrained(folder / "old")
     write_source(folder, "new", names(24, first=6))
     return folder
 
 
 @pytest.mark.parametrize("kills", [12, pytest.param(240, marks=pytest.mark.slow)])
-def test_a_killed_command_leaves_the_old_artefact_or_the_new_one_and_works_again(shop, kills):
+def test_a_killed_command_leaves_the_old_artifact_or_the_new_one_and_works_again(shop, kills):
     before = contents(shop / "old")
     command = [sys.executable, "-m", "tests.faults.killing", str(shop), str(kills), "5"]
     root = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
-"""A catalogue that lives: random adding, retiring, refitting, reloading and reading beside a plain dictionary.
+"""A catalog that lives: random adding, retiring, refitting, reloading and reading beside a plain dictionary.
 
-The artefact lies in a real folder and has so few codes that prefixes, and at times all of it, fill up. After every
+The artifact lies in a real folder and has so few codes that prefixes, and at times all of it, fill up. After every
 step the invariants of `docs/architecture.md` are checked against the dictionary.
 """
 
@@ -25,7 +25,7 @@ from semid.pipeline import update as changing
 from semid.pipeline.refit import refit
 from semid.tokenizer import SemanticIDTokenizer
 from semid.trie.trie import Trie
-from tests.helpers.small_shop import faults, learnt, names, records, vectors
+from tests.helpers.small_shop import faults, learned, names, records, vectors
 
 SIZES = (4, 4, 4)
 EVERY_ID = list(itertools.product(*map(range, SIZES)))
@@ -47,9 +47,9 @@ class Item:
 
 @cache
 def template() -> Path:
-    """An artefact to start from, made once."""
+    """An artifact to start from, made once."""
     folder = Path(tempfile.mkdtemp(prefix="semid-living-")) / "ids"
-    learnt(POOL[:FITTED], levels=len(SIZES), codebook_size=SIZES[0]).save_pretrained(folder)
+    learned(POOL[:FITTED], levels=len(SIZES), codebook_size=SIZES[0]).save_pretrained(folder)
     return folder
 
 
@@ -76,7 +76,7 @@ class Living(RuleBasedStateMachine):
         self.begin()
 
     def begin(self):
-        """Take over a new artefact, generation 0."""
+        """Take over a new artifact, generation 0."""
         ids = SemanticIDTokenizer.from_pretrained(self.folder)
         self.generation = 0
         rows = zip(ids.item_ids, map(tuple, ids.codes.tolist()), ids.texts, strict=True)
@@ -153,20 +153,20 @@ class Living(RuleBasedStateMachine):
     def refit(self, data, keep_prefix, in_place):
         survivors = data.draw(st.lists(st.sampled_from(self.live), unique=True, min_size=1, max_size=30))
         new = data.draw(SOME)
-        catalogue = sorted({*survivors, *new})
+        catalog = sorted({*survivors, *new})
         old = SemanticIDTokenizer.from_pretrained(self.folder)
         try:
-            ids, churn = refit(old, records(catalogue), embeddings=vectors(catalogue), keep_prefix=keep_prefix)
+            ids, churn = refit(old, records(catalog), embeddings=vectors(catalog), keep_prefix=keep_prefix)
         except CapacityError:
             assert keep_prefix  # more must stay under a prefix than it has IDs
             return
-        both = [item_id for item_id in catalogue if item_id in self.model]
-        assert (churn.surviving, churn.new) == (len(both), len(catalogue) - len(both))
+        both = [item_id for item_id in catalog if item_id in self.model]
+        assert (churn.surviving, churn.new) == (len(both), len(catalog) - len(both))
         kept = [self.model[item_id].codes[:keep_prefix] for item_id in both]
         self.folder = self.folder if in_place else self.fresh_folder()
         ids.save_pretrained(self.folder, force=in_place)
         self.begin()
-        assert list(self.model) == catalogue
+        assert list(self.model) == catalog
         assert [self.model[item_id].codes[:keep_prefix] for item_id in both] == kept
 
     # ---- reading
@@ -177,7 +177,7 @@ class Living(RuleBasedStateMachine):
 
     @rule()
     def reload(self):
-        """What is saved after loading is the same artefact, and life goes on there."""
+        """What is saved after loading is the same artifact, and life goes on there."""
         ids, before = SemanticIDTokenizer.from_pretrained(self.folder), self.folder
         self.folder = self.fresh_folder()
         assert ids.save_pretrained(self.folder) == changing.artifact.load(before).fingerprint
@@ -223,7 +223,7 @@ class Living(RuleBasedStateMachine):
         assert not [path for path in self.folder.iterdir() if path.name.startswith(".")]
 
     @invariant()
-    def the_artefact_is_the_model(self):
+    def the_artifact_is_the_model(self):
         ids = SemanticIDTokenizer.from_pretrained(self.folder)
         agrees(ids, self.model)
         assert [one["generation"] for one in ids.history] == list(range(self.generation + 1))

@@ -1,4 +1,4 @@
-"""The whole way with a real language model: catalogue, IDs, SmolLM2 extended, fine-tuned by TRL, generating, reloaded.
+"""The whole way with a real language model: catalog, IDs, SmolLM2 extended, fine-tuned by TRL, generating, reloaded.
 
 Offline and on a CPU. The model sees each package's description and learns to write its ID.
 """
@@ -124,7 +124,7 @@ def test_every_generated_item_is_real_and_none_comes_twice(ids, answers):
         assert all(item in set(ids.item_ids) for items in generated.item_ids for item in items)
 
 
-def test_what_was_learnt_comes_out(questions, answers):
+def test_what_was_learned_comes_out(questions, answers):
     """Better than chance by far: 10 of 3,000 items hold the right one by chance once in 300 times."""
     asked = list(questions)[:ASKED]
     right = sum(item in items for item, items in zip(asked, answers["level"].item_ids, strict=True))
@@ -132,7 +132,7 @@ def test_what_was_learnt_comes_out(questions, answers):
 
 
 def test_both_scorings_agree_once_the_model_is_trained(answers):
-    """Whatever the model has learnt to put on tokens of the level is all it puts anywhere."""
+    """Whatever the model has learned to put on tokens of the level is all it puts anywhere."""
     first = [[items[0] for items in answers[score].item_ids] for score in ("level", "vocab")]
     assert sum(a == b for a, b in zip(*first, strict=True)) >= ASKED - 2
     scored = (

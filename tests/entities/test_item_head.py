@@ -17,7 +17,7 @@ from semid.tokenizer_exports.entities.item_head import (
     ItemHead,
     TokenRows,
     last_states,
-    mutual_regularisation,
+    mutual_regularization,
     scored_loss,
 )
 from semid.tokenizer_exports.entities.names import EntityNames, find_entities
@@ -96,7 +96,7 @@ def test_code_rows_score_as_the_composed_rows_do(projected):
     assert torch.equal(embedding.weight.grad.abs().sum(1) > 0, used)
 
 
-def test_code_rows_of_an_artefact_are_the_rows_of_its_codes():
+def test_code_rows_of_an_artifact_are_the_rows_of_its_codes():
     tokenizer, model, ids = new_tokenizer(), new_model("qwen3 tied"), ids_of()
     extended = extend(tokenizer, model, ids)
     rows = CodeRows.of(model.get_input_embeddings(), ids, extended.base).rows()
@@ -113,7 +113,7 @@ def test_the_last_state_is_that_of_the_last_token_before_the_padding():
         last_states(states, torch.tensor([[1, 1, 0], [0, 0, 0]]))
 
 
-def test_nothing_left_to_rank_and_catalogues_of_one():
+def test_nothing_left_to_rank_and_catalogs_of_one():
     states = torch.randn(2, H, generator=torch.Generator().manual_seed(3))
     head = ItemHead(TokenRows(table(), range(N)))
     everything = torch.arange(N).expand(2, N)
@@ -167,33 +167,33 @@ def test_only_the_score_space_competes():
         scored_loss(states, weight, labels, spaces.flip(0) * 0 + torch.tensor([0, 6]))
 
 
-def test_mutual_regularisation_counts_each_entity_once_and_moves_one_side():
+def test_mutual_regularization_counts_each_entity_once_and_moves_one_side():
     rows, anchor = table(seed=1).weight, table(seed=2).weight
     numbers = torch.tensor([[3, 3, 5], [-1, 3, -100]])
     squares = (rows - anchor).square().sum(1)
-    once = mutual_regularisation(rows, anchor, numbers)
+    once = mutual_regularization(rows, anchor, numbers)
     assert once.item() == pytest.approx(((squares[3] + squares[5]) / 2).item())
-    every = mutual_regularisation(rows, anchor, numbers, each="position")
+    every = mutual_regularization(rows, anchor, numbers, each="position")
     assert every.item() == pytest.approx((3 * squares[3] + squares[5]).item())
     once.backward()
     assert rows.grad[[3, 5]].any(1).all() and anchor.grad is None
-    assert mutual_regularisation(rows, anchor, torch.tensor([-1])).item() == 0
+    assert mutual_regularization(rows, anchor, torch.tensor([-1])).item() == 0
 
 
 def train(parameters, loss_of, steps: int) -> list[float]:
-    optimiser, losses = torch.optim.Adam(parameters, 1e-2), []
+    optimizer, losses = torch.optim.Adam(parameters, 1e-2), []
     for step in range(steps):
         loss = loss_of(step)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return losses
 
 
 @pytest.mark.parametrize("made_of", ["tokens", "codes"])
 def test_a_tiny_model_learns_which_items_go_together(made_of):
-    """Two kinds of people, each with twelve items of their own colours: what is hidden comes first, by either rows."""
+    """Two kinds of people, each with twelve items of their own colors: what is hidden comes first, by either rows."""
     tokenizer, model, ids = new_tokenizer(), new_model("qwen3 tied"), ids_of()
     names = EntityNames(8, len(ids))
     extend(tokenizer, model, names, init="default")
@@ -244,7 +244,7 @@ def test_documents_of_words_and_items_train_together_and_twins_come_closer():
             inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
             states = model.base_model(**inputs).last_hidden_state
             loss = scored_loss(states, tables[side], batch["labels"], batch["score_space"])
-            return loss + mutual_regularisation(tables[side], tables[1 - side], soft)
+            return loss + mutual_regularization(tables[side], tables[1 - side], soft)
 
         losses = train(model.parameters(), loss_of, 15)
         assert losses[-1] < losses[0]
@@ -301,8 +301,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="should be rows of the embedding"):
         TokenRows(embedding, [1, 2, 3])
     with pytest.raises(ConfigError, match="should have one shape"):
-        mutual_regularisation(rows.rows(), rows.rows()[:, :1], torch.zeros(1, dtype=torch.int64))
+        mutual_regularization(rows.rows(), rows.rows()[:, :1], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ConfigError, match="each='all'"):
         ItemHead(rows).loss(torch.zeros(1, H), padded([[1]]), each="all")
     with pytest.raises(ConfigError, match="each='all'"):
-        mutual_regularisation(rows.rows(), rows.rows(), torch.zeros(1, dtype=torch.int64), each="all")
+        mutual_regularization(rows.rows(), rows.rows(), torch.zeros(1, dtype=torch.int64), each="all")

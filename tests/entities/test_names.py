@@ -103,7 +103,7 @@ def test_extend_gives_them_rows(kind):
     assert len(np.unique(rows.numpy(), axis=0)) == 300
     with pytest.raises(ConfigError, match="needs codebooks"):
         extend(tokenizer, model, names, init="codebook")
-    assert not extend(tokenizer, model, names).initialised
+    assert not extend(tokenizer, model, names).initialized
 
 
 @pytest.mark.parametrize("wrong", [[105], [-1], [3, 9999]])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.data.interactions import read_interactions
-from semid.encoders.collaborative import BehaviourVectors, WalkConfig, learn_behaviour
+from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.entities.names import EntityNames, find_entities
 from semid.tokenizer_exports.entities.vectors import EntityVectors
@@ -28,7 +28,7 @@ def rows_of(start: EntityVectors, kind: str = "qwen3 tied") -> tuple[np.ndarray,
     tokenizer, model = new_tokenizer(), new_model(kind)
     extended = extend(tokenizer, model, start)
     entities = find_entities(tokenizer, start.names)
-    assert extended.initialised and extended.base == entities.base
+    assert extended.initialized and extended.base == entities.base
     weight = model.get_input_embeddings().weight.detach().double().numpy()
     return tuple(weight[block.start : block.stop] for block in (entities.words, entities.users, entities.items))
 
@@ -108,13 +108,13 @@ def test_more_dims_than_the_model_has_keep_the_largest():
     assert np.abs(cosines(items, items) - cosines(wide, wide)).max() < 1e-3
 
 
-def test_behaviour_vectors_fit_in_as_they_are():
+def test_behavior_vectors_fit_in_as_they_are():
     log = read_interactions([{"user": f"u{u}", "items": [f"i{(u * k) % 30:02}" for k in (1, 2, 3)]} for u in range(12)])
-    learnt = learn_behaviour(log, WalkConfig(dim=8, number=2))
+    learned = learn_behavior(log, WalkConfig(dim=8, number=2))
     names = EntityNames(len(log.users), len(log.item_ids))
-    _, users, items = rows_of(EntityVectors.of(names, learnt))
-    assert np.abs(cosines(users, items) - cosines(learnt.users, learnt.items)).max() < 1e-3
-    nobody = BehaviourVectors(learnt.users, learnt.items, learnt.users_known & False, learnt.items_known)
+    _, users, items = rows_of(EntityVectors.of(names, learned))
+    assert np.abs(cosines(users, items) - cosines(learned.users, learned.items)).max() < 1e-3
+    nobody = BehaviorVectors(learned.users, learned.items, learned.users_known & False, learned.items_known)
     _, users, _ = rows_of(EntityVectors.of(names, nobody))
     assert np.isfinite(users).all()
 

@@ -18,7 +18,7 @@ from semid.data.interactions import Histories
 from semid.errors import InputError
 from semid.evaluation.advice import advice
 from semid.evaluation.metrics import evaluate, number_prefixes, sequence_lift
-from semid.evaluation.neighbors import find_neighbours
+from semid.evaluation.neighbors import find_neighbors
 from semid.evaluation.quality import Distortion, percent
 
 # Six items: two share an ID, three share the prefix (0, 1).
@@ -74,7 +74,7 @@ def test_sizes_default_to_the_highest_code_seen_and_say_so():
 def test_one_level_has_all_items_under_the_empty_prefix():
     quality = evaluate(np.array([[0], [1], [2]]), vectors=np.eye(3), histories=histories([0, 1, 2]))
     assert (quality.max_prefix_fanout, quality.prefix_fanout) == (3, [])
-    assert (quality.neighbour_recall, quality.sequence_lift) == ([], [])
+    assert (quality.neighbor_recall, quality.sequence_lift) == ([], [])
 
 
 def test_ids_of_different_lengths_are_told_apart_and_shares_count_those_that_go_on():
@@ -170,7 +170,7 @@ def test_lift_is_one_for_histories_that_draw_every_pair_once():
     assert evaluate(codes, histories=histories(*every_pair)).sequence_lift == pytest.approx([1.0])
 
 
-# --- neighbour recall ---------------------------------------------------------------------------
+# --- neighbor recall ---------------------------------------------------------------------------
 
 
 def recall_by_hand(vectors: np.ndarray, codes: np.ndarray, k: int, length: int) -> float:
@@ -196,36 +196,36 @@ def test_recall_equals_that_of_sorting_all_distances(codes, k, seed):
     # No two distances between different vectors are equal, but some vectors are.
     vectors = rng.standard_normal((len(codes), 3))[rng.integers(0, len(codes), len(codes))]
     k = min(k, len(codes) - 1)
-    recall = find_neighbours(vectors, k=k).recall(number_prefixes(codes))
+    recall = find_neighbors(vectors, k=k).recall(number_prefixes(codes))
     lengths = range(1, codes.shape[1] + 1)
     assert recall == pytest.approx([recall_by_hand(vectors, codes, k, length) for length in lengths])
 
 
 def test_recall_of_well_separated_pairs():
     vectors = np.array([[0.0], [1], [10], [11]])
-    near = find_neighbours(vectors, k=1)
+    near = find_neighbors(vectors, k=1)
     assert near.recall(np.array([[0, 0, 1, 1]])) == [1.0]
     assert near.recall(np.array([[0, 1, 0, 1]])) == [0.0]
 
 
-def test_recall_asks_for_the_neighbours_there_are():
+def test_recall_asks_for_the_neighbors_there_are():
     quality = evaluate(np.array([[0, 0], [0, 1], [1, 0]]), vectors=np.array([[0.0], [1], [2]]))
-    assert quality.neighbour_recall == [pytest.approx(1 / 3)]  # 2 of the 6 ordered pairs
-    assert quality.neighbour_queries == 3
-    assert evaluate(np.array([[0, 0]]), vectors=np.array([[1.0]])).neighbour_recall == []
+    assert quality.neighbor_recall == [pytest.approx(1 / 3)]  # 2 of the 6 ordered pairs
+    assert quality.neighbor_queries == 3
+    assert evaluate(np.array([[0, 0]]), vectors=np.array([[1.0]])).neighbor_recall == []
 
 
-def test_all_vectors_identical_gives_the_share_of_a_random_neighbour():
+def test_all_vectors_identical_gives_the_share_of_a_random_neighbor():
     codes = np.repeat([[0, 0], [1, 0]], [30, 10], axis=0)
-    recall = evaluate(codes, vectors=np.ones((40, 4), np.float16)).neighbour_recall
+    recall = evaluate(codes, vectors=np.ones((40, 4), np.float16)).neighbor_recall
     assert recall == [pytest.approx((30 * 29 + 10 * 9) / (40 * 39))]
 
 
-def test_neighbours_over_several_blocks_equal_those_in_one(monkeypatch):
+def test_neighbors_over_several_blocks_equal_those_in_one(monkeypatch):
     vectors = np.random.default_rng(0).standard_normal((300, 5)).astype(np.float32)
-    whole = find_neighbours(vectors)
+    whole = find_neighbors(vectors)
     monkeypatch.setattr("semid.evaluation.neighbors.BLOCK", 37)
-    assert np.array_equal(find_neighbours(vectors).nearest, whole.nearest)
+    assert np.array_equal(find_neighbors(vectors).nearest, whole.nearest)
 
 
 @pytest.mark.parametrize("queries", [None, 50])
@@ -234,15 +234,15 @@ def test_figures_do_not_depend_on_the_order_of_the_items(queries):
     codes = rng.integers(0, 4, (400, 3))
     vectors = rng.standard_normal((400, 6)).astype(np.float32)[rng.integers(0, 300, 400)]
     order = rng.permutation(400)
-    one = evaluate(codes, vectors=find_neighbours(vectors, queries=queries))
-    other = evaluate(codes[order], vectors=find_neighbours(vectors[order], queries=queries))
+    one = evaluate(codes, vectors=find_neighbors(vectors, queries=queries))
+    other = evaluate(codes[order], vectors=find_neighbors(vectors[order], queries=queries))
     assert one == other
 
 
 @pytest.mark.parametrize("offset, scale", [(1e4, 1.0), (0.0, 1e30), (0.0, 1e-30)])
-def test_neighbours_survive_far_away_huge_and_tiny_vectors(offset, scale):
+def test_neighbors_survive_far_away_huge_and_tiny_vectors(offset, scale):
     grid = np.random.default_rng(2).permutation(500).astype(np.float64)[:, None]
-    near = find_neighbours(grid * scale + offset, k=2)
+    near = find_neighbors(grid * scale + offset, k=2)
     place = np.empty(500, int)
     place[near.groups] = grid[:, 0]
     gaps = np.abs(place[near.nearest] - place[np.sort(near.groups)[near.positions]][:, None])
@@ -252,14 +252,14 @@ def test_neighbours_survive_far_away_huge_and_tiny_vectors(offset, scale):
 
 def test_a_sample_of_queries_comes_close_to_all_of_them():
     rng = np.random.default_rng(3)
-    centres = rng.standard_normal((20, 8)) * 4
+    centers = rng.standard_normal((20, 8)) * 4
     label = rng.integers(0, 20, 3000)
-    vectors = (centres[label] + rng.standard_normal((3000, 8))).astype(np.float32)
+    vectors = (centers[label] + rng.standard_normal((3000, 8))).astype(np.float32)
     codes = np.stack([label % 7, np.arange(3000)], axis=1)
     prefixes = number_prefixes(codes)[:1]
-    sampled = find_neighbours(vectors, queries=1000)
+    sampled = find_neighbors(vectors, queries=1000)
     assert len(sampled.positions) == 1000
-    assert sampled.recall(prefixes) == pytest.approx(find_neighbours(vectors).recall(prefixes), abs=0.02)
+    assert sampled.recall(prefixes) == pytest.approx(find_neighbors(vectors).recall(prefixes), abs=0.02)
 
 
 # --- the object, the words, the errors -----------------------------------------------------------
@@ -279,7 +279,7 @@ def test_json_names_are_those_documented():
         "n_items", "n_unique_ids", "collision_rate", "items_in_conflict", "largest_group",
         "raw_collision_rate", "moved_items", "identical_text_floor", "identical_vector_floor",
         "distortion", "levels", "sizes_observed", "max_prefix_fanout", "prefix_fanout",
-        "neighbour_recall", "neighbour_queries", "sequence_lift", "sequence_pairs",
+        "neighbor_recall", "neighbor_queries", "sequence_lift", "sequence_pairs",
     ]  # fmt: skip
     assert list(read["distortion"]) == ["raw", "final", "relative_to_variance"]
     assert list(read["levels"][0]) == ["size", "used", "perplexity", "largest_share"]

@@ -4,7 +4,7 @@ A program of its own, since it forks: what it needs is imported once, and no thr
 
     python -m tests.faults.killing FOLDER KILLS SEED
 
-FOLDER holds the artefact `old` and the source new (.jsonl and .npy). Prints a JSON line for each kill.
+FOLDER holds the artifact `old` and the source new (.jsonl and .npy). Prints a JSON line for each kill.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _dying(name, real, count, fatal, share):
 
 
 def state_of(folder: Path, marks: dict[str, str]) -> str:
-    """Whose artefact is there: a name of `marks`, "none", or what is wrong with it."""
+    """Whose artifact is there: a name of `marks`, "none", or what is wrong with it."""
     if not (folder / "semid.json").exists():
         with contextlib.suppress(ArtifactError):
             load(folder)

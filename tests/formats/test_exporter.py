@@ -1,4 +1,4 @@
-"""Exports: each file holds exactly the live catalogue in the other system's terms, and appears whole or not at all.
+"""Exports: each file holds exactly the live catalog in the other system's terms, and appears whole or not at all.
 
 Where the other system's own reader is installed, it reads the file: FlashRec's (`pip install --no-deps flashrec`),
 xgrammar's and llguidance's engines. Without it a reader written here does, which knows nothing of the writer.
@@ -37,7 +37,7 @@ BASE = 1000
 
 
 def made(codes: Sequence, sizes: Sequence[int], *, template: str = "onerec", retired: Sequence[str] = ()):
-    """An artefact with these codes; items are called i0, i1, ..."""
+    """An artifact with these codes; items are called i0, i1, ..."""
     names = [f"i{row}" for row in range(len(codes))]
     ledger = Ledger.create(names, np.array(codes))
     return SemanticIDTokenizer(
@@ -58,8 +58,8 @@ def random_codes(n_items: int, sizes: Sequence[int], seed: int = 0) -> np.ndarra
 
 
 @st.composite
-def catalogues(draw, levels: tuple[int, int] = (1, 4)) -> SemanticIDTokenizer:
-    """Small catalogues, some items retired, at least one alive."""
+def catalogs(draw, levels: tuple[int, int] = (1, 4)) -> SemanticIDTokenizer:
+    """Small catalogs, some items retired, at least one alive."""
     sizes = draw(st.lists(st.integers(1, 5), min_size=levels[0], max_size=levels[1]))
     rows = draw(
         st.lists(st.tuples(*(st.integers(0, size - 1) for size in sizes)), min_size=1, max_size=30, unique=True)
@@ -100,7 +100,7 @@ def test_an_lcrec_index_holds_the_live_items_in_lc_recs_tokens(ids, tmp_path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ids=catalogues())
+@given(ids=catalogs())
 def test_our_reader_gets_an_lcrec_index_back(tmp_path, ids):
     index = read_index(export(ids, tmp_path / "x.json", to="lcrec", force=True).path)
     assert dict(zip(index.item_ids, map(tuple, index.codes.tolist()), strict=True)) == live(ids)
@@ -130,8 +130,8 @@ def replace_ids(ids: SemanticIDTokenizer, names: list[str]) -> SemanticIDTokeniz
 # ---- FlashRec
 
 
-def test_a_flashrec_catalogue_maps_codes_to_items(ids, tmp_path):
-    done = export(ids, tmp_path / "catalogue.json", to="flashrec")
+def test_a_flashrec_catalog_maps_codes_to_items(ids, tmp_path):
+    done = export(ids, tmp_path / "catalog.json", to="flashrec")
     assert json.loads(done.path.read_text()) == {"2,0,1": "i0", "2,0,0": "i2", "1,1,0": "i3"}
 
 
@@ -172,7 +172,7 @@ def test_a_template_that_flashrec_does_not_know_is_noted(tmp_path):
 def test_what_flashrec_cannot_read_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="levels=1: FlashRec reads a key without commas"):
         export(made([[0]], (4,)), tmp_path / "x.json", to="flashrec")
-    with pytest.raises(ConfigError, match=r"x\.txt: FlashRec reads a catalogue only from .*\.json"):
+    with pytest.raises(ConfigError, match=r"x\.txt: FlashRec reads a catalog only from .*\.json"):
         export(made([[0, 0]], (4, 4)), tmp_path / "x.txt", to="flashrec")
     assert not list(tmp_path.iterdir())
 
@@ -185,14 +185,14 @@ def flashrec(monkeypatch):
 
 
 @pytest.mark.parametrize("sizes", [(7, 9), (16, 8, 9), (16, 8, 2), (16, 8, 9, 11), (16, 8, 9, 2), (5,) * 6], ids=str)
-def test_flashrec_reads_the_catalogue_as_exactly_our_token_ids(flashrec, tmp_path, sizes):
+def test_flashrec_reads_the_catalog_as_exactly_our_token_ids(flashrec, tmp_path, sizes):
     ids = made(random_codes(60, sizes), sizes, retired=["i3", "i4"])
     added = {token: BASE + place for place, token in enumerate(ids.vocabulary.tokens)}
     model = tmp_path / "model"
     model.mkdir()
     entries = [{"content": token, "id": token_id} for token, token_id in added.items()]
     (model / "tokenizer.json").write_text(json.dumps({"added_tokens": entries}))
-    done = export(ids, tmp_path / "catalogue.json", to="flashrec", base=BASE)
+    done = export(ids, tmp_path / "catalog.json", to="flashrec", base=BASE)
 
     told = iter(flags_of(done.notes))
     given = {name.removeprefix("--").replace("-", "_"): value for name, value in zip(told, told, strict=True)}
@@ -241,8 +241,8 @@ def walked(arrays: dict[str, np.ndarray], n_levels: int) -> set[tuple[int, ...]]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ids=catalogues(levels=(2, 4)), base=st.sampled_from([None, 0, 3, 50]), data=st.data())
-def test_statics_tables_let_exactly_the_catalogue_through(tmp_path, ids, base, data):
+@given(ids=catalogs(levels=(2, 4)), base=st.sampled_from([None, 0, 3, 50]), data=st.data())
+def test_statics_tables_let_exactly_the_catalog_through(tmp_path, ids, base, data):
     n_levels = len(ids.sizes)
     dense = data.draw(st.sampled_from([None, 1, 2] if n_levels > 2 else [None, 1]))
     path = export(ids, tmp_path / "x.safetensors", to="static", base=base, dense_levels=dense, force=True).path
@@ -267,7 +267,7 @@ def grouped(sequences: set[tuple[int, ...]], length: int) -> Iterator[list[tuple
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ids=catalogues(levels=(3, 4)), dense=st.sampled_from([1, 2]))
+@given(ids=catalogs(levels=(3, 4)), dense=st.sampled_from([1, 2]))
 def test_statics_dense_tables_agree_with_its_transitions(tmp_path, ids, dense):
     arrays = static_arrays(Trie.from_ledger(ids.ledger, ids.sizes), len(ids.vocabulary), dense_levels=dense)
     expected = {tokens[:dense] for tokens in token_ids(ids, 0)}
@@ -305,7 +305,7 @@ def test_statics_dense_levels_follow_the_vocabulary(tmp_path):
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(ids=catalogues())
+@given(ids=catalogs())
 def test_a_parquet_table_has_ids_tokens_codes_and_generations(tmp_path, ids):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(export(ids, tmp_path / "x.parquet", to="parquet", force=True).path)
@@ -379,8 +379,8 @@ def language(grammar: str, block: dict[str, int]) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("base", [None, BASE])
 @pytest.mark.parametrize("to", ["ebnf", "lark"])
-@given(ids=catalogues())
-def test_the_language_of_a_grammar_is_exactly_the_catalogue(to, base, ids):
+@given(ids=catalogs())
+def test_the_language_of_a_grammar_is_exactly_the_catalog(to, base, ids):
     trie = Trie.from_ledger(ids.ledger, ids.sizes, base=base)
     grammar = "".join(grammar_lines(trie, ids.vocabulary, to))
     block = {token: (base or 0) + place for place, token in enumerate(ids.vocabulary.tokens)}
@@ -457,7 +457,7 @@ ENGINES = {"ebnf": XGrammar, "lark": LLGuidance}
 
 
 @pytest.mark.parametrize("to, in_ids", [("ebnf", True), ("lark", True), ("lark", False)])
-def test_the_engine_allows_exactly_the_continuations_of_the_catalogue(real_tokenizer, tmp_path, to, in_ids):
+def test_the_engine_allows_exactly_the_continuations_of_the_catalog(real_tokenizer, tmp_path, to, in_ids):
     ids = made(random_codes(300, (16,) * 4), (16,) * 4, retired=["i0", "i7"])
     known = {"tokenizer": real_tokenizer} if in_ids else {}
     engine = ENGINES[to](export(ids, tmp_path / "x", to=to, **known).path.read_text(), real_tokenizer)
@@ -487,7 +487,7 @@ def test_a_grammar_of_text_lets_ids_be_spelled_and_says_so(real_tokenizer, tmp_p
 @pytest.mark.parametrize(
     "to, base, most", [("ebnf", 0, 20_000), ("ebnf", None, 10_000), ("lark", None, 64_232), ("lark", 0, 64_232)]
 )
-def test_a_catalogue_too_large_for_the_engine_is_refused(to, base, most):
+def test_a_catalog_too_large_for_the_engine_is_refused(to, base, most):
     sizes = (256, 256, 256)
     codes = np.array(list(itertools.islice(itertools.product(range(256), repeat=3), most + 1)))
     vocabulary = Vocabulary(sizes)
@@ -512,7 +512,7 @@ def test_quotes_in_tokens_are_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("to", FORMATS)
-def test_equal_artefacts_give_equal_files_in_blocks_of_any_length(to, tmp_path, monkeypatch):
+def test_equal_artifacts_give_equal_files_in_blocks_of_any_length(to, tmp_path, monkeypatch):
     sizes = (16, 16, 16)
     ids = made(random_codes(400, sizes), sizes, retired=["i5", "i6", "i7", "i8", "i300"])
     whole = export(ids, tmp_path / "whole.json", to=to, base=3).path.read_bytes()
@@ -562,8 +562,8 @@ def test_an_interrupted_export_leaves_what_was_there(ids, to, before, error, tmp
 
 
 @pytest.mark.parametrize("name", ["semid.json", "ids.tsv", "semid-0123456789abcdef.safetensors", ".semid.lock"])
-def test_an_artefacts_own_files_are_never_replaced(ids, name, tmp_path):
-    with pytest.raises(OutputExistsError, match="is the name of an artefact's own file"):
+def test_an_artifacts_own_files_are_never_replaced(ids, name, tmp_path):
+    with pytest.raises(OutputExistsError, match="is the name of an artifact's own file"):
         export(ids, tmp_path / name, to="lcrec", force=True)
 
 
@@ -583,7 +583,7 @@ def test_a_missing_folder_is_made(ids, tmp_path):
 
 
 class Table:
-    """A tokenizer with the block of an artefact at BASE."""
+    """A tokenizer with the block of an artifact at BASE."""
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
@@ -595,7 +595,7 @@ class Table:
         return [self.tokens[token_id - BASE] for token_id in token_ids]
 
 
-def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artefact(ids, tmp_path):
+def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artifact(ids, tmp_path):
     table = Table(ids.vocabulary.tokens)
     by_tokenizer = export(ids, tmp_path / "a", to="ebnf", tokenizer=table).path.read_text()
     assert f"Token({BASE + 2})" in by_tokenizer

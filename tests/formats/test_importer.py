@@ -1,4 +1,4 @@
-"""Other systems' IDs as an artefact: codes kept exactly, what the file does not say refused rather than made up."""
+"""Other systems' IDs as an artifact: codes kept exactly, what the file does not say refused rather than made up."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_sizes_may_name_the_added_level_too(tmp_path):
         ({"": ["<a_1>"]}, "an item id is empty"),
     ],
 )
-def test_what_cannot_be_an_artefact_is_refused_with_file_and_reason(tmp_path, content, message):
+def test_what_cannot_be_an_artifact_is_refused_with_file_and_reason(tmp_path, content, message):
     with pytest.raises(InputError, match=message) as caught:
         import_index(written(tmp_path, content))
     assert "shop.index.json" in str(caught.value)
@@ -292,7 +292,7 @@ def test_texts_come_from_the_item_json_of_lc_rec(index, tmp_path, pack):
     assert list(import_index(index, items=path).texts) == ["Oil. OPI", "Soap", "Kohl"]
 
 
-def test_items_without_text_are_counted_and_foreign_catalogues_refused(index, caplog):
+def test_items_without_text_are_counted_and_foreign_catalogs_refused(index, caplog):
     with caplog.at_level(logging.WARNING, "semid"):
         ids = import_index(index, items=Items(["2"], {"title": ["Kohl"]}, "shop.jsonl"))
     assert list(ids.texts) == ["", "", "Kohl"]
@@ -322,7 +322,7 @@ def test_each_step_is_told(tmp_path):
     ]
 
 
-# ---- the artefact
+# ---- the artifact
 
 
 def test_imported_ids_are_saved_and_opened_again(ids, tmp_path):
@@ -332,7 +332,7 @@ def test_imported_ids_are_saved_and_opened_again(ids, tmp_path):
     assert list(again.item_ids) == list(ids.item_ids)
     assert again.vocabulary == ids.vocabulary
     assert again.config is None
-    assert not again.is_learnt
+    assert not again.is_learned
     assert again.imported_from == "shop.index.json"
     assert artifact.verify(tmp_path / "sid") == []
     assert again.save_pretrained(tmp_path / "copy") == mark
@@ -362,14 +362,14 @@ def test_the_quality_of_imported_ids_is_measured_with_vectors_too(ids):
     assert ids.quality().collision_rate == 0
     vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     quality = ids.quality(vectors=vectors)
-    assert quality.neighbour_recall is not None
+    assert quality.neighbor_recall is not None
     assert quality.distortion is None
 
 
-def test_learnt_ids_stay_as_they_were():
+def test_learned_ids_stay_as_they_were():
     items = [{"id": str(n), "title": f"thing {n}"} for n in range(9)]
     ids = SemanticIDTokenizer.fit(items, levels=2, codebook_size=4, method="rqkmeans")
-    assert ids.is_learnt
+    assert ids.is_learned
     assert ids.imported_from is None
     assert ids.codebooks.sizes == (4, 4)
 
@@ -384,7 +384,7 @@ def test_a_lost_note_of_the_source_does_no_harm(ids, tmp_path, provenance):
     assert opened.base is None
 
 
-def test_every_reading_command_takes_an_imported_artefact(semid, tmp_path, ids):
+def test_every_reading_command_takes_an_imported_artifact(semid, tmp_path, ids):
     ids.save_pretrained(tmp_path / "sid")
     done = semid("verify", "sid")
     assert done.code == 0, done.err

@@ -1,7 +1,7 @@
 """A hundred thousand generated items, every way there is to generate them, and not one that may not be there.
 
 What is allowed is looked up in plain Python sets, never in the trie under test. A random model, whose own wishes have
-nothing to do with the catalogue, is the hardest case: without the constraint not one of its IDs would be real.
+nothing to do with the catalog, is the hardest case: without the constraint not one of its IDs would be real.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def rows_of(codes: np.ndarray) -> dict[tuple[int, ...], int]:
     return {tuple(item): row for row, item in enumerate(codes.tolist())}
 
 
-def check(tokens: torch.Tensor, catalogue: dict, admitted: set[int]) -> list[int]:
+def check(tokens: torch.Tensor, catalog: dict, admitted: set[int]) -> list[int]:
     """The rows of whole IDs as token ids [n, L]; every one of them has to be admitted."""
     found = []
     for item in tokens.tolist():
@@ -75,7 +75,7 @@ def check(tokens: torch.Tensor, catalogue: dict, admitted: set[int]) -> list[int
         for token, size in zip(item, SIZES, strict=True):
             item_codes.append(token - first)
             first += size
-        row = catalogue.get(tuple(item_codes))
+        row = catalog.get(tuple(item_codes))
         assert row is not None, f"{item} is no item"
         assert row in admitted, f"{item} is filtered out"
         found.append(row)
@@ -83,7 +83,7 @@ def check(tokens: torch.Tensor, catalogue: dict, admitted: set[int]) -> list[int
 
 
 def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
-    catalogue, made = rows_of(codes), Counter()
+    catalog, made = rows_of(codes), Counter()
     torch.manual_seed(0)
     for prompts, filters, admitted in batches(trie):
         if all(made[way] >= wanted for way, wanted in SHARES.items()):
@@ -96,7 +96,7 @@ def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
                 logits_processor=[TrieLogitsProcessor(trie, filter=filters)],
             )  # fmt: skip
             for one, rows in zip(out[:, LONGEST:].view(BATCH, sequences, LEVELS), admitted, strict=True):
-                made["sampling"] += len(check(one, catalogue, rows))
+                made["sampling"] += len(check(one, catalog, rows))
         if made["lists"] < SHARES["lists"]:  # several items a sequence, none twice, until none is left
             n_items = 6
             processor = TrieLogitsProcessor(
@@ -109,7 +109,7 @@ def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
             for one, rows in zip(out, admitted, strict=True):
                 expected = min(n_items, len(rows))
                 for sequence in one:
-                    items = check(sequence[: expected * LEVELS].view(-1, LEVELS), catalogue, rows)
+                    items = check(sequence[: expected * LEVELS].view(-1, LEVELS), catalog, rows)
                     assert len(set(items)) == expected
                     assert (sequence[expected * LEVELS :] == 0).all()  # ended
                     made["lists"] += expected
@@ -122,7 +122,7 @@ def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
             )  # fmt: skip
             real = (out.sequences_scores > -1e8).view(BATCH, beams)
             for one, live, rows in zip(out.sequences[:, LONGEST:].view(BATCH, beams, -1), real, admitted, strict=True):
-                items = check(one[live], catalogue, rows)
+                items = check(one[live], catalog, rows)
                 assert len(set(items)) == len(items) == min(beams, len(rows))
                 made["beams"] += len(items)
         if made["trees"] < SHARES["trees"]:
@@ -132,7 +132,7 @@ def test_a_hundred_thousand_items_are_all_real_and_admitted(model, trie, codes):
                 )
                 for prompt, rows in enumerate(admitted):
                     live = found.rows[prompt] >= 0
-                    items = check(found.token_ids[prompt][live], catalogue, rows)
+                    items = check(found.token_ids[prompt][live], catalog, rows)
                     assert items == found.rows[prompt][live].tolist()
                     assert len(set(items)) == len(items) == min(beams, len(rows))
                     made["trees"] += len(items)

@@ -23,7 +23,7 @@ TEXT = 3  # a token of the text; 0 is another
 
 @dataclass(frozen=True)
 class World:
-    """A catalogue, and token ids 0 ... 3 and a few after the block that are no codes."""
+    """A catalog, and token ids 0 ... 3 and a few after the block that are no codes."""
 
     sizes: tuple[int, ...]
     items: tuple[tuple[int, ...], ...]  # codes of each row
@@ -56,7 +56,7 @@ class World:
 
 
 def items_in(world: World, row: list[int], start: int) -> list[tuple[int, ...]]:
-    """Items of the catalogue whose last token stands at `start` or after it."""
+    """Items of the catalog whose last token stands at `start` or after it."""
     n_levels = len(world.sizes)
     spelt = [world.codes(row[end - n_levels : end]) for end in range(max(start + 1, n_levels), len(row) + 1)]
     return [codes for codes in spelt if codes in world.items]
@@ -290,7 +290,7 @@ def test_other_integers_than_int64_are_token_ids_too():
     assert remaining(Rules(max_items=1, repeats=False), rows, prompt_lengths=0) == [[16, 18]]
 
 
-def test_the_catalogue_of_all_codes_lets_every_code_through():
+def test_the_catalog_of_all_codes_lets_every_code_through():
     sizes = (3, 1, 5)
     world = World(sizes, tuple(product(*map(range, sizes))), base=4)
     constraint = Constraint(TrieTensors(world.trie))

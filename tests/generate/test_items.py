@@ -76,7 +76,7 @@ def test_few_beams_are_those_of_a_plain_beam_search(beams, score, method):
 
 
 @st.composite
-def small_catalogues(draw):
+def small_catalogs(draw):
     """One to eight levels of one to five codes, one item to all."""
     sizes = draw(st.lists(st.integers(1, 4), min_size=1, max_size=8).filter(lambda sizes: sum(sizes) <= 30))
     code = st.tuples(*[st.integers(0, size - 1) for size in sizes])
@@ -85,9 +85,9 @@ def small_catalogues(draw):
 
 
 @settings(max_examples=60)
-@given(small_catalogues(), st.integers(1, 25), st.sampled_from(SCORES), st.sampled_from(["tree", "repeat"]), st.data())
-def test_any_catalogue_any_number_of_beams_any_filter(catalogue, beams, score, method, data):
-    sizes, items = catalogue
+@given(small_catalogs(), st.integers(1, 25), st.sampled_from(SCORES), st.sampled_from(["tree", "repeat"]), st.data())
+def test_any_catalog_any_number_of_beams_any_filter(catalog, beams, score, method, data):
+    sizes, items = catalog
     trie = Trie.from_codes(items, sizes, base=BASE)
     kept = data.draw(st.lists(st.sampled_from(range(len(items))), min_size=1, unique=True))
     count = data.draw(st.integers(1, min(beams, len(items))))

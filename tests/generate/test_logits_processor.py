@@ -271,7 +271,7 @@ def test_between_a_minimum_and_a_maximum_of_items(model, texts):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_repeats_until_the_catalogue_is_spent(model, texts, mode):
+def test_no_repeats_until_the_catalog_is_spent(model, texts, mode):
     few = TRIE.filter(only=range(5))
     for row in generated(model, texts, mode=mode, filter=few, repeats=False, min_items=0 if "beam" in mode else None):
         items = items_of(row)

@@ -12,7 +12,7 @@ from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 from semid.trie.filters import Filter
 from semid.trie.trie import Trie
-from tests.helpers.prefix_model import Model, catalogues
+from tests.helpers.prefix_model import Model, catalogs
 
 BASE = 1000
 
@@ -24,7 +24,7 @@ def equal(tensor: torch.Tensor, array: np.ndarray) -> bool:
 # ---- the same as NumPy
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_children_are_those_of_the_numpy_trie_at_any_depths_at_once(model, data):
     trie = model.trie()
     tensors = TrieTensors(trie)
@@ -42,7 +42,7 @@ def test_children_are_those_of_the_numpy_trie_at_any_depths_at_once(model, data)
     assert all((a.view(b.shape) == b).all() for a, b in zip(folded, ours, strict=True))
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_walking_and_ranks_are_those_of_the_numpy_trie(model, data):
     trie = model.trie()
     tensors = TrieTensors(trie)
@@ -59,7 +59,7 @@ def test_walking_and_ranks_are_those_of_the_numpy_trie(model, data):
 @st.composite
 def requests(draw: st.DrawFn) -> tuple[Trie, list[Filter | None]]:
     """A trie, and per request no filter, a list of bans, counts, or both; some share their counts."""
-    model = draw(catalogues())
+    model = draw(catalogs())
     trie = model.trie()
     row = st.integers(0, len(model.items) - 1)
     stock = trie.filter(only=draw(st.lists(row, min_size=1)))
@@ -140,7 +140,7 @@ def end_by_hand(model: Model, token_ids: list[int]) -> tuple[int, ...]:
     return ()
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_the_node_at_the_end_is_the_prefix_that_the_last_tokens_are(model, data):
     trie = model.trie(BASE)
     offsets = np.cumsum([0, *model.sizes])

@@ -1,4 +1,4 @@
-"""A small artefact with unmistakable titles, and alignment data read back: shared by the tests of `write_alignment`."""
+"""A small artifact with unmistakable titles, and alignment data read back: shared by the tests of `write_alignment`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def title(item_id: str) -> str:
 
 
 @cache
-def catalogue(retired: tuple[str, ...] = ()) -> SemanticIDTokenizer:
-    """30 items i0 ... i29 with titles as texts; nothing learnt."""
+def catalog(retired: tuple[str, ...] = ()) -> SemanticIDTokenizer:
+    """30 items i0 ... i29 with titles as texts; nothing learned."""
     codes = np.stack(np.unravel_index(np.arange(0, 2 * N_ITEMS, 2), SIZES), axis=1)
     names = [f"i{row}" for row in range(N_ITEMS)]
     ledger = Ledger.create(names, codes, list(map(title, names)))
@@ -57,6 +57,6 @@ def texts(record: dict) -> tuple[str, str]:
 
 def items_in(text: str) -> set[str]:
     """Items that a text names, by ID or by title."""
-    ids = catalogue()
+    ids = catalog()
     found = {parsed.item_id for parsed in ids.parse(text) if parsed.item_id}
     return found | {item for item in ids.item_ids if title(item) in text}

@@ -1,4 +1,4 @@
-"""A catalogue as a set of tuples: what tries are tested against, and catalogues to test them with."""
+"""A catalog as a set of tuples: what tries are tested against, and catalogs to test them with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from semid.trie.trie import Trie
 
-__all__ = ["Model", "catalogues", "prefixes"]
+__all__ = ["Model", "catalogs", "prefixes"]
 
 Codes = tuple[int, ...]
 
@@ -42,7 +42,7 @@ class Model:
 
 
 @st.composite
-def catalogues(draw: st.DrawFn, max_items: int = 40) -> Model:
+def catalogs(draw: st.DrawFn, max_items: int = 40) -> Model:
     """One item to all ∏K; one to eight levels; K from 1 to 60,000; prefixes shared by many."""
     kind = draw(st.sampled_from(["any", "any", "long", "wide", "full", "skew"]))
     if kind == "wide":

@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs" / "batch.md").read_text(encoding="utf-8")
 
 
 def sections() -> dict[str, str]:
-    """Heading -> text of a section of the page; "" is what stands before the first, the catalogue to try."""
+    """Heading -> text of a section of the page; "" is what stands before the first, the catalog to try."""
     parts = re.split(r"^## (.*)$", PAGE, flags=re.MULTILINE)
     return dict(zip(["", *parts[1::2]], parts[::2], strict=True))
 

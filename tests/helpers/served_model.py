@@ -13,7 +13,7 @@ from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.generate.constraint import Constraint
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors
 from semid.tokenizer_exports.serving.batch_masks import BatchMasks
-from semid.tokenizer_exports.serving.requests import Catalogue, RequestOptions
+from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.tiny_models import ITEMS, ids_of, new_tokenizer
 
@@ -28,7 +28,7 @@ __all__ = [
     "a_prompt",
     "finite",
     "open_artifact",
-    "other_catalogue",
+    "other_catalog",
     "save_artifact",
     "save_model",
 ]
@@ -51,9 +51,9 @@ OPTIONS = [
 
 
 def save_artifact(folder: Path) -> None:
-    """An artefact as it lies in an extended model's folder, `model`, and a server's folder of filters, `filters`.
+    """An artifact as it lies in an extended model's folder, `model`, and a server's folder of filters, `filters`.
 
-    Not learnt, since vLLM's environment has nothing to learn with: 3 x 8 codes, some prefixes shared by many.
+    Not learned, since vLLM's environment has nothing to learn with: 3 x 8 codes, some prefixes shared by many.
     """
     rng = np.random.default_rng(0)
     places = rng.choice(4 * 8 * 8, len(ITEM_IDS), replace=False)  # the first level uses half of its codes
@@ -67,13 +67,13 @@ def save_artifact(folder: Path) -> None:
         provenance={"base": BASE},
     )
     ids.save_pretrained(folder / "model")
-    _save_filter(folder / "filters", [*SALE, "sold-out"])  # an id that the catalogue does not hold
+    _save_filter(folder / "filters", [*SALE, "sold-out"])  # an id that the catalog does not hold
 
 
-def open_artifact(folder: Path) -> Catalogue:
-    """The catalogue of what `save_artifact` wrote."""
+def open_artifact(folder: Path) -> Catalog:
+    """The catalog of what `save_artifact` wrote."""
     ids = SemanticIDTokenizer.from_pretrained(folder / "model")
-    return Catalogue(ids, base=BASE, filters=folder / "filters")
+    return Catalog(ids, base=BASE, filters=folder / "filters")
 
 
 def save_model(folder: Path) -> None:
@@ -100,28 +100,28 @@ def _save_filter(folder: Path, item_ids: list[str]) -> None:
     (folder / "sale.txt").write_text("\n".join([*item_ids, ""]))
 
 
-def a_prompt(rng: np.random.Generator, catalogue: Catalogue) -> list[int]:
+def a_prompt(rng: np.random.Generator, catalog: Catalog) -> list[int]:
     """Text, items, and perhaps an item that is cut off."""
-    ids, prompt = catalogue.ids, []
+    ids, prompt = catalog.ids, []
     for _ in range(rng.integers(0, 4)):
         tokens = ids.vocabulary.token_ids(ids.codes[rng.integers(len(ids))][None], BASE)[0]
         prompt += [*rng.integers(3, BASE, rng.integers(0, 3)), *tokens[: rng.choice([1, 2, 3, 3])]]
     return [int(token) for token in prompt]
 
 
-def other_catalogue(catalogue: Catalogue) -> Catalogue:
+def other_catalog(catalog: Catalog) -> Catalog:
     """The same codes a day later: as many items, one of them another."""
     item_ids = [*ITEM_IDS[:-1], "new today"]
-    ids = copy.copy(catalogue.ids)
-    ids.ledger = Ledger.create(item_ids, catalogue.ids.codes)
-    return Catalogue(ids, base=BASE)
+    ids = copy.copy(catalog.ids)
+    ids.ledger = Ledger.create(item_ids, catalog.ids.codes)
+    return Catalog(ids, base=BASE)
 
 
 class Reference:
     """What a request may take next: one row alone, its whole history given."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self.masks = BatchMasks(catalogue, eos_ids=EOS)
+    def __init__(self, catalog: Catalog) -> None:
+        self.masks = BatchMasks(catalog, eos_ids=EOS)
 
     def allowed(self, options: dict | None, prompt: list[int], output: list[int]) -> list[int]:
         demand = self.masks.demand(RequestOptions.of(options))

@@ -1,4 +1,4 @@
-"""A small shop whose IDs come from ready vectors, so that learning takes no time: for tests that change artefacts."""
+"""A small shop whose IDs come from ready vectors, so that learning takes no time: for tests that change artifacts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def vectors(item_ids: Iterable[str]) -> np.ndarray:
     return np.array([np.random.default_rng(seed).normal(size=DIM) for seed in seeds], np.float32).reshape(-1, DIM)
 
 
-def learnt(item_ids: list[str], *, levels: int = 3, codebook_size: int = 4) -> SemanticIDTokenizer:
+def learned(item_ids: list[str], *, levels: int = 3, codebook_size: int = 4) -> SemanticIDTokenizer:
     """Semantic IDs for these items."""
     return SemanticIDTokenizer.fit(
         records(item_ids),
@@ -56,7 +56,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def faults(folder: Path, *, tables: bool = True) -> list[str]:
-    """All that is wrong with an artefact; without `tables`, but for the tables for people."""
+    """All that is wrong with an artifact; without `tables`, but for the tables for people."""
     found = [line for line in artifact.verify(folder) if tables or ".tsv: " not in line]
     ids = SemanticIDTokenizer.from_pretrained(folder)
     return found + ids.ledger.check(ids.sizes)

@@ -24,9 +24,9 @@ from transformers import (
 
 from semid.tokenizer import SemanticIDTokenizer
 
-COLOURS = ["red", "blue", "green", "black", "white", "grey"]
+COLORS = ["red", "blue", "green", "black", "white", "gray"]
 THINGS = ["shoe", "shirt", "hat", "scarf", "glove", "coat", "sock"]
-ITEMS = [{"id": f"{c}-{t}", "title": f"{c} {t}, warm"} for c in COLOURS for t in THINGS]
+ITEMS = [{"id": f"{c}-{t}", "title": f"{c} {t}, warm"} for c in COLORS for t in THINGS]
 CHAT = "{% for m in messages %}<|im_start|>{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
 

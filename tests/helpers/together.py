@@ -37,8 +37,8 @@ TRAINING = {"epochs": 3, "batch_size": 512, "landmarks": 64, "pull": 0.75}
 
 def vectors() -> np.ndarray:
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(60, D))
-    return (centres[rng.integers(60, size=N)] + 0.5 * rng.normal(size=(N, D))).astype(np.float32)
+    centers = rng.normal(size=(60, D))
+    return (centers[rng.integers(60, size=N)] + 0.5 * rng.normal(size=(N, D))).astype(np.float32)
 
 
 def uneven(n_rows: int) -> slice:

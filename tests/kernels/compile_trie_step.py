@@ -42,7 +42,7 @@ def logits_case(kind: str, *, native: bool, slow: bool = False) -> Case:
 
 
 def select_case(beams: int, n_codes: int, *, slow: bool = False) -> Case:
-    results = {"out_scores": "*fp32", "out_normalisers": "*fp32"}
+    results = {"out_scores": "*fp32", "out_normalizers": "*fp32"}
     results |= dict.fromkeys(("out_parents", "out_codes", "out_children"), "*i64")
     return Case(
         name=f"trie_step select M={beams} K={n_codes}",

@@ -39,11 +39,11 @@ class Case:
     name : what the report calls it.
     kernel : the `@triton.jit` function.
     signature : type of each argument that is not a constexpr, e.g. {"x": "*fp32", "n_items": "i64"}.
-    constexprs : value of each constexpr argument, and of each that a launch specialises: 1 for a unit stride, None
+    constexprs : value of each constexpr argument, and of each that a launch specializes: 1 for a unit stride, None
         for an absent pointer.
     num_warps, num_stages : as launched.
     divisible : arguments beside the pointers that callers pass as multiples of 16 (strides, mostly); a pointer that
-        is not aligned to 16 bytes is named in `unaligned`. Without them loads are not vectorised and the figures
+        is not aligned to 16 bytes is named in `unaligned`. Without them loads are not vectorized and the figures
         mean nothing.
     has_dot : True if matrix instructions must appear.
     targets : the names in `TARGETS` to compile for.

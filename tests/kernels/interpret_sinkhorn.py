@@ -91,7 +91,7 @@ def test_an_item_that_is_no_number_shows_in_the_sums(codes, bad):
     assert found.min() >= 0 and found.max() < codes
 
 
-def test_a_catalogue_is_balanced_to_the_stated_error():
+def test_a_catalog_is_balanced_to_the_stated_error():
     residual, centroids = normal(400, 4) * torch.tensor([2, 1, 0.5, 0.25]), normal(12, 4, seed=1)
     found = sinkhorn_potentials(residual, centroids, epsilon=0.05)
     unit = reference.unit(residual, centroids, 0.05)

@@ -44,7 +44,7 @@ def agrees(question, count, found, **options):
         assert found.scores[prompt].tolist() == pytest.approx(scores, abs=1e-4)
     logits = reference.logits(question.states, question.weight, *(options.get(name) for name in ("bias",)),
                               options.get("scale", 1.0), options.get("cap"))  # fmt: skip
-    torch.testing.assert_close(found.normalisers.double(), logits.logsumexp(-1), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.normalizers.double(), logits.logsumexp(-1), rtol=1e-4, atol=1e-4)
 
 
 @FORMS
@@ -81,7 +81,7 @@ def test_what_models_do_to_their_logits(step, options):
 def test_huge_logits_do_not_overflow_the_cap(step):
     question = random_question(1, 4, 8, 20, 6)
     found = step(question.states * 1e6, question.weight, question.beams, 3, cap=30.0)
-    assert found.normalisers.isfinite().all() and found.normalisers.max() <= 30 + math.log(20) + 1e-4
+    assert found.normalizers.isfinite().all() and found.normalizers.max() <= 30 + math.log(20) + 1e-4
 
 
 @FORMS
@@ -133,18 +133,18 @@ def test_where_nothing_is_left_all_are_dead(step):
 def test_no_prompts(step):
     question = random_question(0, 3, 8, 10, 4)
     found = step(question.states, question.weight, question.beams, 5)
-    assert found.scores.shape == (0, 5) and found.normalisers.shape == (0, 3)
+    assert found.scores.shape == (0, 5) and found.normalizers.shape == (0, 3)
 
 
 @FORMS
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_no_numbers_show_in_the_normaliser_and_are_never_taken(step, bad):
+def test_logits_that_are_no_numbers_show_in_the_normalizer_and_are_never_taken(step, bad):
     question = random_question(2, 3, 8, 10, 4)
     beams = dataclasses.replace(question.beams, scores=torch.zeros(2, 3), counts=torch.full((2, 3), 4))
     states = question.states.clone()
     states[0, 1, 3] = bad
     found = step(states, question.weight, beams, 5)
-    assert found.normalisers.isfinite().tolist() == [[True, False, True], [True, True, True]]
+    assert found.normalizers.isfinite().tolist() == [[True, False, True], [True, True, True]]
     assert 1 not in found.parents[0] and found.scores.isfinite().all()
 
 

@@ -17,7 +17,7 @@ def logits(states, weight, bias, scale, cap):
 def trie_step(states, weight, beams, count, *, bias=None, scale=1.0, cap=None):
     """Per prompt a list of up to `count` (parent, code, child, score), in the order of (parent, code)."""
     found = logits(states, weight, bias, scale, cap)
-    normalisers = torch.logsumexp(found, dim=-1)
+    normalizers = torch.logsumexp(found, dim=-1)
     prompts = []
     for b in range(states.shape[0]):
         candidates = []
@@ -25,7 +25,7 @@ def trie_step(states, weight, beams, count, *, bias=None, scale=1.0, cap=None):
             for place in range(int(beams.counts[b, m])):
                 child = int(beams.firsts[b, m]) + place
                 code = int(beams.codes[child])
-                score = float(beams.scores[b, m] - normalisers[b, m] + found[b, m, code])
+                score = float(beams.scores[b, m] - normalizers[b, m] + found[b, m, code])
                 if (beams.allowed is None or beams.allowed[b, m, place]) and score > -math.inf:
                     candidates.append((m, code, child, score))
         best = sorted(candidates, key=lambda each: (-each[3], each[0], each[1]))[:count]

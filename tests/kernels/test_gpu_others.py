@@ -81,7 +81,7 @@ def test_a_pass_of_sinkhorn(count, codes, dims):
 
 
 @pytest.mark.parametrize("codes", [256, 1000])
-def test_a_catalogue_is_balanced_as_on_a_cpu(codes):
+def test_a_catalog_is_balanced_as_on_a_cpu(codes):
     residual = normal(100_000, 32)
     centroids = residual[:codes] * 0.8
     found = sinkhorn_potentials(residual, centroids, epsilon=0.02)
@@ -129,7 +129,7 @@ def test_a_step_over_the_trie(dtype, prompts, beams, hidden, codes, width, count
     for options in ({}, {"bias": bias, "scale": 0.5, "cap": 3.0}):
         found = trie_step(states, weight, question, count, **options)
         expected = trie_step_torch(states.double(), weight.double(), question, count, **options)
-        torch.testing.assert_close(found.normalisers, expected.normalisers, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found.normalizers, expected.normalizers, rtol=1e-4, atol=1e-4)
         best, also = (each.scores.sort(dim=1, descending=True).values for each in (found, expected))
         torch.testing.assert_close(best, also, rtol=1e-4, atol=1e-3)
         alive = found.scores > -torch.inf

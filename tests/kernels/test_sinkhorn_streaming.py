@@ -108,7 +108,7 @@ def test_they_need_fewer_passes_than_over_relaxation():
 
 
 @pytest.mark.parametrize("epsilon", [0.003, 3e-4])
-def test_half_the_catalogue_in_one_place_is_no_setback(epsilon):
+def test_half_the_catalog_in_one_place_is_no_setback(epsilon):
     """Steps that lead astray are taken back, so it is no slower than plain rounds where acceleration fails."""
     residual, centroids = normal(1000, 8), normal(32, 8, seed=1)
     residual[:500] = residual[0]
@@ -117,7 +117,7 @@ def test_half_the_catalogue_in_one_place_is_no_setback(epsilon):
     assert found.error <= max(1.3 * plain, 0.01)
 
 
-def test_a_large_catalogue_starts_from_a_sample(monkeypatch):
+def test_a_large_catalog_starts_from_a_sample(monkeypatch):
     residual, centroids = skewed(5000, 12)
     from_sample = sinkhorn_potentials(residual, centroids)
     monkeypatch.setattr(sinkhorn, "SAMPLE_ITEMS", math.inf)

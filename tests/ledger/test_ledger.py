@@ -198,7 +198,7 @@ def test_ids_with_equal_hashes_are_told_apart(monkeypatch):
 
 def test_hashes_are_the_same_everywhere():
     packed = Ledger.create(["nail polish", "crème", ""], [[0], [1], [2]]).item_ids
-    # written into artefacts, so they may never change
+    # written into artifacts, so they may never change
     assert [hex(value) for value in lookup.hash_ids(packed)] == [
         "0x55742ecb4beee65e",
         "0xe052401b07ff38ba",

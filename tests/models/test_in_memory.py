@@ -201,7 +201,7 @@ def test_extending_twice_changes_nothing(kind):
     first = extend(tokenizer, model, ids_of())
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     again = extend(tokenizer, model, ids_of(), init="text", seed=7, pad_to=1024)
-    assert (again.base, again.n_tokens, again.n_rows, again.initialised) == (first.base, 26, 384, False)
+    assert (again.base, again.n_tokens, again.n_rows, again.initialized) == (first.base, 26, 384, False)
     assert "already there" in again.lines()[0]
     assert all((tensor == state[name]).all() for name, tensor in model.state_dict().items())
 
@@ -210,7 +210,7 @@ def test_a_tokenizer_extended_before_its_model_is_caught_up_with():
     tokenizer, model = new_tokenizer(), new_model("qwen3 tied")
     add_tokens(tokenizer, ids_of().vocabulary)
     extended = extend(tokenizer, model, ids_of())
-    assert extended.initialised and extended.n_rows == 384
+    assert extended.initialized and extended.n_rows == 384
 
 
 def test_half_precision_models_get_distinct_rows_in_their_own_type():
@@ -240,7 +240,7 @@ def test_a_wrong_tokenizer_is_refused_before_anything_changes():
 def test_weights_that_are_quantised_or_not_in_memory_are_refused():
     model = new_model("qwen3 tied")
     model.get_input_embeddings().weight = torch.nn.Parameter(torch.zeros(300, 32, dtype=torch.int8), False)
-    with pytest.raises(ConfigError, match="int8, expected .* quantised"):
+    with pytest.raises(ConfigError, match="int8, expected .* quantized"):
         extend(new_tokenizer(), model, ids_of())
     with torch.device("meta"):
         model = new_model("qwen3 tied")
@@ -286,11 +286,11 @@ def test_codes_start_on_the_side_of_the_words_of_their_items():
 def trained(model, extended, weight_decay: float, steps: int = 4) -> None:
     given = torch.tensor([[5, 9, *list(extended.token_ids)[:4], 80, 3]])
     keys = {"labels": given} if model.config.is_encoder_decoder else {"labels": given}
-    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 0.05, weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), 0.05, weight_decay=weight_decay)
     for _ in range(steps):
         model(input_ids=given, **keys).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])

@@ -143,7 +143,7 @@ def test_markers_start_near_the_mean_but_not_equal():
 
 
 def toy_texts(n_codes: int, n_old: int, has_items: np.ndarray, seed: int = 0) -> Texts:
-    """Half of every text is the same frequent word, as in real catalogues."""
+    """Half of every text is the same frequent word, as in real catalogs."""
     draw = np.random.default_rng(seed)
     shares = draw.dirichlet(np.full(n_old - 1, 0.2), n_codes) * 0.5
     shares = np.concatenate([np.full((n_codes, 1), 0.5), shares], 1) * has_items[:, None]
@@ -168,8 +168,8 @@ def test_text_rows_keep_the_geometry_of_text_means_without_their_common_part():
     assert ratio.max() / ratio.min() < 1 + 1e-4
     unit = means / np.linalg.norm(means, axis=1, keepdims=True)
     assert np.mean(unit @ unit.T) > 0.8, "the means themselves are almost equal"
-    centred = rows - cloud.mean
-    np.testing.assert_allclose(np.sqrt((centred**2).sum(1).mean()), cloud.radius, rtol=1e-4)
+    centered = rows - cloud.mean
+    np.testing.assert_allclose(np.sqrt((centered**2).sum(1).mean()), cloud.radius, rtol=1e-4)
 
 
 def test_codes_without_items_keep_their_codebook_row():
@@ -257,7 +257,7 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "init, pad_to, texts, learnt, message",
+    "init, pad_to, texts, learned, message",
     [
         ("random", 64, None, True, "init='random' should be one of auto, text, codebook, mix, default"),
         ("codebook", 0, None, True, "pad_to=0 should"),
@@ -268,17 +268,17 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
         ("mix", 1, None, False, "Use init='default'"),
     ],
 )
-def test_impossible_choices_are_named(init, pad_to, texts, learnt, message):
+def test_impossible_choices_are_named(init, pad_to, texts, learned, message):
     with pytest.raises(ConfigError, match=message):
-        check_choices(init, pad_to, SimpleNamespace(texts=texts, is_learnt=learnt))
+        check_choices(init, pad_to, SimpleNamespace(texts=texts, is_learned=learned))
 
 
 @pytest.mark.parametrize(
-    "texts, learnt, chosen",
+    "texts, learned, chosen",
     [(["a"], True, "text"), (["a"], False, "text"), (None, True, "codebook"), (None, False, "default")],
 )
-def test_auto_is_the_best_start_that_there_is(texts, learnt, chosen):
-    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_learnt=learnt)) == chosen
+def test_auto_is_the_best_start_that_there_is(texts, learned, chosen):
+    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_learned=learned)) == chosen
 
 
 def test_the_report_names_the_nearest_known_word_and_measures_likeness():

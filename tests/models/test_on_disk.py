@@ -103,7 +103,7 @@ def test_it_loads_where_semid_is_not_installed_and_gives_the_old_logits(tmp_path
     assert done.stdout.splitlines() == ["1 10 16", "see<s_a_1><s_b_2><s_c_0>!", "<|im_start|>user: hi", "True 384"]
 
 
-def test_the_artefact_lies_beside_the_model_and_knows_its_base(tmp_path, base):
+def test_the_artifact_lies_beside_the_model_and_knows_its_base(tmp_path, base):
     ids = ids_of()
     extended = extend_folder(base, ids, tmp_path / "out")
     there = SemanticIDTokenizer.from_pretrained(tmp_path / "out")
@@ -147,7 +147,7 @@ def test_all_other_files_are_kept_and_stale_ones_left_out(tmp_path, base):
 
 @pytest.mark.parametrize("shard", ["50GB", "20KB"], ids=["one file", "many files"])
 def test_an_index_always_says_which_files_are_the_model(tmp_path, shard):
-    """Engines read every safetensors file of a folder without an index: the artefact's too."""
+    """Engines read every safetensors file of a folder without an index: the artifact's too."""
     folder = saved(tmp_path / "base", shard=shard)
     extend_folder(folder, ids_of(), tmp_path / "out")
     index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
@@ -307,7 +307,7 @@ def test_the_vocabulary_size_is_written_where_it_stands(tmp_path):
 def test_extending_an_extended_folder_changes_no_weight(tmp_path, base):
     first = extend_folder(base, ids_of(), tmp_path / "one")
     again = extend_folder(tmp_path / "one", ids_of(), tmp_path / "two", init="text", pad_to=1024)
-    assert (again.base, again.n_rows, again.initialised) == (first.base, 384, False)
+    assert (again.base, again.n_rows, again.initialized) == (first.base, 384, False)
     one, two = digests(tmp_path / "one"), digests(tmp_path / "two")
     assert one == two
 
@@ -462,7 +462,7 @@ def test_models_that_do_not_fit_are_refused_before_anything_is_written(tmp_path)
     weights = load_file(folder / "model.safetensors")
     weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"].to(torch.int8)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match="stored as I8, expected F64.* quantised. Extend the"):
+    with pytest.raises(ConfigError, match="stored as I8, expected F64.* quantized. Extend the"):
         extend_folder(folder, ids, out)
     folder = saved(tmp_path / "mixed")
     config = json.loads((folder / "config.json").read_text())

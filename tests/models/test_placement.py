@@ -1,4 +1,4 @@
-"""Items and clusters in one model: two blocks side by side, both artefacts whole, whichever came first."""
+"""Items and clusters in one model: two blocks side by side, both artifacts whole, whichever came first."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def test_again_nothing_changes(tmp_path, base, clusters, again):
     extend_folder(tmp_path / "one", clusters, tmp_path / "two", alpha=0.1)
     tokens = ids_of() if again == "items" else clusters
     done = extend_folder(tmp_path / "two", tokens, tmp_path / "three", init="default", seed=7)
-    assert not done.initialised and digests(tmp_path / "three") == digests(tmp_path / "two")
+    assert not done.initialized and digests(tmp_path / "three") == digests(tmp_path / "two")
 
 
-def test_the_artefact_of_the_items_stays_to_the_last_byte(tmp_path, base, clusters):
+def test_the_artifact_of_the_items_stays_to_the_last_byte(tmp_path, base, clusters):
     """Changed since it came into the model, too."""
     extend_folder(base, ids_of(), tmp_path / "one")
     changing.add(tmp_path / "one", [{"id": "new", "title": "pink hat"}])
@@ -151,7 +151,7 @@ def test_tokens_that_could_be_mistaken_are_refused(tmp_path, base, first):
     assert not (tmp_path / "two").exists()
 
 
-def test_something_else_in_the_artefacts_place_is_refused(tmp_path, base, clusters):
+def test_something_else_in_the_artifacts_place_is_refused(tmp_path, base, clusters):
     clusters.save(base / "x")
     for path in (base / "x").iterdir():
         path.rename(base / path.name)
@@ -203,9 +203,9 @@ def test_the_command(semid, tmp_path, base, clusters):
         extend_folder(base, clusters, tmp_path / "alone", force=True)
 
 
-def test_tokens_that_are_no_artefact_are_refused_before_anything_is_written(tmp_path):
+def test_tokens_that_are_no_artifact_are_refused_before_anything_is_written(tmp_path):
     from semid.tokenizer_exports import EntityNames
 
-    with pytest.raises(ConfigError, match="EntityNames is no artefact"):
+    with pytest.raises(ConfigError, match="EntityNames is no artifact"):
         extend_folder(saved(tmp_path / "base", "qwen3 tied"), EntityNames(2, 3), tmp_path / "out")
     assert not (tmp_path / "out").exists()

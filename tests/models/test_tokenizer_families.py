@@ -232,7 +232,7 @@ def test_tokenizers_read_as_their_makers_say(name, text, token_ids):
 
 
 @pytest.mark.parametrize(("name", "count"), [("gpt2", 50_000), ("cl100k", 100_000), ("qwen", 151_387)])
-def test_ranks_give_as_many_merges_as_were_learnt(name, count):
+def test_ranks_give_as_many_merges_as_were_learned(name, count):
     assert len(json.loads(plain(name).backend_tokenizer.to_str())["model"]["merges"]) == count
 
 

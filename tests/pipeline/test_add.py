@@ -12,14 +12,14 @@ from semid.pipeline import add as adding
 from semid.pipeline.add import Drift
 from semid.tokenizer import SemanticIDTokenizer
 from semid.trie.trie import Trie
-from tests.helpers.small_shop import DIM, learnt, names, records, vectors
+from tests.helpers.small_shop import DIM, learned, names, records, vectors
 
 OLD, NEW, MANY = names(20), names(6, first=100), names(400)
 
 
 @pytest.fixture(scope="module")
 def ids():
-    return learnt(OLD)
+    return learned(OLD)
 
 
 def add(ids, item_ids, text="thing", **choices):
@@ -96,7 +96,7 @@ def test_a_retired_item_that_comes_again_stays_retired(ids):
     assert later.parse(later.tokens(OLD[0]))[0].retired
 
 
-def test_artefacts_without_texts_take_new_items():
+def test_artifacts_without_texts_take_new_items():
     bare = SemanticIDTokenizer.fit(
         records(OLD), embeddings=vectors(OLD), method="rqkmeans", levels=3, codebook_size=4, store_text=False
     )
@@ -136,7 +136,7 @@ def test_a_free_first_choice_is_taken(ids):
 
 
 def test_a_full_prefix_sends_an_item_to_the_nearest_other_one():
-    ids = learnt(names(4), levels=2, codebook_size=3)
+    ids = learned(names(4), levels=2, codebook_size=3)
     prefix = ids.encode_vectors(vectors(OLD[:1]))[0, 0]
     target = vectors(OLD[:1])[0]
     twins = [f"twin{number}" for number in range(5)]  # more than a prefix holds
@@ -150,7 +150,7 @@ def test_a_full_prefix_sends_an_item_to_the_nearest_other_one():
 
 
 def test_without_a_free_id_for_each_nothing_is_added():
-    ids = learnt(names(6), levels=2, codebook_size=3)
+    ids = learned(names(6), levels=2, codebook_size=3)
     before = ids.manifest()
     with pytest.raises(CapacityError, match=r"n_items=4 should be <= 3: .*, less 6 IDs already given out"):
         add(ids, NEW[:4])
@@ -165,7 +165,7 @@ def test_without_a_free_id_for_each_nothing_is_added():
 
 
 def full_and_one_retired():
-    ids = learnt(names(9), levels=2, codebook_size=3)
+    ids = learned(names(9), levels=2, codebook_size=3)
     return ids, ids.retire(names(1))
 
 
@@ -241,8 +241,8 @@ def test_dates_are_kept_and_no_part_of_the_fingerprint(ids):
 # ---- what is refused
 
 
-def test_artefacts_of_ready_vectors_need_vectors(ids):
-    with pytest.raises(ConfigError, match=r"learnt from ready vectors.*--embeddings"):
+def test_artifacts_of_ready_vectors_need_vectors(ids):
+    with pytest.raises(ConfigError, match=r"learned from ready vectors.*--embeddings"):
         adding.add(ids, records(NEW))
 
 
@@ -260,14 +260,14 @@ def test_wrong_vectors_are_refused(ids, embeddings, message):
 
 
 def test_items_without_any_text_field_of_the_fit_are_refused(ids):
-    with pytest.raises(InputError, match=r"text fields are name; the IDs were learnt from title\. Rename"):
+    with pytest.raises(InputError, match=r"text fields are name; the IDs were learned from title\. Rename"):
         adding.add(ids, [{"id": "x", "name": "thing"}], embeddings=vectors(["x"]))
 
 
 def test_the_text_of_new_items_has_the_fields_of_the_fit_in_their_order():
     shop = [{"id": item_id, "title": f"thing {item_id}", "brand": "acme"} for item_id in OLD]
     ids = SemanticIDTokenizer.fit(shop, embeddings=vectors(OLD), method="rqkmeans", levels=3, codebook_size=4)
-    new = [{"id": "x", "brand": "acme", "title": "hat", "colour": "red"}, {"id": "y", "brand": "acme"}]
+    new = [{"id": "x", "brand": "acme", "title": "hat", "color": "red"}, {"id": "y", "brand": "acme"}]
     later, _ = adding.add(ids, new, embeddings=vectors(["x", "y"]))
     assert later.texts[20:] == ["hat. acme", "acme"]
 
@@ -302,12 +302,12 @@ def with_statistics(ids, item_ids):
 
 @pytest.fixture(scope="module")
 def measured():
-    return with_statistics(learnt(MANY, levels=3, codebook_size=8), MANY)
+    return with_statistics(learned(MANY, levels=3, codebook_size=8), MANY)
 
 
 def test_the_fit_leaves_the_figures_that_drift_is_told_from(measured):
     ids, _ = measured
-    fitted = learnt(MANY, levels=3, codebook_size=8).fit_statistics
+    fitted = learned(MANY, levels=3, codebook_size=8).fit_statistics
     for name, wanted in ids.fit_statistics.items():
         assert np.allclose(np.nan_to_num(fitted[name]), wanted, rtol=1e-5)
         assert fitted[name].dtype == wanted.dtype

@@ -25,9 +25,9 @@ from tests.helpers.recipes import differences
 
 N = 120
 NEW = 40  # rows of ROWS that are no item
-COLOURS = ("red", "blue", "green", "black")
+COLORS = ("red", "blue", "green", "black")
 ROWS = [
-    {"id": f"item-{n}", "title": f"nail polish {COLOURS[n % 4]} shade {n}", "brand": f"brand {n % 9}"}
+    {"id": f"item-{n}", "title": f"nail polish {COLORS[n % 4]} shade {n}", "brand": f"brand {n % 9}"}
     for n in range(N + NEW)
 ]
 CHOICES = {"method": "rqkmeans", "levels": 3, "codebook_size": 8, "dim": 8}
@@ -213,7 +213,7 @@ def test_a_folder_that_has_changed_is_refused(tmp_path):
 def test_what_cannot_be_encoded_says_so_at_once(tmp_path, folder, vector_folder):
     with pytest.raises(ArtifactError, match="no such folder"):
         BatchEncoder(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="learnt from ready vectors.*vectors=, or --vectors"):
+    with pytest.raises(ConfigError, match="learned from ready vectors.*vectors=, or --vectors"):
         BatchEncoder(vector_folder)
     (tmp_path / "x.json").write_text(json.dumps({"a": ["<a_1>", "<b_2>"], "b": ["<a_1>", "<b_3>"]}))
     from semid.tokenizer_exports.formats.importer import import_index

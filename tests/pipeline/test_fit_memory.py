@@ -21,11 +21,11 @@ from semid.runtime.memory import Budget, parse_memory
 from semid.runtime.tables import MappedRows, Tables
 from semid.tokenizer import SemanticIDTokenizer
 
-COLOURS = ("red", "blue", "green", "black", "white", "crème")
+COLORS = ("red", "blue", "green", "black", "white", "crème")
 THINGS = ("nail polish", "lipstick", "kohl pencil", "hair brush", "soap", "shampoo", "mirror")
 ITEMS = [
-    {"id": f"{n:04}", "title": f"{colour} {thing} {n % 11}", "brand": f"brand {n % 5}"}
-    for n, (colour, thing) in enumerate((c, t) for _ in range(4) for c in COLOURS for t in THINGS)
+    {"id": f"{n:04}", "title": f"{color} {thing} {n % 11}", "brand": f"brand {n % 5}"}
+    for n, (color, thing) in enumerate((c, t) for _ in range(4) for c in COLORS for t in THINGS)
 ]
 CHOICES = {"levels": 3, "codebook_size": 16, "method": "rqkmeans"}
 
@@ -48,7 +48,7 @@ def saved(folder, made) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("embeddings", [False, True], ids=["lexical", "ready vectors"])
-def test_the_artefact_is_the_same_in_memory_and_on_disk(tmp_path, monkeypatch, tiny_blocks, embeddings):
+def test_the_artifact_is_the_same_in_memory_and_on_disk(tmp_path, monkeypatch, tiny_blocks, embeddings):
     config = SemanticIDConfig.from_dict(CHOICES)
     vectors = np.random.default_rng(0).normal(size=(len(ITEMS), 12)).astype(np.float32) if embeddings else None
     rooms, used = [0, 10**9], []
@@ -60,15 +60,15 @@ def test_the_artefact_is_the_same_in_memory_and_on_disk(tmp_path, monkeypatch, t
         return table
 
     monkeypatch.setattr(Tables, "new", watched)
-    artefacts = []
+    artifacts = []
     for room in rooms:
         monkeypatch.setattr(Budget, "room", lambda budget, need, what, room=room: room)
-        artefacts.append(saved(tmp_path / str(room), fit(ITEMS, config, embeddings=vectors)))
+        artifacts.append(saved(tmp_path / str(room), fit(ITEMS, config, embeddings=vectors)))
     assert used == [True, True, False, False]  # vectors and latents, in files and then in memory
-    assert artefacts[0] == artefacts[1]
+    assert artifacts[0] == artifacts[1]
 
 
-def test_blocks_make_no_difference_to_what_is_learnt(tmp_path, monkeypatch):
+def test_blocks_make_no_difference_to_what_is_learned(tmp_path, monkeypatch):
     config = SemanticIDConfig.from_dict(CHOICES)
     whole = fit(ITEMS, config)
     monkeypatch.setattr("semid.pipeline.encode.BLOCK", 33)
@@ -81,12 +81,12 @@ def test_blocks_make_no_difference_to_what_is_learnt(tmp_path, monkeypatch):
         assert np.array_equal(array, blocks["codebooks"].arrays()[name]), name
 
 
-def test_a_sample_is_learnt_from_and_said(monkeypatch):
+def test_a_sample_is_learned_from_and_said(monkeypatch):
     monkeypatch.setattr("semid.pipeline.learn.SAMPLE", 60)
     lines = []
     made = fit(ITEMS, SemanticIDConfig.from_dict(CHOICES), say=lines.append)
     assert len(made["ledger"]) == len(ITEMS)
-    assert any(re.match(r"learnt .*; from 60 of the items$", line) for line in lines)
+    assert any(re.match(r"learned .*; from 60 of the items$", line) for line in lines)
     assert memory_to_learn(10**6, 384, SemanticIDConfig()) == memory_to_learn(SAMPLE, 384, SemanticIDConfig())
 
 

@@ -148,7 +148,7 @@ def test_the_command_starts_a_cluster_and_stops_it(semid, folder, parts, tmp_pat
     ray.shutdown()
     done = semid("encode", folder, "--items", parts, "-o", "ray.parquet", "--engine", "ray", "--json")
     assert json.loads(done.out) == {"output": "ray.parquet", "items": N + NEW, "known": N}
-    assert done.err.splitlines()[-1] == "encoded     600 rows, 400 of them items of the catalogue"
+    assert done.err.splitlines()[-1] == "encoded     600 rows, 400 of them items of the catalog"
     assert not ray.is_initialized()
     assert (tmp_path / "ray.parquet").read_bytes() == local(folder, parts, tmp_path / "local.parquet")
 

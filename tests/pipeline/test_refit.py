@@ -22,7 +22,7 @@ from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.formats.importer import import_index
 from semid.train.residual_kmeans import ResidualKMeans
 
-COLOURS = ["red", "blue", "green", "black", "white", "pink", "gold", "grey"]
+COLORS = ["red", "blue", "green", "black", "white", "pink", "gold", "gray"]
 THINGS = ["shoe", "shirt", "hat", "scarf", "lamp", "chair", "table", "brush", "cream", "soap"]
 SMALL = {"method": "rqkmeans", "levels": 3, "codebook_size": 8}
 
@@ -30,7 +30,7 @@ SMALL = {"method": "rqkmeans", "levels": 3, "codebook_size": 8}
 def shop(first: int, last: int) -> list[dict[str, str]]:
     rows = range(first, last)
     return [
-        {"id": f"i{n:03}", "title": f"{COLOURS[n % 8]} {THINGS[n * 7 % 10]} {COLOURS[n // 9 % 8]} number {n // 4}"}
+        {"id": f"i{n:03}", "title": f"{COLORS[n % 8]} {THINGS[n * 7 % 10]} {COLORS[n // 9 % 8]} number {n // 4}"}
         for n in rows
     ]
 
@@ -47,7 +47,7 @@ def vectors_of(n_items: int, seed: int = 0) -> np.ndarray:
 # ---- what is kept
 
 
-def test_a_refit_of_the_same_catalogue_changes_next_to_nothing():
+def test_a_refit_of_the_same_catalog_changes_next_to_nothing():
     _, churn = refit(OLD, shop(0, 120))
     assert churn.kept_prefix[0] > 0.9 and churn.new == churn.gone == 0
 
@@ -96,7 +96,7 @@ def test_the_order_of_the_items_changes_nothing():
     assert np.array_equal(one.codes, other.codes)
 
 
-def test_the_old_artefact_stays_as_it_was():
+def test_the_old_artifact_stays_as_it_was():
     codes, levels = OLD.codes.copy(), [level.copy() for level in OLD.codebooks.levels]
     refit(OLD, NOW)
     assert np.array_equal(OLD.codes, codes)
@@ -127,7 +127,7 @@ def test_moved_items_keep_the_prefix_they_were_moved_to():
 
 
 def test_prices_of_a_balanced_level_are_made_anew():
-    old = SemanticIDTokenizer.fit(shop(0, 120), **SMALL, uniform="catalogue")
+    old = SemanticIDTokenizer.fit(shop(0, 120), **SMALL, uniform="catalog")
     new, _ = refit(old, NOW)
     assert new.codebooks.biases[-1] is not None
     assert not np.array_equal(new.codebooks.biases[-1], old.codebooks.biases[-1])
@@ -176,7 +176,7 @@ def test_imported_ids_get_codebooks_under_their_own_names(tmp_path):
         refit(imported, NOW)
     quick = dataclasses.replace(settings_of(imported), method="rqkmeans")
     new, churn = refit(imported, NOW, learn="fresh", config=quick)
-    assert new.is_learnt and new.vocabulary == imported.vocabulary
+    assert new.is_learned and new.vocabulary == imported.vocabulary
     assert churn.kept_prefix[0] > 0.3 and churn.distortion_before is None
 
 
@@ -206,8 +206,8 @@ def test_impossible_choices_say_so(choices, says):
         refit(OLD, NOW, **choices)
 
 
-def test_another_catalogue_is_refused():
-    with pytest.raises(InputError, match="none of its 2 items is in the artefact"):
+def test_another_catalog_is_refused():
+    with pytest.raises(InputError, match="none of its 2 items is in the artifact"):
         refit(OLD, [{"id": "x", "title": "red shoe"}, {"id": "y", "title": "blue hat"}])
 
 
@@ -292,7 +292,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def test_the_command_writes_a_whole_artefact_with_its_map(semid, files):
+def test_the_command_writes_a_whole_artifact_with_its_map(semid, files):
     done = semid("refit", "sid", "items.jsonl", "-o", "new")
     assert done.code == 0, done.err
     assert "108 items survive, 24 are new, 12 are gone" in done.out

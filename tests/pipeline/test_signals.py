@@ -1,4 +1,4 @@
-"""`semid fit` with behaviour and a language model beside the text."""
+"""`semid fit` with behavior and a language model beside the text."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def same_first(ids: SemanticIDTokenizer) -> float:
 # ---- the fit
 
 
-def test_behaviour_brings_items_met_together_under_one_code():
-    assert same_first(fitted()) < 1.5 < 2.0 < same_first(fitted(Guidance(behaviour=2.0), lines()))
+def test_behavior_brings_items_met_together_under_one_code():
+    assert same_first(fitted()) < 1.5 < 2.0 < same_first(fitted(Guidance(behavior=2.0), lines()))
 
 
 def test_all_off_is_the_plain_fit_to_the_last_byte(tmp_path):
@@ -69,21 +69,21 @@ def test_what_is_held_out_changes_nothing():
         {**record, "items": record["items"][:-2] + [IDS[place % 40], IDS[(place + 20) % 40]]}
         for place, record in enumerate(lines())
     ]
-    one, two = (fitted(Guidance(behaviour=1.0), records) for records in (lines(), other))
+    one, two = (fitted(Guidance(behavior=1.0), records) for records in (lines(), other))
     assert np.array_equal(one.encode(IDS), two.encode(IDS))
-    third = fitted(Guidance(behaviour=1.0, split="all"), other)
+    third = fitted(Guidance(behavior=1.0, split="all"), other)
     assert not np.array_equal(one.encode(IDS), third.encode(IDS))
 
 
-def test_the_choices_are_written_into_the_artefact(tmp_path):
-    fitted(Guidance(behaviour=0.5), lines()).save_pretrained(tmp_path / "sid")
+def test_the_choices_are_written_into_the_artifact(tmp_path):
+    fitted(Guidance(behavior=0.5), lines()).save_pretrained(tmp_path / "sid")
     kept = json.loads((tmp_path / "sid" / "semid.json").read_text())
-    assert kept["provenance"]["guidance"]["behaviour"] == 0.5
+    assert kept["provenance"]["guidance"]["behavior"] == 0.5
     assert kept["provenance"]["guidance"]["split"] == "leave-one-out"
 
 
 def test_new_items_need_vectors_of_text_alone():
-    ids = fitted(Guidance(behaviour=1.0), lines())
+    ids = fitted(Guidance(behavior=1.0), lines())
     assert ids.codebooks.input_dim == VECTORS.shape[1]
     assert ids.codebooks.reconstruct(ids.encode(IDS)).shape == VECTORS.shape
 
@@ -91,36 +91,36 @@ def test_new_items_need_vectors_of_text_alone():
 # ---- fusing
 
 
-def test_fused_vectors_are_text_and_behaviour_of_equal_spread():
+def test_fused_vectors_are_text_and_behavior_of_equal_spread():
     draw = np.random.default_rng(1)
-    text, behaviour = draw.normal(size=(500, 8)).astype(np.float32) * 3, draw.normal(size=(500, 4)).astype(np.float32)
+    text, behavior = draw.normal(size=(500, 8)).astype(np.float32) * 3, draw.normal(size=(500, 4)).astype(np.float32)
     with Tables(room=1 << 30) as tables:
-        whole = np.asarray(fuse(text, behaviour, np.full(500, 10**9), weight=2.0, tables=tables))
+        whole = np.asarray(fuse(text, behavior, np.full(500, 10**9), weight=2.0, tables=tables))
     assert np.array_equal(whole[:, :8], text)
     assert np.square(whole[:, 8:]).sum() / 500 == pytest.approx(4 * text.var(0).sum(), rel=1e-4)
 
 
-def test_unknown_behaviour_is_predicted_from_text():
+def test_unknown_behavior_is_predicted_from_text():
     draw = np.random.default_rng(2)
     text = draw.normal(size=(600, 6)).astype(np.float32)
-    behaviour = text[:, :3] / np.linalg.norm(text[:, :3], axis=1, keepdims=True)
+    behavior = text[:, :3] / np.linalg.norm(text[:, :3], axis=1, keepdims=True)
     met = np.where(np.arange(600) < 500, 20, 0)
-    given = np.where(met[:, None] > 0, behaviour, np.float32(9))  # rows that were not met do not count
+    given = np.where(met[:, None] > 0, behavior, np.float32(9))  # rows that were not met do not count
     with Tables(room=1 << 30) as tables:
         found = np.asarray(fuse(text, given, met, weight=1.0, tables=tables))[500:, 6:]
-    cosines = (found * behaviour[500:]).sum(1) / np.linalg.norm(found, axis=1)
+    cosines = (found * behavior[500:]).sum(1) / np.linalg.norm(found, axis=1)
     assert cosines.mean() > 0.9
 
 
 def test_the_less_an_item_was_met_the_more_it_is_what_its_text_says():
     draw = np.random.default_rng(4)
-    text, behaviour = draw.normal(size=(400, 6)).astype(np.float32), draw.normal(size=(400, 3)).astype(np.float32)
+    text, behavior = draw.normal(size=(400, 6)).astype(np.float32), draw.normal(size=(400, 3)).astype(np.float32)
     with Tables(room=1 << 30) as tables:
         rare, common, never = (
-            np.asarray(fuse(text, behaviour, np.r_[np.full(390, 8), np.full(10, met)], weight=1.0, tables=tables))
+            np.asarray(fuse(text, behavior, np.r_[np.full(390, 8), np.full(10, met)], weight=1.0, tables=tables))
             for met in (8, 1_000, 0)
         )
-    # All three agree on the 390; text says nothing of behaviour here, so what is predicted is short.
+    # All three agree on the 390; text says nothing of behavior here, so what is predicted is short.
     lengths = [np.linalg.norm(part[390:, 6:], axis=1).mean() for part in (never, rare, common)]
     assert lengths[0] < lengths[1] < lengths[2]
 
@@ -136,9 +136,9 @@ def test_codebooks_for_text_alone_find_most_first_codes_again():
     assert np.allclose(alone.reconstruct(codes), books.reconstruct(codes)[:, :8], atol=1e-5)
 
 
-def test_histories_of_another_catalogue_are_refused():
-    with pytest.raises(InputError, match="no item of the catalogue was met"):
-        fitted(Guidance(behaviour=1.0), [{"user": "u", "items": ["x", "y", "z", "w"]}])
+def test_histories_of_another_catalog_are_refused():
+    with pytest.raises(InputError, match="no item of the catalog was met"):
+        fitted(Guidance(behavior=1.0), [{"user": "u", "items": ["x", "y", "z", "w"]}])
 
 
 # ---- the language model's words
@@ -186,10 +186,10 @@ def test_a_fit_reads_the_model_s_words(model_folder):
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"behaviour": -1.0}, "behaviour=-1.0"),
+        ({"behavior": -1.0}, "behavior=-1.0"),
         ({"collaborative": float("nan")}, "collaborative=nan"),
-        ({"behaviour": "much"}, "behaviour='much'"),
-        ({"behaviour": 1.0, "split": "half"}, "split='half'"),
+        ({"behavior": "much"}, "behavior='much'"),
+        ({"behavior": 1.0, "split": "half"}, "split='half'"),
         ({"llm": 7}, "llm=7"),
     ],
 )
@@ -204,12 +204,12 @@ def test_losses_need_the_training_they_are_part_of(method):
         fitted(Guidance(collaborative=1.0), lines(), method=method)
 
 
-def test_behaviour_without_interactions_is_refused():
-    with pytest.raises(ConfigError, match=r"behaviour=1\.0 needs interactions"):
-        fitted(Guidance(behaviour=1.0))
+def test_behavior_without_interactions_is_refused():
+    with pytest.raises(ConfigError, match=r"behavior=1\.0 needs interactions"):
+        fitted(Guidance(behavior=1.0))
 
 
-# ---- learnt again
+# ---- learned again
 
 
 NOW = SHOP[2:] + [{"id": "new", "title": "thing 41"}]
@@ -232,9 +232,9 @@ def warned(caplog) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
 
 
-def test_a_refit_keeps_behaviour_if_it_is_given_again(caplog):
-    old = fitted(Guidance(behaviour=2.0), lines())
-    wanted = Guidance(behaviour=2.0, split="all")
+def test_a_refit_keeps_behavior_if_it_is_given_again(caplog):
+    old = fitted(Guidance(behavior=2.0), lines())
+    wanted = Guidance(behavior=2.0, split="all")
     new, churn = refitted(old, learn="fresh", guidance=wanted, interactions=read_interactions(lines()))
     assert not warned(caplog)
     assert groups_of(new) > 2.0
@@ -250,8 +250,8 @@ def test_a_refit_keeps_behaviour_if_it_is_given_again(caplog):
 
 
 def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
-    """Without slack, the same items share their codes as in a fit of the new catalogue from nothing."""
-    chosen = {"guidance": Guidance(behaviour=1.0), "interactions": read_interactions(lines())}
+    """Without slack, the same items share their codes as in a fit of the new catalog from nothing."""
+    chosen = {"guidance": Guidance(behavior=1.0), "interactions": read_interactions(lines())}
     new, _ = refitted(fitted(), learn="fresh", slack=0.0, **chosen)
     fresh = SemanticIDTokenizer.fit(NOW, embeddings=NOW_VECTORS, **chosen, **KMEANS)
     ids = [item["id"] for item in NOW]
@@ -261,10 +261,10 @@ def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
 
 @pytest.mark.parametrize("learn", ["warm", "fresh"])
 def test_a_refit_without_it_says_what_is_given_up(caplog, learn):
-    old = fitted(Guidance(behaviour=2.0), lines())
+    old = fitted(Guidance(behavior=2.0), lines())
     new, _ = refitted(old, learn=learn)
     [said] = warned(caplog)
-    assert said.endswith("To keep it, add: --learn fresh --interactions HISTORIES --fuse-behaviour 2.0")
+    assert said.endswith("To keep it, add: --learn fresh --interactions HISTORIES --fuse-behavior 2.0")
     assert new.provenance["refit"]["dropped_guidance"] == old.provenance["guidance"]
     assert "guidance" not in new.provenance
     caplog.clear()
@@ -274,15 +274,15 @@ def test_a_refit_without_it_says_what_is_given_up(caplog, learn):
 
 def test_codebooks_that_go_on_take_no_guidance():
     with pytest.raises(ConfigError, match="Use learn=fresh"):
-        refitted(fitted(), guidance=Guidance(behaviour=1.0), interactions=read_interactions(lines()))
-    with pytest.raises(ConfigError, match=r"behaviour=1\.0 needs interactions"):
-        refitted(fitted(), learn="fresh", guidance=Guidance(behaviour=1.0))
+        refitted(fitted(), guidance=Guidance(behavior=1.0), interactions=read_interactions(lines()))
+    with pytest.raises(ConfigError, match=r"behavior=1\.0 needs interactions"):
+        refitted(fitted(), learn="fresh", guidance=Guidance(behavior=1.0))
 
 
 @pytest.mark.parametrize(
     "guidance",
     [
-        Guidance(behaviour=1.5, split="all"),
+        Guidance(behavior=1.5, split="all"),
         Guidance(collaborative=10, llm="a folder/it's", llm_weight=0.5),
         Guidance(llm="x", split="own"),
     ],
@@ -308,7 +308,7 @@ def write_shop(records: list[dict]) -> list[str]:
 
 
 def test_the_command_measures_with_what_it_did_not_learn_from(semid):
-    done = semid("fit", *write_shop(lines()), "--interactions", "log.jsonl", "--fuse-behaviour", "1")
+    done = semid("fit", *write_shop(lines()), "--interactions", "log.jsonl", "--fuse-behavior", "1")
     assert done.code == 0, done.err
     log = read_interactions(lines())
     unseen = unseen_interactions(log, training_edges(log)).map_to(IDS)
@@ -320,7 +320,7 @@ def test_the_command_measures_with_what_it_did_not_learn_from(semid):
 
 def test_the_command_says_what_is_missing(semid):
     arguments = write_shop(lines())
-    done = semid("fit", *arguments, "--fuse-behaviour", "1")
+    done = semid("fit", *arguments, "--fuse-behavior", "1")
     assert done.code == 1 and "needs interactions" in done.err
     done = semid("fit", *arguments, "--align-llm-weight", "1")
     assert done.code == 2 and "--align-llm" in done.err
@@ -328,13 +328,13 @@ def test_the_command_says_what_is_missing(semid):
 
 def test_the_refit_command_says_what_is_given_up_or_keeps_it(semid):
     arguments = write_shop(lines())
-    done = semid("fit", *arguments, "--interactions", "log.jsonl", "--fuse-behaviour", "2")
+    done = semid("fit", *arguments, "--interactions", "log.jsonl", "--fuse-behavior", "2")
     assert done.code == 0, done.err
     again = ("refit", "sid", "items.jsonl", "--embeddings", "vectors.npy", "--json")
     done = semid(*again, "-o", "warm")
-    assert "--learn fresh --interactions HISTORIES --fuse-behaviour 2.0" in done.err
-    assert json.loads(done.out)["dropped_guidance"]["behaviour"] == 2.0
-    aligned = ("--learn", "fresh", "--interactions", "log.jsonl", "--fuse-behaviour", "2")
+    assert "--learn fresh --interactions HISTORIES --fuse-behavior 2.0" in done.err
+    assert json.loads(done.out)["dropped_guidance"]["behavior"] == 2.0
+    aligned = ("--learn", "fresh", "--interactions", "log.jsonl", "--fuse-behavior", "2")
     done = semid(*again, "-o", "fresh", *aligned)
     assert done.code == 0 and "To keep it" not in done.err and "aligned     with" in done.err
     assert json.loads(done.out)["dropped_guidance"] is None

@@ -1,4 +1,4 @@
-"""Changing an artefact where it lies: only what is new is written, and the folder stays one that `save` could make."""
+"""Changing an artifact where it lies: only what is new is written, and the folder stays one that `save` could make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from semid.ledger.ledger import Ledger
 from semid.ledger.segment import merged
 from semid.pipeline import update as changing
 from semid.tokenizer import SemanticIDTokenizer
-from tests.helpers.small_shop import contents, faults, learnt, names, records, vectors
+from tests.helpers.small_shop import contents, faults, learned, names, records, vectors
 
 OLD, NEW = names(200), names(6, first=1000)
 
@@ -26,7 +26,7 @@ OLD, NEW = names(200), names(6, first=1000)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made") / "ids"
-    learnt(OLD, codebook_size=8).save_pretrained(folder)
+    learned(OLD, codebook_size=8).save_pretrained(folder)
     return folder
 
 
@@ -81,8 +81,8 @@ def test_notes_about_rows_are_a_file_of_their_own_without_a_table(folder, change
 
 def test_a_change_that_grows_is_merged_and_the_small_files_go(folder):
     homes = artifact.load(folder).arrays.homes()
-    learnt_part, base = homes["codebook.0"], homes["codes"]
-    before = marks(folder)[learnt_part]
+    learned_part, base = homes["codebook.0"], homes["codes"]
+    before = marks(folder)[learned_part]
     for first in range(1000, 1120, 8):
         add(folder, names(8, first))
         ids = opened(folder)
@@ -91,7 +91,7 @@ def test_a_change_that_grows_is_merged_and_the_small_files_go(folder):
         assert faults(folder) == []
     assert len(ids.ledger.segments) < 5
     assert base not in marks(folder)  # 120 items are more than a quarter of 200: all is one table now
-    assert marks(folder)[learnt_part] == before  # but what was learnt is never written again
+    assert marks(folder)[learned_part] == before  # but what was learned is never written again
     assert opened(folder).decode(opened(folder).tokens(OLD)) == OLD
 
 
@@ -124,7 +124,7 @@ def test_a_change_that_changes_nothing_writes_nothing(folder):
 # ---- the folder is what it says, however it came about
 
 
-def test_saving_a_changed_artefact_elsewhere_gives_the_same_files(folder, tmp_path):
+def test_saving_a_changed_artifact_elsewhere_gives_the_same_files(folder, tmp_path):
     add(folder, NEW[:3])
     changing.retire(folder, OLD[:1], date="spring")
     add(folder, NEW)
@@ -146,9 +146,9 @@ def test_the_same_changes_give_the_same_folder_and_no_clock_is_in_it(made, tmp_p
     assert artifact.load(tmp_path / "a").fingerprint == artifact.load(tmp_path / "c").fingerprint
 
 
-def test_a_changed_folder_can_be_replaced_by_another_artefact(folder):
+def test_a_changed_folder_can_be_replaced_by_another_artifact(folder):
     add(folder, NEW)
-    learnt(OLD[:30]).save_pretrained(folder, force=True)
+    learned(OLD[:30]).save_pretrained(folder, force=True)
     assert sorted(name for name in contents(folder) if name.endswith(".tsv")) == ["ids.tsv"]
     assert faults(folder) == []
 
@@ -189,7 +189,7 @@ def test_a_folder_that_is_none_is_refused_and_not_made(tmp_path, change):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
-def test_an_artefact_of_another_kind_is_refused(tmp_path):
+def test_an_artifact_of_another_kind_is_refused(tmp_path):
     artifact.save(tmp_path / "other", {"kind": "another"}, {"x": np.zeros(3)})
     before = contents(tmp_path / "other")
     with pytest.raises(ArtifactError, match=r"kind='another' should be"):
@@ -257,11 +257,11 @@ def test_an_open_reader_keeps_its_generation_when_its_files_are_gone(folder):
     assert reader.codebooks.sizes == reader.sizes  # read only now, from a file that has no name any more
 
 
-# ---- artefacts of format 1
+# ---- artifacts of format 1
 
 
 def as_format_1(folder, target):
-    """The same artefact as the first semid wrote it: one data file, `retired_in` for all rows, no history."""
+    """The same artifact as the first semid wrote it: one data file, `retired_in` for all rows, no history."""
     ids, loaded = opened(folder), artifact.load(folder)
     later = ("newest", "retired.", "revised.", "fit.")  # arrays that format 2 brought
     arrays = {name: array for name, array in loaded.arrays.items() if not name.startswith(later)}

@@ -65,7 +65,7 @@ def random_levels(rng, sizes, dims, spread=1.0):
 
 
 def near_ties(rng, levels, count):
-    """Latents a grid step or less from half-way between two neighbouring centroids of a level chosen at random."""
+    """Latents a grid step or less from half-way between two neighboring centroids of a level chosen at random."""
     rows = np.zeros((count, levels[0].shape[1]))
     depth = rng.integers(0, len(levels), count)
     for level, centroids in enumerate(levels):

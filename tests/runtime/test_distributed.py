@@ -147,7 +147,7 @@ def test_training_takes_the_same_steps(found, shares, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["rqkmeans", "rqvae"])
-def test_fit_writes_one_artefact_and_speaks_once(tmp_path, method):
+def test_fit_writes_one_artifact_and_speaks_once(tmp_path, method):
     items = [{"id": f"item-{n}", "title": f"polish {n % 97} shade {n} of {n % 7}"} for n in range(600)]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     choices = ["items.jsonl", "--method", method, "--levels", "3", "--codebook-size", "16", "--dim", "16", "--json"]

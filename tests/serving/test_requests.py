@@ -17,7 +17,7 @@ from semid.errors import ArtifactError, ConfigError
 from semid.ledger.ledger import Ledger
 from semid.tokenizer_exports.generate.constraint import Rules
 from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand
-from semid.tokenizer_exports.serving.requests import PREFIX, Catalogue, RequestOptions, open_catalogue
+from semid.tokenizer_exports.serving.requests import PREFIX, Catalog, RequestOptions, open_catalog
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.served_model import (
     BASE,
@@ -26,7 +26,7 @@ from tests.helpers.served_model import (
     SALE,
     VOCABULARY,
     finite,
-    other_catalogue,
+    other_catalog,
     save_artifact,
     save_model,
 )
@@ -42,14 +42,14 @@ def artifact(tmp_path_factory):
 
 
 @pytest.fixture
-def catalogue(artifact, tmp_path):
+def catalog(artifact, tmp_path):
     ids = SemanticIDTokenizer.from_pretrained(artifact / "model")
     (tmp_path / "sale.txt").write_bytes((artifact / "filters" / "sale.txt").read_bytes())
-    return Catalogue(ids, base=BASE, filters=tmp_path)
+    return Catalog(ids, base=BASE, filters=tmp_path)
 
 
-def admitted(catalogue, found) -> set[str]:
-    return set(catalogue.trie.item_ids(catalogue.trie.rows[found.mask()]))
+def admitted(catalog, found) -> set[str]:
+    return set(catalog.trie.item_ids(catalog.trie.rows[found.mask()]))
 
 
 # ---- options
@@ -83,35 +83,35 @@ def test_a_wrong_option_is_named_with_what_was_expected(options, message):
 # ---- filters
 
 
-def test_equal_requests_of_one_moment_share_one_filter(catalogue):
+def test_equal_requests_of_one_moment_share_one_filter(catalog):
     options = {"semid_only": SALE, "semid_without": [SALE[0]]}
-    first, second = (catalogue.filter(RequestOptions.of(options)) for _ in range(2))
+    first, second = (catalog.filter(RequestOptions.of(options)) for _ in range(2))
     assert first is second
-    assert admitted(catalogue, first) == set(SALE[1:])
+    assert admitted(catalog, first) == set(SALE[1:])
 
 
-def test_requests_without_items_of_their_own_share_the_servers_filter(catalogue):
-    assert catalogue.filter(RequestOptions()) is None
-    sale = catalogue.filter(RequestOptions(filter=("sale",)))
-    assert catalogue.filter(RequestOptions(filter=("sale",), max_items=3)) is sale
-    fewer = catalogue.filter(RequestOptions(filter=("sale",), without=(SALE[0], "unheard-of")))
-    assert fewer.counts is sale.counts  # bans alone make no second sum over the catalogue
-    assert admitted(catalogue, fewer) == set(SALE[1:])
+def test_requests_without_items_of_their_own_share_the_servers_filter(catalog):
+    assert catalog.filter(RequestOptions()) is None
+    sale = catalog.filter(RequestOptions(filter=("sale",)))
+    assert catalog.filter(RequestOptions(filter=("sale",), max_items=3)) is sale
+    fewer = catalog.filter(RequestOptions(filter=("sale",), without=(SALE[0], "unheard-of")))
+    assert fewer.counts is sale.counts  # bans alone make no second sum over the catalog
+    assert admitted(catalog, fewer) == set(SALE[1:])
 
 
-def test_several_filters_admit_what_all_of_them_admit(catalogue, tmp_path):
+def test_several_filters_admit_what_all_of_them_admit(catalog, tmp_path):
     (tmp_path / "even.txt").write_text("\r\n".join(ITEM_IDS[::2]))
-    both = catalogue.filter(RequestOptions(filter=("sale", "even"), only=tuple(ITEM_IDS[:30])))
-    assert admitted(catalogue, both) == set(SALE) & set(ITEM_IDS[::2]) & set(ITEM_IDS[:30])
+    both = catalog.filter(RequestOptions(filter=("sale", "even"), only=tuple(ITEM_IDS[:30])))
+    assert admitted(catalog, both) == set(SALE) & set(ITEM_IDS[::2]) & set(ITEM_IDS[:30])
 
 
-def test_a_filter_that_is_replaced_counts_from_the_next_request_on(catalogue, tmp_path):
+def test_a_filter_that_is_replaced_counts_from_the_next_request_on(catalog, tmp_path):
     options = RequestOptions(filter=("fresh",), without=(ITEM_IDS[0],))
     (tmp_path / "fresh.txt").write_text(f"{ITEM_IDS[1]}\n")
-    running = catalogue.filter(options)
+    running = catalog.filter(options)
     (tmp_path / "fresh.txt").write_text(f"{ITEM_IDS[2]}\n{ITEM_IDS[3]}\n")
-    assert admitted(catalogue, catalogue.filter(options)) == {ITEM_IDS[2], ITEM_IDS[3]}
-    assert admitted(catalogue, running) == {ITEM_IDS[1]}
+    assert admitted(catalog, catalog.filter(options)) == {ITEM_IDS[2], ITEM_IDS[3]}
+    assert admitted(catalog, running) == {ITEM_IDS[1]}
 
 
 @pytest.mark.parametrize(
@@ -126,16 +126,16 @@ def test_a_filter_that_is_replaced_counts_from_the_next_request_on(catalogue, tm
     ],
 )
 def test_a_filter_that_cannot_be_made_is_refused_and_ends_what_slips_through(
-    catalogue, tmp_path, options, message, caplog
+    catalog, tmp_path, options, message, caplog
 ):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
     (tmp_path.parent / "model").mkdir(exist_ok=True)
     (tmp_path.parent / "model" / "ids.txt").write_text(ITEM_IDS[0])
     with pytest.raises(ConfigError, match=message):
-        catalogue.check(RequestOptions.of(options))
-    catalogue.check(RequestOptions.of(options | {"semid_mode": "off"}))
+        catalog.check(RequestOptions.of(options))
+    catalog.check(RequestOptions.of(options | {"semid_mode": "off"}))
 
-    masks = BatchMasks(catalogue, eos_ids=EOS)
+    masks = BatchMasks(catalog, eos_ids=EOS)
     demand = masks.demand(RequestOptions.of(options))
     logits = masks.mask_(torch.zeros(1, VOCABULARY), [demand], [([5, 6], [])])
     assert finite(logits[0]) == EOS
@@ -143,13 +143,13 @@ def test_a_filter_that_cannot_be_made_is_refused_and_ends_what_slips_through(
 
 
 def test_a_server_without_filters_says_how_to_give_it_some(artifact):
-    catalogue = Catalogue(SemanticIDTokenizer.from_pretrained(artifact / "model"))
+    catalog = Catalog(SemanticIDTokenizer.from_pretrained(artifact / "model"))
     with pytest.raises(ConfigError, match="this server has no filters. Start it with SEMID_FILTERS=FOLDER."):
-        catalogue.check(RequestOptions(filter=("sale",)))
+        catalog.check(RequestOptions(filter=("sale",)))
 
 
-def test_filters_stay_on_the_device_while_rows_move_and_leave(catalogue):
-    masks = BatchMasks(catalogue, eos_ids=EOS)
+def test_filters_stay_on_the_device_while_rows_move_and_leave(catalog):
+    masks = BatchMasks(catalog, eos_ids=EOS)
     one, other, third = (masks.demand(RequestOptions(only=(item,))) for item in ITEM_IDS[:3])
     everything = masks.demand(RequestOptions())
 
@@ -162,18 +162,18 @@ def test_filters_stay_on_the_device_while_rows_move_and_leave(catalogue):
         group = groups(*demands)
         assert group.filters is first.filters
         admitted = [first.filters.n_admitted[place] for place in group.places]
-        assert admitted == [len(catalogue.trie) if each is everything else 1 for each in demands if each]
+        assert admitted == [len(catalog.trie) if each is everything else 1 for each in demands if each]
     assert groups(one, third).filters is not first.filters
     assert groups(everything).filters is None
 
 
-def test_a_filter_of_another_catalogue_is_refused_though_it_has_as_many_items(catalogue):
-    masks, today = BatchMasks(catalogue, eos_ids=EOS), other_catalogue(catalogue)
+def test_a_filter_of_another_catalog_is_refused_though_it_has_as_many_items(catalog):
+    masks, today = BatchMasks(catalog, eos_ids=EOS), other_catalog(catalog)
     options = RequestOptions(without=(ITEM_IDS[-1], "new today"))
     for foreign in (Demand(Rules(), today.filter(options)), Demand(Rules(), today.nothing)):
         with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
             masks.mask_(torch.zeros(1, VOCABULARY), [foreign], [([5], [])])
-    opened_again = Catalogue(catalogue.ids, base=BASE).filter(options)
+    opened_again = Catalog(catalog.ids, base=BASE).filter(options)
     masks.mask_(torch.zeros(1, VOCABULARY), [Demand(Rules(), opened_again)], [([5], [])])
 
 
@@ -188,37 +188,37 @@ def test_a_file_of_item_ids_is_cut_at_line_ends_alone_and_may_begin_with_a_mark(
         encoder_state=({}, {"kind": "none"}),
         provenance={},
     )
-    catalogue = Catalogue(ids, filters=tmp_path)
+    catalog = Catalog(ids, filters=tmp_path)
     for name, end in (("unix", "\n"), ("windows", "\r\n")):
         (tmp_path / f"{name}.txt").write_bytes(end.join(item_ids[:4]).encode("utf-8-sig"))
-        assert admitted(catalogue, catalogue.filter(RequestOptions(filter=(name,)))) == set(item_ids[:4])
+        assert admitted(catalog, catalog.filter(RequestOptions(filter=(name,)))) == set(item_ids[:4])
 
 
-def test_a_filter_replaced_by_one_of_the_same_size_and_time_is_read_again(catalogue, tmp_path):
+def test_a_filter_replaced_by_one_of_the_same_size_and_time_is_read_again(catalog, tmp_path):
     path, options = tmp_path / "fresh.txt", RequestOptions(filter=("fresh",))
     path.write_text(ITEM_IDS[1])
-    assert admitted(catalogue, catalogue.filter(options)) == {ITEM_IDS[1]}
+    assert admitted(catalog, catalog.filter(options)) == {ITEM_IDS[1]}
     before = path.stat()
     (tmp_path / "copy").write_text(next(one for one in ITEM_IDS[2:] if len(one) == len(ITEM_IDS[1])))
     os.utime(tmp_path / "copy", ns=(before.st_atime_ns, before.st_mtime_ns))  # as cp -p and rsync -t do
     (tmp_path / "copy").rename(path)
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    assert admitted(catalogue, catalogue.filter(options)) == {path.read_text()}
+    assert admitted(catalog, catalog.filter(options)) == {path.read_text()}
 
 
-# ---- where the artefact is
+# ---- where the artifact is
 
 
-def test_the_artefact_is_the_one_that_is_named_or_else_the_models(artifact, monkeypatch, tmp_path):
+def test_the_artifact_is_the_one_that_is_named_or_else_the_models(artifact, monkeypatch, tmp_path):
     monkeypatch.delenv("SEMID_ARTIFACT", raising=False)
     monkeypatch.delenv("SEMID_FILTERS", raising=False)
     with pytest.raises(ConfigError, match="SEMID_ARTIFACT is not set."):
-        open_catalogue()
+        open_catalog()
     with pytest.raises(ArtifactError, match=str(tmp_path)):
-        open_catalogue(str(tmp_path))
-    assert open_catalogue(str(artifact / "model")).trie.base == BASE
+        open_catalog(str(tmp_path))
+    assert open_catalog(str(artifact / "model")).trie.base == BASE
     monkeypatch.setenv("SEMID_ARTIFACT", str(artifact / "model"))
-    assert open_catalogue(str(tmp_path)) is open_catalogue()
+    assert open_catalog(str(tmp_path)) is open_catalog()
 
 
 # ---- docs/serving.md
@@ -231,12 +231,12 @@ def shop(tmp_path_factory):
     return folder
 
 
-def test_an_artefact_beside_the_model_has_its_tokens_found_in_the_tokenizer(shop, tmp_path, monkeypatch):
+def test_an_artifact_beside_the_model_has_its_tokens_found_in_the_tokenizer(shop, tmp_path, monkeypatch):
     from tests.helpers.tiny_models import ids_of
 
     ids_of().save_pretrained(tmp_path / "alone")
     monkeypatch.setenv("SEMID_ARTIFACT", str(tmp_path / "alone"))
-    found = open_catalogue(tokenizer=str(shop / "shop-llm"))
+    found = open_catalog(tokenizer=str(shop / "shop-llm"))
     assert found.trie.base == SemanticIDTokenizer.from_pretrained(shop / "shop-llm").base
 
 

@@ -27,7 +27,7 @@ from semid.tokenizer_exports.serving.batch_masks import BatchMasks
 from semid.tokenizer_exports.serving.requests import RequestOptions
 from semid.tokenizer_exports.serving.sglang import DEMAND, TrieLogitProcessor
 from tests.helpers.real_models.packages import package_file
-from tests.helpers.served_model import EOS, ITEM_IDS, OPTIONS, VOCABULARY, Reference, a_prompt, finite, other_catalogue
+from tests.helpers.served_model import EOS, ITEM_IDS, OPTIONS, VOCABULARY, Reference, a_prompt, finite, other_catalog
 
 
 class Request:
@@ -53,14 +53,14 @@ def environment(served_folder, monkeypatch):
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32))
-def test_rows_follow_their_requests_through_every_change_of_the_batch(served_catalogue, seed):
+def test_rows_follow_their_requests_through_every_change_of_the_batch(served_catalog, seed):
     rng = np.random.default_rng(seed)
-    reference, batch = Reference(served_catalogue), []
+    reference, batch = Reference(served_catalog), []
     for _ in range(8):
         batch = [request for request in batch if rng.random() < 0.75]
         for _ in range(rng.integers(0, 4)):
             options = OPTIONS[rng.integers(len(OPTIONS))]
-            batch.append((options, Request(options, a_prompt(rng, served_catalogue))))
+            batch.append((options, Request(options, a_prompt(rng, served_catalog))))
         rng.shuffle(batch)
         if not batch:
             continue
@@ -111,18 +111,18 @@ def test_drafts_of_speculative_decoding_are_refused():
         TrieLogitProcessor()(torch.zeros(2, VOCABULARY), [request.custom_params] * 2)
 
 
-def test_what_a_request_carries_from_another_catalogue_is_refused(served_catalogue):
+def test_what_a_request_carries_from_another_catalog_is_refused(served_catalog):
     options = {"semid_without": ITEM_IDS[:1]}
-    foreign = BatchMasks(other_catalogue(served_catalogue), eos_ids=EOS).demand(RequestOptions.of(options))
+    foreign = BatchMasks(other_catalog(served_catalog), eos_ids=EOS).demand(RequestOptions.of(options))
     request = Request(options | {DEMAND: foreign}, [5])
     with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
         TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
 
 
-def test_a_client_cannot_stop_the_server_by_the_name_under_which_demands_are_kept(served_catalogue):
+def test_a_client_cannot_stop_the_server_by_the_name_under_which_demands_are_kept(served_catalog):
     request = Request({"semid_mode": "items", DEMAND: "nonsense"}, [5])
     after = TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
-    assert finite(after[0]) == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [])
+    assert finite(after[0]) == Reference(served_catalog).allowed({"semid_mode": "items"}, [5], [])
 
 
 def test_it_travels_as_its_name_alone():
@@ -159,7 +159,7 @@ def arguments(cls) -> list[str]:
     return list(inspect.signature(cls.__call__).parameters)
 
 
-def test_sglang_hands_over_the_rows_that_carry_the_processor(served_catalogue):
+def test_sglang_hands_over_the_rows_that_carry_the_processor(served_catalog):
     apply = function(package_file("sglang", "srt/layers/sampler.py"), "apply_custom_logit_processor")
     entry = function(package_file("sglang", "srt/sampling/sampling_batch_info.py"), "ProcessorEntry")
     carrying = [Request({"semid_mode": "items"}, [5]), Request({"semid_only": "red-hat"}, [6])]
@@ -176,7 +176,7 @@ def test_sglang_hands_over_the_rows_that_carry_the_processor(served_catalogue):
     )
     logits = torch.zeros(4, VOCABULARY, dtype=torch.bfloat16)
     apply(logits, batch)
-    reference = Reference(served_catalogue)
+    reference = Reference(served_catalog)
     everything = list(range(VOCABULARY))
     assert [finite(row) for row in logits] == [
         everything,

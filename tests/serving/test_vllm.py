@@ -35,7 +35,7 @@ from tests.helpers.served_model import (
     Reference,
     a_prompt,
     finite,
-    other_catalogue,
+    other_catalog,
 )
 
 REAL = importlib.util.find_spec("vllm") is not None
@@ -205,13 +205,13 @@ def test_the_stand_ins_have_the_methods_and_fields_of_the_real_interfaces(vllm):
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32))
-def test_v1_rows_follow_their_requests_through_every_change_of_the_batch(vllm, served_folder, served_catalogue, seed):
+def test_v1_rows_follow_their_requests_through_every_change_of_the_batch(vllm, served_folder, served_catalog, seed):
     rng = np.random.default_rng(seed)
     processor = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
-    reference = Reference(served_catalogue)
+    reference = Reference(served_catalog)
     batch: list[tuple] = []  # of each row: options, prompt, output
     for _ in range(8):
-        update = change(rng, vllm, batch, served_catalogue)
+        update = change(rng, vllm, batch, served_catalog)
         processor.update_state(update)
         constrained = {row for row, (options, *_) in enumerate(batch) if options != {"semid_mode": "off"}}
         assert processor.requests.keys() == constrained  # nothing is kept of those that left
@@ -224,13 +224,13 @@ def test_v1_rows_follow_their_requests_through_every_change_of_the_batch(vllm, s
             output.append(int(rng.choice(expected)))
 
 
-def change(rng, vllm, batch, catalogue):
+def change(rng, vllm, batch, catalog):
     """Some requests leave, others enter, and rows move as in vLLM: into free rows from the end, or swapped."""
     leaving = [row for row in range(len(batch)) if rng.random() < 0.25]
     removed, added, moved = sorted(leaving, reverse=True), [], []
     for _ in range(rng.integers(0, 4)):
         options = OPTIONS[rng.integers(len(OPTIONS))]
-        request = (options, a_prompt(rng, catalogue), [])
+        request = (options, a_prompt(rng, catalog), [])
         row = removed.pop() if removed else len(batch)
         if row == len(batch):
             batch.append(request)
@@ -256,10 +256,10 @@ def change(rng, vllm, batch, catalogue):
     return vllm.BatchUpdate(batch_size=len(batch), removed=removed, added=added, moved=moved)
 
 
-def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, served_folder, served_catalogue):
+def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, served_folder, served_catalog):
     """Asynchronous scheduling: -1 stands in the list during update_state, and the token before apply."""
     processor = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
-    first, second, _ = served_catalogue.ids.vocabulary.token_ids(served_catalogue.ids.codes[:1], BASE)[0].tolist()
+    first, second, _ = served_catalog.ids.vocabulary.token_ids(served_catalog.ids.codes[:1], BASE)[0].tolist()
     output: list[int] = []
     added = [(0, params({"semid_mode": "items"}), [5], output)]
     processor.update_state(vllm.BatchUpdate(batch_size=1, removed=[], added=added, moved=[]))
@@ -268,8 +268,8 @@ def test_v1_reads_tokens_when_they_are_known_and_not_when_rows_change(vllm, serv
     unknown = finite(processor.apply(torch.zeros(1, VOCABULARY))[0])
     output[-1] = first
     known = finite(processor.apply(torch.zeros(1, VOCABULARY))[0])
-    assert unknown == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [])
-    assert known == Reference(served_catalogue).allowed({"semid_mode": "items"}, [5], [first])
+    assert unknown == Reference(served_catalog).allowed({"semid_mode": "items"}, [5], [])
+    assert known == Reference(served_catalog).allowed({"semid_mode": "items"}, [5], [first])
     assert second in known
 
 
@@ -339,16 +339,16 @@ class Slots:
 
 @settings(max_examples=12)
 @given(st.integers(0, 2**32), st.booleans())
-def test_v2_rows_obey_their_slots_whatever_was_there_before(vllm, served_folder, served_catalogue, seed, speculative):
+def test_v2_rows_obey_their_slots_whatever_was_there_before(vllm, served_folder, served_catalog, seed, speculative):
     rng = np.random.default_rng(seed)
-    runner, reference = Slots(vllm, served_folder), Reference(served_catalogue)
+    runner, reference = Slots(vllm, served_folder), Reference(served_catalog)
     for _ in range(8):
         for slot in [slot for slot in runner.requests if rng.random() < 0.25]:
             runner.remove(slot)
         for _ in range(rng.integers(0, 3)):
             if runner.free:
                 options = OPTIONS[rng.integers(len(OPTIONS))]
-                constrained = runner.add(options, [4, *a_prompt(rng, served_catalogue)])
+                constrained = runner.add(options, [4, *a_prompt(rng, served_catalog)])
                 assert constrained == (RequestOptions.of(options).mode != "off")
         slots = [int(slot) for slot in rng.permutation(sorted(runner.requests))]
         if not slots:
@@ -377,8 +377,8 @@ def drafted(rng, reference, request) -> list[int]:
 # ---- both
 
 
-def test_a_request_with_a_filter_of_another_catalogue_is_refused(vllm, served_folder, served_catalogue):
-    masks = BatchMasks(other_catalogue(served_catalogue), eos_ids=EOS)
+def test_a_request_with_a_filter_of_another_catalog_is_refused(vllm, served_folder, served_catalog):
+    masks = BatchMasks(other_catalog(served_catalog), eos_ids=EOS)
     foreign = masks.demand(RequestOptions(without=(ITEM_IDS[0],)))
     v1 = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
     v1.requests[0] = foreign, [5], []
@@ -425,7 +425,7 @@ def test_a_request_that_cannot_be_fulfilled_is_refused_with_the_reason(processor
         processor_class.validate_params(params(options, **others))
 
 
-def test_filters_are_checked_at_once_where_the_server_knows_the_catalogue(processor_class, served_folder, monkeypatch):
+def test_filters_are_checked_at_once_where_the_server_knows_the_catalog(processor_class, served_folder, monkeypatch):
     wrong = {
         "bans all 42 items": {"semid_only": ["nobody"]},
         "'sail' is no filter of this server. It has: sale": {"semid_filter": "sail"},
@@ -442,7 +442,7 @@ def test_filters_are_checked_at_once_where_the_server_knows_the_catalogue(proces
 
 
 def test_a_model_without_room_for_the_tokens_is_refused_at_the_start(processor_class, served_folder):
-    with pytest.raises(ConfigError, match="the model has 40 tokens, the artefact's end at 44"):
+    with pytest.raises(ConfigError, match="the model has 40 tokens, the artifact's end at 44"):
         make(processor_class, config(served_folder, vocab_size=40))
 
 

@@ -32,8 +32,8 @@ def nearest(points, centroids):
 
 def clouds(seed, n_items=600, dims=6, n_clouds=20):
     rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(n_clouds, dims)) * 3
-    return (centres[rng.integers(0, n_clouds, n_items)] + rng.normal(size=(n_items, dims))).astype(np.float32)
+    centers = rng.normal(size=(n_clouds, dims)) * 3
+    return (centers[rng.integers(0, n_clouds, n_items)] + rng.normal(size=(n_items, dims))).astype(np.float32)
 
 
 def test_lloyd_equals_the_readable_reference():
@@ -167,7 +167,7 @@ def test_unused_codes_get_zero_tables():
     assert (tables[0][[1, 3]] == 0).all() and (tables[0][[0, 2]] != 0).all()
 
 
-def learnt(seed, n_items=800, dims=6, sizes=(12, 12, 12)):
+def learned(seed, n_items=800, dims=6, sizes=(12, 12, 12)):
     latents = snap(np.random.default_rng(seed).normal(size=(n_items, dims)))
     residual, levels = latents.astype(np.float32), []
     for size in sizes:
@@ -182,8 +182,8 @@ def error_of(latents, levels):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_joint_refinement_lowers_the_error_of_levels_learnt_one_by_one(seed):
-    latents, levels = learnt(seed)
+def test_joint_refinement_lowers_the_error_of_levels_learned_one_by_one(seed):
+    latents, levels = learned(seed)
     kept = latents.copy()
     refined = joint_refinement(latents, levels, 5)
     assert error_of(latents, refined) < 0.995 * error_of(latents, levels)
@@ -200,12 +200,12 @@ def test_joint_refinement_never_raises_the_error(seed, n_items, rounds):
 
 
 def test_no_rounds_of_refinement_change_nothing():
-    latents, levels = learnt(0, 100)
+    latents, levels = learned(0, 100)
     assert joint_refinement(latents, levels, 0) is levels
 
 
 def test_improved_levels_lie_on_the_grid_and_are_used_more_evenly():
-    latents, levels = learnt(3, 3000, sizes=(16, 16, 16))
+    latents, levels = learned(3, 3000, sizes=(16, 16, 16))
     kept = [level.copy() for level in levels]
     refined = improve_levels(latents, levels, refine=3, balance=0.0)
     even = improve_levels(latents, levels, refine=3, balance=0.05)
@@ -222,6 +222,6 @@ def test_improved_levels_lie_on_the_grid_and_are_used_more_evenly():
 
 
 def test_levels_asked_for_no_improvement_stay_as_they_are():
-    latents, levels = learnt(0, 200)
+    latents, levels = learned(0, 200)
     for before, after in zip(levels, improve_levels(latents, levels, refine=0, balance=0.0), strict=True):
         np.testing.assert_array_equal(before, after)

@@ -1,4 +1,4 @@
-"""The starting encoder: PCA as scikit-learn has it, and a step towards neighbours that holds for unseen items."""
+"""The starting encoder: PCA as scikit-learn has it, and a step towards neighbors that holds for unseen items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from semid.train.latent import nearest_neighbours, neighbour_map, principal_map
+from semid.train.latent import nearest_neighbors, neighbor_map, principal_map
 from semid.train.residual_kmeans import starting_encoder
 
 
@@ -73,10 +73,10 @@ def test_any_shape_gives_finite_orthonormal_directions(n_items, width, dim, same
 
 @given(st.integers(0, 2**32), st.integers(6, 40), st.integers(1, 5))
 @settings(max_examples=30)
-def test_nearest_neighbours_are_the_nearest_by_brute_force(seed, n_items, count):
+def test_nearest_neighbors_are_the_nearest_by_brute_force(seed, n_items, count):
     rng = np.random.default_rng(seed)
     vectors = rng.integers(-3, 4, (n_items, 3)).astype(np.float32)  # whole numbers: distances without rounding
-    found = nearest_neighbours(vectors, np.arange(len(vectors)), count)
+    found = nearest_neighbors(vectors, np.arange(len(vectors)), count)
     distances = ((vectors[:, None] - vectors) ** 2).sum(2)
     np.fill_diagonal(distances, np.inf)
     assert found.shape == (n_items, count)
@@ -88,13 +88,13 @@ def test_nearest_neighbours_are_the_nearest_by_brute_force(seed, n_items, count)
 
 def test_many_identical_rows_never_name_themselves():
     vectors = np.ones((50, 4), np.float32)
-    found = nearest_neighbours(vectors, np.arange(len(vectors)), 10)
+    found = nearest_neighbors(vectors, np.arange(len(vectors)), 10)
     assert (found != np.arange(50)[:, None]).all()
 
 
-def all_neighbours(vectors):
+def all_neighbors(vectors):
     rows = np.arange(len(vectors))
-    return rows, nearest_neighbours(vectors, rows, 10)
+    return rows, nearest_neighbors(vectors, rows, 10)
 
 
 def noisy_products(seed, n_items, dims=16, n_products=80):
@@ -104,11 +104,11 @@ def noisy_products(seed, n_items, dims=16, n_products=80):
     return (products[rng.integers(0, n_products, n_items)] + 0.35 * rng.normal(size=(n_items, dims))).astype(np.float32)
 
 
-def test_the_learnt_step_brings_unseen_items_nearer_to_their_neighbours():
+def test_the_learned_step_brings_unseen_items_nearer_to_their_neighbors():
     seen, unseen = noisy_products(0, 2000), noisy_products(1, 500)
-    step = neighbour_map(seen, *all_neighbours(seen), pull=3.0, units=256)
+    step = neighbor_map(seen, *all_neighbors(seen), pull=3.0, units=256)
     together = np.concatenate([unseen, seen])
-    means = together[nearest_neighbours(together, np.arange(len(unseen)), 10)].mean(1)
+    means = together[nearest_neighbors(together, np.arange(len(unseen)), 10)].mean(1)
     before = ((unseen - means) ** 2).sum()
     after = ((unseen + step(unseen) - means) ** 2).sum()
     assert after < 0.6 * before
@@ -116,10 +116,10 @@ def test_the_learnt_step_brings_unseen_items_nearer_to_their_neighbours():
 
 def test_the_step_predicts_most_of_its_target():
     latents = noisy_products(2, 1500)
-    rows, neighbours = all_neighbours(latents)
+    rows, neighbors = all_neighbors(latents)
     for pull in (0.5, 2.0):
-        target = (latents + pull * latents[neighbours].mean(1)) / (1 + pull) - latents
-        left = target - neighbour_map(latents, rows, neighbours, pull=pull, units=256)(latents)
+        target = (latents + pull * latents[neighbors].mean(1)) / (1 + pull) - latents
+        left = target - neighbor_map(latents, rows, neighbors, pull=pull, units=256)(latents)
         assert (left**2).sum() < 0.5 * (target**2).sum()
 
 
@@ -128,7 +128,7 @@ def test_the_starting_network_is_the_two_steps_in_one():
     settings_ = {"whiten": 0.5, "landmarks": 32, "seed": 0}
     principal = principal_map(vectors, 6, whiten=0.5)
     latents = principal(vectors)
-    step = neighbour_map(latents, *all_neighbours(vectors), pull=1.0, units=32)
+    step = neighbor_map(latents, *all_neighbors(vectors), pull=1.0, units=32)
     pulled = starting_encoder(vectors, 6, pull=1.0, **settings_)
     np.testing.assert_allclose(pulled(vectors), (latents + step(latents)) * principal.gain, atol=1e-3)
     plain = starting_encoder(vectors, 6, pull=0.0, **settings_)
@@ -136,6 +136,6 @@ def test_the_starting_network_is_the_two_steps_in_one():
     assert plain.mlp == ()
 
 
-def test_too_few_items_for_neighbours_start_from_pca_alone():
+def test_too_few_items_for_neighbors_start_from_pca_alone():
     network = starting_encoder(noisy_products(4, 40), 4, whiten=0.5, pull=1.0, landmarks=8, seed=0)
     assert network.mlp == ()

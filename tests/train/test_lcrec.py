@@ -174,7 +174,7 @@ def test_a_batch_smaller_than_the_codebook_is_reported_and_all_rows_start_it(mon
     assert "all 97 rows" in caplog.text
 
 
-def test_a_small_catalogue_in_one_batch_is_nothing_to_report(caplog):
+def test_a_small_catalog_in_one_batch_is_nothing_to_report(caplog):
     with caplog.at_level(logging.WARNING, "semid"):
         small().fit(sheet(0, 5))
     assert caplog.text == ""

@@ -269,7 +269,7 @@ def test_another_width_is_refused_at_transform(learner):
 
 
 @LEARNERS
-def test_a_catalogue_far_from_the_origin_is_learnt_as_well_as_a_centred_one(learner):
+def test_a_catalog_far_from_the_origin_is_learned_as_well_as_a_centred_one(learner):
     near = curved(4, 600, 8)
     errors = []
     for offset in (0, 300):
@@ -291,7 +291,7 @@ def test_levels_and_codes_lower_the_error(learner):
     assert errors[0] > 1.2 * errors[1] > 1.4 * errors[2]
 
 
-def test_the_neighbour_map_makes_near_duplicates_share_codes():
+def test_the_neighbor_map_makes_near_duplicates_share_codes():
     rng = np.random.default_rng(0)
     products = rng.normal(size=(60, 12))
     which = np.repeat(np.arange(60), 20)
@@ -342,7 +342,7 @@ def test_too_few_items_to_hold_any_out_keep_the_start_and_say_so():
     assert np.isnan(done.start_error) and done.kept_epoch == 0
 
 
-def test_a_large_catalogue_is_learnt_from_a_sample_and_encoded_whole():
+def test_a_large_catalog_is_learned_from_a_sample_and_encoded_whole():
     vectors = curved(8, 900)
     codes = tiny(RQVAE, sample=300).fit_transform(vectors)
     assert codes.shape == (900, 2)
@@ -552,7 +552,7 @@ def test_training_can_be_watched_epoch_by_epoch_and_is_no_other_for_it():
         np.testing.assert_allclose(centroids, level * ratio, atol=1e-6)
 
 
-def test_large_catalogues_get_fewer_epochs_unless_told_otherwise():
+def test_large_catalogs_get_fewer_epochs_unless_told_otherwise():
     vectors = curved(3, 400)
     assert tiny(RQVAE).set_params(epochs=20, max_steps=5, batch_size=100).fit(vectors).training_.epochs == 3
     assert tiny(RQVAE).set_params(epochs=6, max_steps=None, batch_size=100).fit(vectors).training_.epochs == 6

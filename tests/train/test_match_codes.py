@@ -16,7 +16,7 @@ from semid.train.residual_kmeans import ResidualKMeans
 from semid.train.warm_start import go_on, relieved
 
 
-def learnt(seed: int, *, n_items: int = 120, sizes: tuple[int, ...] = (5, 4, 6)) -> tuple[Codebooks, np.ndarray]:
+def learned(seed: int, *, n_items: int = 120, sizes: tuple[int, ...] = (5, 4, 6)) -> tuple[Codebooks, np.ndarray]:
     vectors = np.random.default_rng(seed).normal(size=(n_items, 6)).astype(np.float32)
     return ResidualKMeans(levels=len(sizes), codebook_size=sizes, seed=seed).fit(vectors).codebooks_, vectors
 
@@ -26,7 +26,7 @@ def shuffled(codebooks: Codebooks, seed: int) -> list[np.ndarray]:
     return [rng.permutation(size) for size in codebooks.sizes]
 
 
-BOOKS, VECTORS = learnt(0)
+BOOKS, VECTORS = learned(0)
 
 
 # ---- renaming
@@ -58,7 +58,7 @@ def test_renaming_back_gives_the_same_arrays():
 
 def test_equal_centroids_stay_in_their_order():
     """With fewer vectors than codes there are equal centroids, and the decoder knows only the first of them."""
-    books, vectors = learnt(2, n_items=4, sizes=(8, 8))
+    books, vectors = learned(2, n_items=4, sizes=(8, 8))
     codes = books.encode(vectors)
     for seed in range(20):
         names = in_order_among_equals(books, shuffled(books, seed))
@@ -170,13 +170,13 @@ def test_going_on_with_the_same_vectors_makes_nothing_worse():
 
 
 def test_going_on_follows_the_items_with_codes_that_lost_theirs():
-    """A part of the catalogue goes, another comes elsewhere: codes of what is gone go there."""
+    """A part of the catalog goes, another comes elsewhere: codes of what is gone go there."""
     rng = np.random.default_rng(0)
-    centres = rng.normal(size=(8, 6)) * 4
+    centers = rng.normal(size=(8, 6)) * 4
     books = (
-        ResidualKMeans(levels=2, codebook_size=8).fit(centres.repeat(20, 0) + rng.normal(size=(160, 6)) / 9).codebooks_
+        ResidualKMeans(levels=2, codebook_size=8).fit(centers.repeat(20, 0) + rng.normal(size=(160, 6)) / 9).codebooks_
     )
-    moved = np.concatenate([centres[:5], centres[:3] - 5]).repeat(20, 0) + rng.normal(size=(160, 6)) / 9
+    moved = np.concatenate([centers[:5], centers[:3] - 5]).repeat(20, 0) + rng.normal(size=(160, 6)) / 9
     again = go_on(books, moved.astype(np.float32))
     used = [np.bincount(one.encode(moved)[:, 0], minlength=8) for one in (books, again)]
     assert (used[0] > 0).sum() < (used[1] > 0).sum()

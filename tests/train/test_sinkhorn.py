@@ -11,14 +11,14 @@ from semid.quantize import reference
 from semid.quantize.grid import snap, snap_centroids
 from semid.quantize.reference import balanced_codes
 from semid.quantize.residual import residual_codes
-from semid.train.sinkhorn import catalogue_prices, lcrec_sinkhorn, lcrec_sinkhorn_torch
+from semid.train.sinkhorn import catalog_prices, lcrec_sinkhorn, lcrec_sinkhorn_torch
 
 
 def squared_distances(points, centroids):
     return ((points[:, None].astype(np.float64) - centroids) ** 2).sum(2)
 
 
-def centred(distances):
+def centered(distances):
     low, high = distances.min(), distances.max()
     return (distances - (high + low) / 2) * 2 / (high - low)
 
@@ -32,7 +32,7 @@ def skewed(seed, n_items, n_codes, dims=4):
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.2])
 def test_the_reference_plan_is_the_one_of_pot(epsilon):
-    distances = centred(squared_distances(*skewed(0, 30, 7)))
+    distances = centered(squared_distances(*skewed(0, 30, 7)))
     theirs = ot.sinkhorn(np.full(30, 1 / 30), np.full(7, 1 / 7), distances, epsilon, numItermax=10_000, stopThr=1e-14)
     np.testing.assert_allclose(reference.sinkhorn(distances, epsilon, 3000), theirs, atol=1e-9)
 
@@ -40,7 +40,7 @@ def test_the_reference_plan_is_the_one_of_pot(epsilon):
 def test_lcrecs_plan_is_the_one_of_pot_once_it_has_converged():
     distances = squared_distances(*skewed(1, 30, 7))
     half_range = (distances.max() - distances.min()) / 2
-    scaled = centred(distances) * half_range / (half_range + 1e-5)
+    scaled = centered(distances) * half_range / (half_range + 1e-5)
     theirs = ot.sinkhorn(np.full(30, 1 / 30), np.full(7, 1 / 7), scaled, 0.1, numItermax=10_000, stopThr=1e-14)
     np.testing.assert_allclose(lcrec_sinkhorn(distances, 0.1, 3000) / 30, theirs, atol=1e-9)
 
@@ -65,7 +65,7 @@ def test_torch_gives_lcrecs_plan_too(shape, epsilon):
 @pytest.mark.parametrize("seed", range(3))
 def test_balanced_codes_are_the_argmax_of_the_converged_plan(seed, epsilon):
     distances = squared_distances(*skewed(seed, 200, 16))
-    expected = reference.sinkhorn(centred(distances), epsilon, 2000)
+    expected = reference.sinkhorn(centered(distances), epsilon, 2000)
     assert (expected.argmax(1) != distances.argmin(1)).any()
     best = np.sort(expected, axis=1)
     clear = best[:, -1] > 1.001 * best[:, -2]
@@ -83,7 +83,7 @@ def residuals(seed, batch, n_codes):
 
 def test_the_default_rounds_come_close_to_the_converged_plan():
     distances = residuals(0, 1024, 64)
-    expected = reference.sinkhorn(centred(distances), 0.003, 500).argmax(1)
+    expected = reference.sinkhorn(centered(distances), 0.003, 500).argmax(1)
     got = balanced_codes(torch.from_numpy(distances).float()).numpy()
     assert (got == expected).mean() > 0.95
     balanced, plain = (np.bincount(codes, minlength=64) for codes in (got, distances.argmin(1)))
@@ -113,7 +113,7 @@ def test_float32_at_small_epsilon_gives_the_codes_of_float64(finite_plans, scale
     assert agreeing > 0.97
     if scale == 1:  # where the scaling form has left the range of float32
         with np.errstate(over="ignore"):
-            naive = np.exp(-centred(distances.numpy()).astype(np.float32) / np.float32(0.003))
+            naive = np.exp(-centered(distances.numpy()).astype(np.float32) / np.float32(0.003))
         assert not np.isfinite(naive).all()
 
 
@@ -150,10 +150,10 @@ def column_sums(points, centroids, bias, epsilon):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_catalogue_prices_balance_the_columns_to_the_stated_error(seed):
+def test_catalog_prices_balance_the_columns_to_the_stated_error(seed):
     points, centroids = skewed(seed, 5000, 12)
     centroids = snap_centroids(centroids / 2)
-    bias, error = catalogue_prices(points, centroids, epsilon=0.02, rounds=500)
+    bias, error = catalog_prices(points, centroids, epsilon=0.02, rounds=500)
     assert error < 0.01
     measured = np.abs(column_sums(points, centroids, bias, 0.02) * 12 / 5000 - 1).max()
     np.testing.assert_allclose(measured, error, rtol=0.01, atol=1e-5)
@@ -161,13 +161,13 @@ def test_catalogue_prices_balance_the_columns_to_the_stated_error(seed):
 
 def test_the_stated_error_says_when_the_rounds_were_too_few():
     points, centroids = skewed(0, 2000, 12)
-    _, error = catalogue_prices(points, snap_centroids(centroids / 2), epsilon=0.003, rounds=1)
+    _, error = catalog_prices(points, snap_centroids(centroids / 2), epsilon=0.003, rounds=1)
     assert error > 0.5
 
 
 def test_prices_lie_on_their_grid_and_average_to_nothing():
     points, centroids = skewed(4, 2000, 12)
-    bias, _ = catalogue_prices(points, snap_centroids(centroids / 2))
+    bias, _ = catalog_prices(points, snap_centroids(centroids / 2))
     assert bias.dtype == np.float64
     np.testing.assert_array_equal(bias * 2.0**26, np.rint(bias * 2.0**26))
     assert abs(bias.mean()) < 2.0**-26
@@ -177,7 +177,7 @@ def test_plain_argmax_under_prices_is_nearly_uniform_and_depends_on_the_item_alo
     points, centroids = skewed(5, 6000, 16)
     latents, levels = snap(points), [snap_centroids(centroids / 2)]
     plain = np.bincount(residual_codes(latents, levels)[:, 0], minlength=16)
-    bias, _ = catalogue_prices(latents, levels[0], rounds=300)
+    bias, _ = catalog_prices(latents, levels[0], rounds=300)
     codes = residual_codes(latents, levels, biases=[bias])
     fair = 6000 / 16
     balanced = np.bincount(codes[:, 0], minlength=16)
@@ -188,5 +188,5 @@ def test_plain_argmax_under_prices_is_nearly_uniform_and_depends_on_the_item_alo
 
 
 def test_one_code_needs_no_price():
-    bias, error = catalogue_prices(np.ones((5, 2)), np.zeros((1, 2), np.float32))
+    bias, error = catalog_prices(np.ones((5, 2)), np.zeros((1, 2), np.float32))
     assert bias.tolist() == [0.0] and error < 1e-9

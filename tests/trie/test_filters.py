@@ -17,7 +17,7 @@ from semid.ledger.ledger import Ledger
 from semid.trie import filters
 from semid.trie.filters import Filter
 from semid.trie.trie import Trie
-from tests.helpers.prefix_model import Model, catalogues
+from tests.helpers.prefix_model import Model, catalogs
 
 WAYS = ["ids", "rows", "list of rows", "bool"]
 
@@ -34,7 +34,7 @@ def named(rows: list[int], way: str, n_rows: int):
 @st.composite
 def restricted(draw: st.DrawFn) -> tuple[Model, Trie, list[tuple[str, list[int] | None, list[int] | None]]]:
     """A trie over a ledger with retired items, and one to three restrictions (notation, only, without) in turn."""
-    model = draw(catalogues())
+    model = draw(catalogs())
     ledger = Ledger.create([f"item {row}" for row in range(len(model.items))], model.codes)
     row = st.integers(0, len(model.items) - 1)
     ledger = ledger.retire({f"item {gone}" for gone in draw(st.lists(row, max_size=len(model.items) // 2))})
@@ -95,7 +95,7 @@ def test_all_notations_mean_the_same(case):
     assert all(mask == masks[0] for mask in masks)
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_generation_under_a_filter_never_meets_a_dead_end(model, data):
     trie = model.trie()
     only = data.draw(st.lists(st.integers(0, len(model.items) - 1), min_size=1, max_size=3))
@@ -203,7 +203,7 @@ CODES = [[n // 3, n % 3] for n in range(8)]
 
 
 def one_in_one_out() -> dict[str, Trie]:
-    """Tries of a catalogue after one item came and one went: as many items as before, and as many of each code."""
+    """Tries of a catalog after one item came and one went: as many items as before, and as many of each code."""
     ledger = Ledger.create([f"item {n}" for n in range(8)], CODES)
     gone = ledger.retire(["item 4"])
     return {
@@ -266,7 +266,7 @@ def test_the_cut_of_a_ledger_into_segments_and_items_that_came_and_went_do_not_m
 
 
 def test_the_file_of_a_trie_remembers_which_items_it_is_of(tmp_path):
-    """A trie opened without its artefact has no ids at hand, and must refuse a filter of other ones all the same."""
+    """A trie opened without its artifact has no ids at hand, and must refuse a filter of other ones all the same."""
     yesterday = Trie.from_ledger(Ledger.create([f"item {n}" for n in range(8)], CODES), (3, 3))
     today = one_in_one_out()["made anew, another id in the same row"]
     today.save(tmp_path / "a.trie")

@@ -1,4 +1,4 @@
-"""The trie accepts exactly the catalogue: held against a set of tuples, in memory and from a file."""
+"""The trie accepts exactly the catalog: held against a set of tuples, in memory and from a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from semid.tokenizer import SemanticIDTokenizer
 from semid.trie import trie as trie_module
 from semid.trie.trie import Trie
 from tests.faults.crashes import kill_at_every_call
-from tests.helpers.prefix_model import Model, catalogues, prefixes
+from tests.helpers.prefix_model import Model, catalogs, prefixes
 
 EQUAL = ("codes", "ptr", "rows")
 
@@ -37,7 +37,7 @@ def same(one: Trie, other: Trie) -> bool:
 # ---- against the model
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_a_prefix_is_matched_as_far_as_some_item_goes_with_it(model, data):
     trie = model.trie()
     depth = data.draw(st.integers(0, len(model.sizes)))
@@ -53,7 +53,7 @@ def test_a_prefix_is_matched_as_far_as_some_item_goes_with_it(model, data):
             assert trie.level_starts[depth] <= node < trie.level_starts[depth + 1]
 
 
-@given(catalogues())
+@given(catalogs())
 def test_exactly_the_items_are_accepted_and_each_leads_to_its_row(model):
     trie = model.trie()
     nodes = trie.walk(model.codes)
@@ -66,7 +66,7 @@ def test_exactly_the_items_are_accepted_and_each_leads_to_its_row(model):
         assert [code for code in everything if trie.contains([code])[0]] == model.ranked
 
 
-@given(catalogues())
+@given(catalogs())
 def test_children_are_exactly_the_codes_that_some_item_continues_with(model):
     trie = model.trie()
     order = sorted(model.prefixes, key=lambda prefix: (len(prefix), prefix))
@@ -81,7 +81,7 @@ def test_children_are_exactly_the_codes_that_some_item_continues_with(model):
     assert trie.is_item(np.arange(len(order))).tolist() == [len(prefix) == trie.n_levels for prefix in order]
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_a_walk_can_be_cut_anywhere_and_continued(model, data):
     trie = model.trie()
     item = data.draw(prefixes(model, trie.n_levels))
@@ -90,7 +90,7 @@ def test_a_walk_can_be_cut_anywhere_and_continued(model, data):
     assert trie.walk(array[:, cut:], trie.walk(array[:, :cut])).tolist() == trie.walk(array).tolist()
 
 
-@given(catalogues(), st.randoms(use_true_random=False))
+@given(catalogs(), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_changes_nothing_but_the_rows(model, chance):
     order = list(range(len(model.items)))
     chance.shuffle(order)
@@ -99,7 +99,7 @@ def test_the_order_of_the_rows_changes_nothing_but_the_rows(model, chance):
     assert one.rows.tolist() == [order[row] for row in other.rows.tolist()]
 
 
-@given(catalogues())
+@given(catalogs())
 def test_nothing_follows_an_item_or_no_node(model):
     trie = model.trie()
     ends = np.array([-1, *range(trie.level_starts[-2], trie.level_starts[-1])])
@@ -108,7 +108,7 @@ def test_nothing_follows_an_item_or_no_node(model):
     assert trie.rows_of(np.arange(-1, trie.level_starts[-2])).tolist() == [-1] * (trie.level_starts[-2] + 1)
 
 
-@given(catalogues(), st.data())
+@given(catalogs(), st.data())
 def test_a_trie_of_a_ledger_accepts_its_live_items_alone(model, data):
     names = [f"item {row}" for row in range(len(model.items))]
     gone = data.draw(st.lists(st.sampled_from(names), max_size=len(names) - 1, unique=True))
@@ -127,7 +127,7 @@ def renumbered(trie: Trie, kept: list[int]) -> Trie:
     return Trie(trie.sizes, trie.level_starts, trie.codes, trie.ptr, rows, len(kept), trie.base)
 
 
-def test_random_codes_are_refused_at_the_depth_where_they_leave_the_catalogue():
+def test_random_codes_are_refused_at_the_depth_where_they_leave_the_catalog():
     rng = np.random.default_rng(0)
     items = np.unique(rng.integers(0, 16, (20_000, 5)), axis=0)
     trie = Trie.from_codes(rng.permutation(items), [16] * 5)
@@ -147,7 +147,7 @@ def test_a_million_items_take_at_most_ten_bytes_each():
     assert (trie.rows_of(trie.walk(codes[:1000])) == np.arange(1000)).all()
 
 
-# ---- from an artefact
+# ---- from an artifact
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def ids() -> SemanticIDTokenizer:
 
 
 def changed(ids: SemanticIDTokenizer, **fields: object) -> SemanticIDTokenizer:
-    """The same artefact with another ledger or provenance."""
+    """The same artifact with another ledger or provenance."""
     kept = {name: getattr(ids, name) for name in ("config", "vocabulary", "ledger", "provenance")}
     return SemanticIDTokenizer(**kept | fields, codebooks=ids.codebooks, encoder_state=ids.encoder_state)
 
@@ -178,7 +178,7 @@ class Table:
         return [self.tokens[i] for i in ids]
 
 
-def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artefact(ids):
+def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artifact(ids):
     noted = changed(ids, provenance=ids.provenance | {"base": 9})
     table = Table(["a", "b", *ids.vocabulary.tokens])
     assert Trie.from_tokenizer(ids).base is None
@@ -190,7 +190,7 @@ def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artefact(ids):
         Trie.from_tokenizer(ids, Table(["a"]))
 
 
-def test_the_trie_of_an_artefact_leaves_out_retired_items(ids):
+def test_the_trie_of_an_artifact_leaves_out_retired_items(ids):
     later = changed(ids, ledger=ids.ledger.retire(["i07", "i11"]))
     trie = Trie.from_tokenizer(later)
     rows = trie.rows_of(trie.walk(ids.encode(["i06", "i07", "i11", "i49"])))
@@ -245,7 +245,7 @@ def test_a_trie_of_codes_alone_knows_no_item_ids():
 # ---- files
 
 
-@given(catalogues(), st.none() | st.integers(0, 200_000))
+@given(catalogs(), st.none() | st.integers(0, 200_000))
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_loaded_trie_is_the_saved_one_and_is_mapped(tmp_path, model, base):
     trie = model.trie(base)
@@ -265,14 +265,14 @@ def test_equal_tries_give_equal_files(tmp_path, ids):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_trie_loaded_with_its_artefact_knows_item_ids(tmp_path, ids, caplog):
+def test_a_trie_loaded_with_its_artifact_knows_item_ids(tmp_path, ids, caplog):
     Trie.from_tokenizer(ids).save(tmp_path / "a.trie")
     trie = Trie.load(tmp_path / "a.trie", ids)
     assert trie.item_ids(trie.rows_of(trie.walk(ids.encode(["i03", "i40"])))) == ["i03", "i40"]
     assert not caplog.records
 
 
-def test_the_trie_of_another_artefact_is_refused(tmp_path, ids):
+def test_the_trie_of_another_artifact_is_refused(tmp_path, ids):
     path = tmp_path / "a.trie"
     others = {
         "other codes": Trie.from_codes(ids.codes[::-1].copy(), ids.sizes),
@@ -282,12 +282,12 @@ def test_the_trie_of_another_artefact_is_refused(tmp_path, ids):
     }
     for name, other in others.items():
         other.save(path)
-        with pytest.raises(ArtifactError, match=r"a\.trie: is the trie of another artefact\. Write it again"):
+        with pytest.raises(ArtifactError, match=r"a\.trie: is the trie of another artifact\. Write it again"):
             pytest.fail(f"{name}: {Trie.load(path, ids)}")
 
 
 @pytest.mark.parametrize("change", ["retire", "append"])
-def test_a_trie_older_than_its_artefact_opens_with_a_warning(tmp_path, ids, caplog, change):
+def test_a_trie_older_than_its_artifact_opens_with_a_warning(tmp_path, ids, caplog, change):
     free = next(code for code in np.ndindex(ids.sizes) if list(code) not in ids.codes.tolist())
     ledger = ids.ledger.retire(["i00"]) if change == "retire" else ids.ledger.append(["new"], [free])
     Trie.from_tokenizer(ids).save(tmp_path / "a.trie")
@@ -354,7 +354,7 @@ def test_arrays_that_would_lead_a_walk_astray_are_refused(tmp_path, name):
         Trie.load(path)
 
 
-@given(catalogues(max_items=8), st.data())
+@given(catalogs(max_items=8), st.data())
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path, model, data):
     path = tmp_path / "a.trie"
@@ -371,7 +371,7 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path, model, data):
         assert same(trie, loaded)
 
 
-@given(catalogues(max_items=4), st.data())
+@given(catalogs(max_items=4), st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_short_is_refused(tmp_path, model, data):
     path = tmp_path / "a.trie"

@@ -5,7 +5,7 @@ templates    the wordings, a TOML or JSON file that users can edit
 times        when each interaction was
 split        which interactions are for training, and which are held out
 negatives    items that a user did not meet
-catalogue    titles and descriptions
+catalog    titles and descriptions
 given        users' tokens, queries and preference texts from files
 tasks        histories and texts -> cases of each task
 files        records -> lines of JSON, the layout that trainers read

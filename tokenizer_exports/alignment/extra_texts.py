@@ -2,7 +2,7 @@
 
     {"query": "something red for the nails", "item": "B004756YJA"}                 what anybody might ask
     {"query": "...", "item": "B004756YJA", "user": "u1"}                           what led u1 to this item
-    {"user": "u1", "preference": "likes strong colours"}                           or a list of texts
+    {"user": "u1", "preference": "likes strong colors"}                           or a list of texts
 
 Texts are read record by record, from files as `semid.data.records` reads them, and never made up. Where a query has a
 user, it belongs to the part of the split where that item of the user's history is asked. Records of unknown users or
@@ -90,7 +90,7 @@ def check_given(source: object, found: int) -> None:
     if not found:
         raise InputError(
             f"{Problems.of(source).name}: none of its records is about users and items of the interactions and the "
-            "artefact. Are the ids the same?"
+            "artifact. Are the ids the same?"
         )
 
 

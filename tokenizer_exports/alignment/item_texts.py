@@ -1,6 +1,6 @@
 """What a record can say about an item: its ID, its title, its description.
 
-Titles and descriptions come from the catalogue's file where it is given; the artefact itself keeps one text an item,
+Titles and descriptions come from the catalog's file where it is given; the artifact itself keeps one text an item,
 all fields joined, which then stands as the title. A text must not hold anything that reads as an ID: a model would be
 taught it as one.
 """
@@ -25,11 +25,11 @@ KEPT = 1 << 16  # items whose texts are kept ready: the popular ones come again 
 
 
 class ItemTexts:
-    """The IDs and texts of a catalogue's items, by row.
+    """The IDs and texts of a catalog's items, by row.
 
     Parameters
     ----------
-    items : as `read_items` takes it, or None for the texts of the artefact
+    items : as `read_items` takes it, or None for the texts of the artifact
     title_field, description_field : names of its fields; the second may be missing unless it is named
 
     `title(row)` is the title of an item, "" where there is none.
@@ -61,7 +61,7 @@ class ItemTexts:
             rows = ids.ledger.find_rows(read.ids)
             known = rows >= 0
             if not known.any():
-                raise InputError(f"{read.source}: none of its items is in the artefact. Are the ids the same?")
+                raise InputError(f"{read.source}: none of its items is in the artifact. Are the ids the same?")
             self.places[rows[known]] = np.flatnonzero(known)
 
     def semantic_ids(self, rows: Sequence[int]) -> list[str]:

@@ -27,7 +27,7 @@ TRIES = 50  # draws before all items are looked through
 
 
 class Negatives:
-    """A source of negatives for one catalogue.
+    """A source of negatives for one catalog.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class Negatives:
     def __init__(self, ids: SemanticIDTokenizer, train_rows: npt.NDArray[np.int64], kind: Negative) -> None:
         ledger = ids.ledger
         order = ledger.code_order
-        self.ordered = order[ledger.live[order]]  # live rows by their codes: those that share codes are neighbours
+        self.ordered = order[ledger.live[order]]  # live rows by their codes: those that share codes are neighbors
         self.rows = train_rows if kind == "popularity" and len(train_rows) else self.ordered
         self.same_prefix = kind == "same-prefix"
         if self.same_prefix:
@@ -48,7 +48,7 @@ class Negatives:
             self.runs = [run_starts(code_keys(codes[:, :depth])) for depth in range(1, ids.vocabulary.n_levels)]
 
     def draw(self, chance: Random, right: int, met: Set[int], count: int) -> list[int]:
-        """Up to `count` different rows that are not in `met`; fewer only if the catalogue has no more."""
+        """Up to `count` different rows that are not in `met`; fewer only if the catalog has no more."""
         found: list[int] = []
         taken = set(met)
         while len(found) < count:

@@ -43,7 +43,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class SplitHistories:
-    """Histories in rows of the catalogue, with their cuts; made by `split_histories`."""
+    """Histories in rows of the catalog, with their cuts; made by `split_histories`."""
 
     users: list[str]  # U, sorted
     offsets: npt.NDArray[np.int64]  # (U + 1)
@@ -110,13 +110,13 @@ def live_rows(log: Interactions, ledger: Ledger) -> npt.NDArray[np.int64]:
 def split_histories(log: Interactions, ledger: Ledger, ends: npt.NDArray[np.int64]) -> SplitHistories:
     """Cut histories where `leave_one_out`, `cut_by_time` or another says: int64 [U, 2], counted in all interactions.
 
-    Those with items without a live ID are left out after the cut: it is the same for every artefact. InputError if no
+    Those with items without a live ID are left out after the cut: it is the same for every artifact. InputError if no
     item of the interactions has one.
     """
     rows = live_rows(log, ledger)
     known = rows >= 0
     if not known.any():
-        raise InputError(f"{log.source}: none of its items has a live ID in the artefact. Are the ids the same?")
+        raise InputError(f"{log.source}: none of its items has a live ID in the artifact. Are the ids the same?")
     before = np.concatenate(([0], np.cumsum(known)))
     offsets = before[log.offsets]
     cuts = before[log.offsets[:-1, None] + ends] - offsets[:-1, None]

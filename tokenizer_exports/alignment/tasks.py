@@ -150,7 +150,7 @@ def negative(material: Material) -> Iterator[Case]:
         rows = shown.seen.rows
         wrong = material.negatives.draw(draws, rows[place], met, count - 1)
         if not wrong:
-            continue  # somebody who met the whole catalogue
+            continue  # somebody who met the whole catalog
         right = list(dict.fromkeys(rows[place:]))[: count - 1]
         named = dict(zip([*right, *wrong], material.texts.semantic_ids([*right, *wrong]), strict=True))
         values = shown.before(place, titles=False) | {

@@ -4,7 +4,7 @@
 
 What the tasks are: `tasks.py`. What is held out: `split.py`. Wording: `templates.py`.
 The output folder appears whole or not at all; the same input and seed give the same bytes. Memory holds the histories
-as numbers, the catalogue's texts packed, and one user or item at a time, however much is written.
+as numbers, the catalog's texts packed, and one user or item at a time, however much is written.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Aligned:
     folder: Path
     counts: dict[str, dict[str, int]]  # task -> part of the split -> records; parts without any are not there
     notes: tuple[str, ...]  # what was left out, and why
-    fingerprint: str  # of the artefact
+    fingerprint: str  # of the artifact
 
     def lines(self) -> list[str]:
         """For people: a line for each task, then the notes."""
@@ -95,7 +95,7 @@ def write_alignment(
     config : AlignmentConfig, or its fields as keywords
         Tasks, split, format, sizes, seed.
     items
-        The catalogue, as `semid.read_items` takes it, for titles and descriptions. Without it the artefact's own text
+        The catalog, as `semid.read_items` takes it, for titles and descriptions. Without it the artifact's own text
         of an item stands as its title.
     queries, preferences
         Files or records with texts that people wrote: see `extra_texts.py`.
@@ -116,7 +116,7 @@ def write_alignment(
         Wrong interactions, items or texts; a task for which there is no training record.
 
     >>> import tempfile
-    >>> items = [{"id": str(n), "title": f"{colour} {thing}"} for n, (colour, thing) in enumerate(
+    >>> items = [{"id": str(n), "title": f"{color} {thing}"} for n, (color, thing) in enumerate(
     ...     (c, t) for c in ("red", "blue", "green") for t in ("shoe", "shirt", "hat"))]
     >>> ids = SemanticIDTokenizer.fit(items, levels=2, codebook_size=4)
     >>> histories = [{"user": "u", "items": ["1", "2", "5", "7", "0"]}]
@@ -137,7 +137,7 @@ def write_alignment(
     for task in tasks:
         worded.of(task)
     n_users, n_met = len(material.histories.users), len(material.histories.rows)
-    say(f"read        {n_users:,} users, {n_met:,} interactions with the artefact's items")
+    say(f"read        {n_users:,} users, {n_met:,} interactions with the artifact's items")
     fingerprint, counts = ids.fingerprint, {}
     with staging(output, force=False) as draft:
         for task in tasks:
@@ -169,7 +169,7 @@ def _gathered(
     """Everything read but given texts, the tasks that it allows, and what is to be said about it."""
     lacking = {}
     if items is None and ids.texts is None:
-        lacking |= dict.fromkeys(("text-to-id", "id-to-text", "fusion"), "titles: the artefact has no texts (items)")
+        lacking |= dict.fromkeys(("text-to-id", "id-to-text", "fusion"), "titles: the artifact has no texts (items)")
     if queries is None:
         lacking["search"] = "queries"
     if preferences is None:
@@ -271,7 +271,7 @@ def _drawn(fitting: Sequence[Template], count: int, seed: int, *key: object) -> 
 
 
 def _card(done: Aligned, material: Material, templates: Templates) -> str:
-    """README.md: what the data are, how they were split, from which artefact."""
+    """README.md: what the data are, how they were split, from which artifact."""
     from jinja2 import Environment, PackageLoader
 
     ledger = material.ids.ledger

@@ -1,4 +1,4 @@
-"""`ItemHead`: one forward pass ranks the whole catalogue; nothing is generated, so nothing can be invalid.
+"""`ItemHead`: one forward pass ranks the whole catalog; nothing is generated, so nothing can be invalid.
 
     head = ItemHead(TokenRows(model.get_input_embeddings(), entities.items))     # a row for every item
     head = ItemHead(CodeRows.of(model.get_input_embeddings(), ids, extended.base))   # rows made of semantic IDs
@@ -8,11 +8,11 @@
 
 The score of an item is the product of the state with the item's row, and the loss the multinomial likelihood of what
 the user met, over items alone: words do not compete. The rows are those of the input embedding, tied. An item's row is
-the row of its own token, or the sum of the rows of its codes: then the catalogue needs sum(K) rows instead of N, and a
+the row of its own token, or the sum of the rows of its codes: then the catalog needs sum(K) rows instead of N, and a
 new item has a row as soon as it has a semantic ID.
 
 Also here: the loss of documents whose tokens compete with items alone or words alone (`scored_loss`), and what holds
-two tables of the same entities together, one learnt from behaviour and one from texts (`mutual_regularisation`).
+two tables of the same entities together, one learned from behavior and one from texts (`mutual_regularization`).
 
 Not here: making the prompts (`soft_prompts.py`), writing semantic IDs token by token
 (`tokenizer_exports/generate/items.py`). B prompts, T tokens, H dims, N items, L levels, M targets, S seen items; -1
@@ -34,7 +34,7 @@ from semid.errors import ConfigError, InputError
 from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
-    "CodeRows", "ItemHead", "ItemRows", "Ranked", "TokenRows", "last_states", "mutual_regularisation", "scored_loss",
+    "CodeRows", "ItemHead", "ItemRows", "Ranked", "TokenRows", "last_states", "mutual_regularization", "scored_loss",
 ]  # fmt: skip
 
 NO_LABEL, NO_ITEM = -100, -1
@@ -84,7 +84,7 @@ class CodeRows(nn.Module):
     token_ids : int [N, L]
         The rows of the embedding that each item is made of.
     projected : bool
-        A matrix [H, H], at first the identity, that is learnt: codes may then look otherwise as input than as output.
+        A matrix [H, H], at first the identity, that is learned: codes may then look otherwise as input than as output.
     """
 
     def __init__(self, embedding: nn.Embedding, token_ids: npt.ArrayLike, *, projected: bool = False) -> None:
@@ -109,7 +109,7 @@ class CodeRows(nn.Module):
 
     @classmethod
     def of(cls, embedding: nn.Embedding, ids: SemanticIDTokenizer, base: int, *, projected: bool = False) -> CodeRows:
-        """Of all items of an artefact, in the order of its table; `base` is what `extend` returned."""
+        """Of all items of an artifact, in the order of its table; `base` is what `extend` returned."""
         return cls(embedding, ids.vocabulary.token_ids(ids.codes, base), projected=projected)
 
     def rows(self) -> torch.Tensor:
@@ -140,7 +140,7 @@ class ItemHead(nn.Module):
     rows : TokenRows, CodeRows, or what has their methods
     bias : float [N], optional
         What each item's score starts with before anything is known of the user, such as the log of its popularity;
-        learnt on from there.
+        learned on from there.
     scale : float
         The scores are multiplied with it, not the bias. Rows of one length leave large states to make sharp
         distributions; H**-0.5 suits rows that are as long as those of a random embedding of deviation 1.
@@ -272,14 +272,14 @@ def scored_loss(
     return total / max(count, 1)
 
 
-def mutual_regularisation(
+def mutual_regularization(
     rows: torch.Tensor,
     anchor: torch.Tensor,
     numbers: torch.Tensor,
     *,
     each: Literal["entity", "position"] = "entity",
 ) -> torch.Tensor:
-    """How far two tables of the same entities are apart, to be added to the loss of the one that is learnt; a scalar.
+    """How far two tables of the same entities are apart, to be added to the loss of the one that is learned; a scalar.
 
     The mean squared distance of the rows that a batch is about. The anchor is held still: take turns. Each entity
     counts once; with `each="position"` it is the sum over all positions, as in CLLM4Rec's code, which grows with the
@@ -288,7 +288,7 @@ def mutual_regularisation(
     Parameters
     ----------
     rows, anchor : float [V, H]
-        The table that is learnt, and the other one: say of documents of interactions, and of reviews.
+        The table that is learned, and the other one: say of documents of interactions, and of reviews.
     numbers : int64, any shape
         The rows that the batch is about; negative ones do not count.
 

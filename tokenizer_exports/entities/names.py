@@ -139,7 +139,7 @@ class EntityNames:
         return base + self.offsets[:-1] + np.stack(checked, axis=1)
 
     # What `extend` asks of IDs. There are no codebooks and no texts: rows start at random.
-    is_learnt = False
+    is_learned = False
     texts = None
 
     @property

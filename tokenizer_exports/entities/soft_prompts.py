@@ -21,7 +21,7 @@ Of a history, a share of the distinct items is hidden and asked for; hidden item
 choice come from the seed, the epoch and the user alone: each epoch hides others, and the same run again the same ones.
 
 Free text is escaped, so that nobody's review holds the token of an item, and special tokens in it are read as plain
-characters, so that nobody's review ends a document. Wordings are tokenised once; soft tokens are
+characters, so that nobody's review ends a document. Wordings are tokenized once; soft tokens are
 put between the pieces as token ids, as a tokenizer does that cuts text at added tokens.
 """
 
@@ -160,7 +160,7 @@ class SoftHardPrompts:
         return self._asked(user, shown, epoch) | {"targets": targets, "seen": [] if self.targets == "all" else shown}
 
     def question(self, user: int | None, items: Sequence[int]) -> Document:
-        """A whole history, for a model that has learnt: nothing is hidden, nothing asked for that is known."""
+        """A whole history, for a model that has learned: nothing is hidden, nothing asked for that is known."""
         return self._asked(user, self._history(items), 0)
 
     # ---- their parts

@@ -1,13 +1,13 @@
-"""First rows of users and items from vectors that you have: behaviour, texts, another model's table.
+"""First rows of users and items from vectors that you have: behavior, texts, another model's table.
 
-    start = EntityVectors.of(names, learn_behaviour(training_edges(log)))    # or EntityVectors(names, users, items)
+    start = EntityVectors.of(names, learn_behavior(training_edges(log)))    # or EntityVectors(names, users, items)
     extend(tokenizer, model, start)                                          # in place of extend(..., names)
 
 `extend` turns the vectors into the model's dims without changing their angles, and puts them among the old rows as it
 does with the codebooks of semantic IDs (`tokenizer_exports/models/init_rows.py`): as long, as widely spread, around the
 same mean. What the numbers were scaled to does not matter.
 
-Users and items of one space, such as those of skip-gram or of a factorisation, stay in one: a user lies near the items
+Users and items of one space, such as those of skip-gram or of a factorization, stay in one: a user lies near the items
 that it lay near, up to what all users or all items have in common, which is taken out. A direction of its own tells the
 two kinds apart. With `one_space=False` each kind gets its own dims, as levels of codes do.
 
@@ -24,7 +24,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from semid.encoders.collaborative import BehaviourVectors
+from semid.encoders.collaborative import BehaviorVectors
 from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.entities.names import EntityNames, Kind
 
@@ -81,13 +81,13 @@ class EntityVectors:
         object.__setattr__(self, "_given", given)
 
     @classmethod
-    def of(cls, names: EntityNames, vectors: BehaviourVectors, *, seed: int = 0) -> EntityVectors:
-        """What `learn_behaviour` and `read_behaviour` return; the numbers are those of the same interactions."""
+    def of(cls, names: EntityNames, vectors: BehaviorVectors, *, seed: int = 0) -> EntityVectors:
+        """What `learn_behavior` and `read_behavior` return; the numbers are those of the same interactions."""
         return cls(names, vectors.users, vectors.items, vectors.users_known, vectors.items_known, seed=seed)
 
     # ---- what `extend` asks for
 
-    is_learnt = True
+    is_learned = True
     texts = None
 
     @cached_property
@@ -176,7 +176,7 @@ class _OneLevel:
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Centred, and with a root mean square length of 1; zeros if all are equal."""
-    centred = vectors - vectors.mean(0)
-    length = np.sqrt((centred.astype(np.float64) ** 2).sum() / len(centred))
-    return centred / np.float32(length) if length > 1e-6 * np.abs(vectors).max(initial=0) else np.zeros_like(vectors)
+    """Centered, and with a root mean square length of 1; zeros if all are equal."""
+    centered = vectors - vectors.mean(0)
+    length = np.sqrt((centered.astype(np.float64) ** 2).sum() / len(centered))
+    return centered / np.float32(length) if length > 1e-6 * np.abs(vectors).max(initial=0) else np.zeros_like(vectors)

@@ -1,15 +1,15 @@
 """`export`: the IDs of the live items as a file that another system reads.
 
-    lcrec      LC-Rec's index, {item id: ["<a_1>", "<b_2>", ...]}, whatever the artefact's own tokens look like;
+    lcrec      LC-Rec's index, {item id: ["<a_1>", "<b_2>", ...]}, whatever the artifact's own tokens look like;
                LETTER, MiniOneRec and others read it too          (json_index.py)
-    flashrec   FlashRec's catalogue, {"1,2,3": item id}            (json_index.py)
+    flashrec   FlashRec's catalog, {"1,2,3": item id}            (json_index.py)
     static     STATIC's transition table, as safetensors           (static.py)
     parquet    a table for everything else                         (parquet.py)
     ebnf       a grammar for xgrammar                              (grammar.py)
     lark       a grammar for llguidance                            (grammar.py)
 
-Items come in the order of the artefact's table (grammars and STATIC sort by codes), so equal artefacts give equal
-files. A file appears whole or not at all. JSON and Parquet are written in blocks of items, so a catalogue of any size
+Items come in the order of the artifact's table (grammars and STATIC sort by codes), so equal artifacts give equal
+files. A file appears whole or not at all. JSON and Parquet are written in blocks of items, so a catalog of any size
 needs little memory. N items, L levels.
 
 Not here: reading such files (`importer.py`), Hugging Face folders (`tokenizer_exports/models/in_memory.py`).
@@ -77,7 +77,7 @@ def export(
         The file to write; its folder is made if needed. A link is replaced, and what it points to stays as it is.
     base, tokenizer
         Where the tokens of `ids` are in a language model: the token id of the first code, or the extended tokenizer.
-        By default what `semid extend` noted in the artefact. `flashrec`, `static`, `ebnf` and `lark` use it.
+        By default what `semid extend` noted in the artifact. `flashrec`, `static`, `ebnf` and `lark` use it.
     dense_levels
         Of `static`: 1 or 2.
     force
@@ -86,7 +86,7 @@ def export(
     Raises
     ------
     OutputExistsError
-        The file exists and `force` is not given, or it is a folder, or a file of an artefact.
+        The file exists and `force` is not given, or it is a folder, or a file of an artifact.
     ConfigError
         No live item, a tokenizer without the tokens, or IDs that the format cannot hold.
     ArtifactError
@@ -96,7 +96,7 @@ def export(
 
     >>> import tempfile
     >>> from semid import SemanticIDTokenizer
-    >>> items = [{"id": str(n), "title": f"{colour} {thing}"} for n, (colour, thing) in enumerate(
+    >>> items = [{"id": str(n), "title": f"{color} {thing}"} for n, (color, thing) in enumerate(
     ...     (c, t) for c in ("red", "blue", "green") for t in ("shoe", "shirt", "hat"))]
     >>> ids = SemanticIDTokenizer.fit(items, levels=2, codebook_size=4)
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -110,10 +110,10 @@ def export(
     check_path(path, force)
     n_live = int(ids.ledger.live.sum())
     if not n_live:
-        raise ConfigError("the catalogue has no live item, so there is nothing to export. Add items first.")
+        raise ConfigError("the catalog has no live item, so there is nothing to export. Add items first.")
     base = _base(ids, base, tokenizer)
     if to == "flashrec" and path.suffix != ".json":
-        raise ConfigError(f"{path}: FlashRec reads a catalogue only from a file whose name ends in .json. Rename it.")
+        raise ConfigError(f"{path}: FlashRec reads a catalog only from a file whose name ends in .json. Rename it.")
     if dense_levels is not None and to != "static":
         raise ConfigError(f"dense_levels={dense_levels} is a choice of to='static' alone. Leave it out for {to!r}.")
     blocks, notes = _blocks(ids, to, base, dense_levels)

@@ -1,4 +1,4 @@
-"""The catalogue as a grammar, for engines that decode by grammars and take no logits processors.
+"""The catalog as a grammar, for engines that decode by grammars and take no logits processors.
 
 Two dialects, each run through its engine:
 
@@ -9,11 +9,11 @@ A rule is a prefix with several continuations; chains of single ones stand insid
 codes of a prefix are one terminal, and equal rules are written once. That is what keeps large grammars quick: with one
 alternative for every item, 10,000 of them compile twelve times slower.
 
-Terminals are token ids, so the language is exactly the catalogue, token by token. Without token ids (no base) `ebnf`
+Terminals are token ids, so the language is exactly the catalog, token by token. Without token ids (no base) `ebnf`
 is written as text, and then any other tokenization of an ID's text is accepted as well (`<`, `s`, `_a_12>`), where
 no item was meant to begin; `lark` names the tokens instead, which is exact.
 
-Not here: larger catalogues. The processors of semid have no such limit and cost less per step.
+Not here: larger catalogs. The processors of semid have no such limit and cost less per step.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def grammar_lines(trie: Trie, vocabulary: Vocabulary, dialect: Dialect) -> Itera
 
     >>> trie = Trie.from_codes([[0, 1], [0, 2], [1, 0]], sizes=(2, 3), base=10)
     >>> print("".join(grammar_lines(trie, Vocabulary([2, 3]), "ebnf")))
-    # The 3 items of a catalogue, in token ids from 10 to 14.
+    # The 3 items of a catalog, in token ids from 10 to 14.
     root ::= Token(10) Token(13, 14) | Token(11) Token(12)
     <BLANKLINE>
     """
@@ -60,7 +60,7 @@ def grammar_lines(trie: Trie, vocabulary: Vocabulary, dialect: Dialect) -> Itera
     span = "as text" if trie.base is None else f"in token ids from {trie.base} to {trie.base + trie.offsets[-1] - 1}"
     if trie.base is None and dialect == "lark":
         span = "by the names of the tokens"
-    yield f"{writer.comment} The {len(trie):,} item{'s' * (len(trie) > 1)} of a catalogue, {span}.\n"
+    yield f"{writer.comment} The {len(trie):,} item{'s' * (len(trie) > 1)} of a catalog, {span}.\n"
     yield writer.rule(writer.root, alternatives)
     for body, name in writer.names.items():
         yield writer.rule(name, body)

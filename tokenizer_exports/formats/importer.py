@@ -1,7 +1,7 @@
-"""`import_index`: other systems' IDs as an artefact of ours, from an index file {item id: ["<a_12>", "<b_7>", ...]}.
+"""`import_index`: other systems' IDs as an artifact of ours, from an index file {item id: ["<a_12>", "<b_7>", ...]}.
 
 LC-Rec, LETTER, MiniOneRec and MIMIGenRec write `<a_12>`, UniGenRec `<L0_12>`, META ID `<CT12><1007>`: any file in
-which every level's tokens are one text around a number. The artefact has all that such a file says: which item has
+which every level's tokens are one text around a number. The artifact has all that such a file says: which item has
 which codes. It can be shown, judged, extended into a language model, decoded and exported. It has no codebooks and
 no encoder, so it cannot give a vector or a new item its codes; asking raises an error that says so.
 
@@ -31,7 +31,7 @@ from semid.data.strings import PackedStrings
 from semid.errors import ConfigError, InputError
 from semid.ledger.ledger import Ledger
 from semid.ledger.lookup import code_keys
-from semid.tokenizer import UNLEARNT, SemanticIDTokenizer
+from semid.tokenizer import UNLEARNED, SemanticIDTokenizer
 from semid.tokens.templates import TEMPLATES
 from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
 
@@ -52,20 +52,20 @@ def import_index(
     on_collision: OnCollision = "error",
     say: Say = log.info,
 ) -> SemanticIDTokenizer:
-    """An artefact from an index file.
+    """An artifact from an index file.
 
     Parameters
     ----------
     items
-        The catalogue, for the items' text: Items, a file that `read_items` reads, or the `*.item.json` of LC-Rec and
+        The catalog, for the items' text: Items, a file that `read_items` reads, or the `*.item.json` of LC-Rec and
         MiniOneRec, {item id: {"title": ..., ...}}.
     template
-        How the artefact writes its tokens: a name or a pattern, see `Vocabulary`. By default as the file does.
+        How the artifact writes its tokens: a name or a pattern, see `Vocabulary`. By default as the file does.
     sizes
         Codes per level, K, or one number for all levels. The file shows only codes in use; by default a level gets
         the power of two that holds its highest code.
     on_collision
-        What to do where items share an ID, since an artefact has one ID an item. "error" lists them; "add-level"
+        What to do where items share an ID, since an artifact has one ID an item. "error" lists them; "add-level"
         appends a code to every ID, the item's place among those of its ID in the order of the item ids, as TIGER
         (arXiv 2305.05065) does. It has as many codes as needed. Without collisions nothing is appended.
     say
@@ -102,7 +102,7 @@ def import_index(
         vocabulary=vocabulary,
         ledger=Ledger.create(index.item_ids, codes, None if items is None else _texts(items, index.item_ids, say)),
         codebooks=None,
-        encoder_state=({}, {"kind": UNLEARNT}),
+        encoder_state=({}, {"kind": UNLEARNED}),
         provenance={"imported_from": index.path.name},
     )
 
@@ -120,7 +120,7 @@ def _check_ids(index: IndexFile) -> None:
         raise InputError(
             f"{index.path}: IDs have {lengths.min()} to {lengths.max()} tokens (item {index.item_ids[shortest]!r} "
             f"{lengths.min()}, item {index.item_ids[longest]!r} {lengths.max()}); expected one length. Such IDs cannot "
-            f"be an artefact; judge them with: semid doctor {index.path}"
+            f"be an artifact; judge them with: semid doctor {index.path}"
         )
     if "" in index.item_ids:
         raise InputError(f"{index.path}: an item id is empty; expected a name. Give it one.")
@@ -254,7 +254,7 @@ def _names(index: IndexFile, rows: npt.NDArray[np.int64]) -> str:
 
 
 def _texts(source: str | os.PathLike[str] | Items, item_ids: list[str], say: Say) -> PackedStrings:
-    """The items' texts, "" for those that the catalogue lacks; InputError if it has none of them."""
+    """The items' texts, "" for those that the catalog lacks; InputError if it has none of them."""
     items = source if isinstance(source, Items) else _read_items(Path(source))
     place = {item_id: row for row, item_id in enumerate(items.ids)}
     texts = items.texts()

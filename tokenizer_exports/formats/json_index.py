@@ -1,4 +1,4 @@
-"""Catalogues as one JSON object: LC-Rec's index, FlashRec's catalogue. An entry a line, written block by block.
+"""Catalogs as one JSON object: LC-Rec's index, FlashRec's catalog. An entry a line, written block by block.
 
     {"B001": ["<a_5>", "<b_0>"],        LC-Rec, LETTER, MiniOneRec: `*.index.json`
     {"5,0": "B001",                     FlashRec 0.1.2: `--sid-vocab-file`, a name that ends in .json
@@ -26,7 +26,7 @@ FLASHREC_TOKENS = 5  # FlashRec's default for --max-tokens; it stops at the last
 
 
 def lcrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """The bytes of an index in LC-Rec's tokens, whatever those of the artefact."""
+    """The bytes of an index in LC-Rec's tokens, whatever those of the artifact."""
     vocabulary = Vocabulary(ids.sizes, "lcrec")
     quoted = [json.dumps(token) for token in vocabulary.tokens]
     tables = [quoted[start:stop] for start, stop in zip(vocabulary.offsets, vocabulary.offsets[1:], strict=False)]
@@ -51,7 +51,7 @@ def lcrec_notes(ids: SemanticIDTokenizer) -> list[str]:
 
 
 def flashrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """The bytes of a catalogue; FlashRec needs the keys alone, the item ids are for whoever maps its answers back."""
+    """The bytes of a catalog; FlashRec needs the keys alone, the item ids are for whoever maps its answers back."""
 
     def entries() -> Iterator[Iterable[str]]:
         for items in live_blocks(ids):
@@ -64,7 +64,7 @@ def flashrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
 
 
 def flashrec_notes(ids: SemanticIDTokenizer, base: int | None) -> list[str]:
-    """What must be passed to FlashRec; ConfigError if it could not read the catalogue.
+    """What must be passed to FlashRec; ConfigError if it could not read the catalog.
 
     Its rules are those of its sid_layout.py and config.py, version 0.1.2.
     """

@@ -1,6 +1,6 @@
-"""The live items of an artefact, a block at a time: what every streamed export goes over.
+"""The live items of an artifact, a block at a time: what every streamed export goes over.
 
-Blocks come in the order of the artefact's table, so equal artefacts give equal files, and a catalogue of any size
+Blocks come in the order of the artifact's table, so equal artifacts give equal files, and a catalog of any size
 needs little memory. N items, L levels.
 """
 
@@ -26,7 +26,7 @@ BLOCK = 65536  # rows of the table looked at at once
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveItems:
-    """n neighbouring live items."""
+    """n neighboring live items."""
 
     item_ids: list[str]
     codes: npt.NDArray[np.uint16]  # (n, L)

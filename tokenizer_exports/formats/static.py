@@ -1,4 +1,4 @@
-"""The catalogue in the layout of STATIC, Google's constrained decoder: a transition table for accelerators.
+"""The catalog in the layout of STATIC, Google's constrained decoder: a transition table for accelerators.
 
 STATIC (github.com/youtube/static-constraint-decoding; "Vectorizing the Trie", arXiv 2602.22647) decodes with six
 arrays that its `build_static_index` returns. `static_arrays` makes them from the trie in one pass:
@@ -68,7 +68,7 @@ def static_arrays(
     # A prefix of one code is named after its token; deeper nodes of the trie keep their order behind these.
     second, items = trie.level_starts[2], trie.level_starts[-2]
     if width + items > MOST_STATES:
-        raise ConfigError(f"{width + items:,} states should be at most {MOST_STATES:,}. Export a smaller catalogue.")
+        raise ConfigError(f"{width + items:,} states should be at most {MOST_STATES:,}. Export a smaller catalog.")
     tokens = _tokens_of_nodes(trie, first)
     states = np.zeros(len(trie.codes), np.int32)  # of each node; items are the end
     states[1:second] = tokens[1:second] + 1

@@ -47,7 +47,7 @@ class Search:
             count = min(num_beams, nodes.shape[1] * trie.fanout[level], n_nodes)
             step = self._fused if self.uses_kernel(nodes.shape[1]) else self._select
             chosen = step(states, nodes, scores, level, count)
-            finite &= chosen.normalisers.isfinite().all(dim=1)
+            finite &= chosen.normalizers.isfinite().all(dim=1)
             scores, nodes = chosen.scores, chosen.children
             if level < levels[-1]:
                 tokens = chosen.codes + (self.trie.base + trie.offsets[level])
@@ -99,17 +99,17 @@ class Search:
         trie = self.trie.trie
         start = self.trie.base + trie.offsets[level]
         logits = self.head.logits(states, start, start + trie.sizes[level])
-        normaliser = logits.logsumexp(-1) if self.score == "level" else self.head.log_normaliser(states)
-        logits, normaliser = logits.to(nodes.device), normaliser.to(nodes.device)
+        normalizer = logits.logsumexp(-1) if self.score == "level" else self.head.log_normalizer(states)
+        logits, normalizer = logits.to(nodes.device), normalizer.to(nodes.device)
         codes, children, valid = self.trie.children(nodes, trie.fanout[level])
         codes = codes.masked_fill(~valid, 0)  # beyond a node's children lie those of another level, too
         if self.filters is not None:
             valid = valid & self._admitted(children)
-        found = (scores - normaliser).unsqueeze(-1) + logits.gather(-1, codes)
+        found = (scores - normalizer).unsqueeze(-1) + logits.gather(-1, codes)
         found = found.masked_fill_(~valid, -torch.inf).flatten(1)
         chosen = _best(found, count)
         best = (each.flatten(1).gather(1, chosen) for each in (codes, children))
-        return Step(found.gather(1, chosen), chosen // children.shape[-1], *best, normaliser)
+        return Step(found.gather(1, chosen), chosen // children.shape[-1], *best, normalizer)
 
 
 def _best(candidates: torch.Tensor, count: int) -> torch.Tensor:

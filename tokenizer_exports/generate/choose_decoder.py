@@ -180,15 +180,15 @@ class _Trial:
             states = [run.start()]
             states += [run.step(tokens, parents) for tokens, parents in zip(self.tokens, self.parents, strict=True)]
             found = [reader.logits(state, 0, n_tokens) for state in states]
-            normalisers = [reader.log_normaliser(state) for state in states]
+            normalizers = [reader.log_normalizer(state) for state in states]
         except UNFIT as error:
             return f"{decoder.name} with the {head.name} head fails ({type(error).__name__}: {str(error)[:120]})"
         pairs = list(zip(found, self.expected, strict=True))
-        pairs += [(sums, logits.logsumexp(-1)) for sums, logits in zip(normalisers, self.expected, strict=True)]
+        pairs += [(sums, logits.logsumexp(-1)) for sums, logits in zip(normalizers, self.expected, strict=True)]
         if any(mine.shape != theirs.shape for mine, theirs in pairs):
             return f"{decoder.name} with the {head.name} head gives logits of another shape"
         spread = max(float(self.expected[0].std()), 1e-6)
-        # The normaliser is one figure a row: judged by the same scale.
+        # The normalizer is one figure a row: judged by the same scale.
         gap = max(float((mine - theirs.to(mine.device)).square().mean().sqrt()) / spread for mine, theirs in pairs)
         if gap <= TOLERANCES.get(self.model.dtype, COARSE):
             return ""

@@ -1,4 +1,4 @@
-"""generate_items: the best items of a catalogue under a language model, by beam search over the trie.
+"""generate_items: the best items of a catalog under a language model, by beam search over the trie.
 
 An item is L tokens, and the trie says which codes may follow which. So the search is L selections with L - 1 short
 forwards between them, needs the head's rows of one level at a time, and can only end in items. The prompt is read
@@ -87,7 +87,7 @@ def generate_items(
         A `trie.filter(...)` for all prompts, or one (or None) for each. A prompt whose filter admits fewer than
         `num_return` items gets those.
     score
-        What a token's logit is normalised by: "level", the codes of its level; "vocab", the whole vocabulary, so
+        What a token's logit is normalized by: "level", the codes of its level; "vocab", the whole vocabulary, so
         that the score is the log-probability of the item's tokens under the model and equals that of
         `model.generate`. The second needs the whole head at every step. Both sum over the levels; equal scores are
         ordered by codes.

@@ -24,7 +24,7 @@ from semid.tokenizer_exports.generate.transformers_versions import argument_name
 
 __all__ = ["Encoded", "FullHead", "SlicedHead"]
 
-CHUNK = 1 << 20  # logits held at a time by log_normaliser; 0.5M to 2M are alike, all [200, 151936] twice as slow
+CHUNK = 1 << 20  # logits held at a time by log_normalizer; 0.5M to 2M are alike, all [200, 151936] twice as slow
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class SlicedHead:
         weight = self.weight[start:stop].float()
         return self._finish(functional.linear(states.to(weight.device).float(), weight, bias), start, stop)
 
-    def log_normaliser(self, states: torch.Tensor) -> torch.Tensor:
+    def log_normalizer(self, states: torch.Tensor) -> torch.Tensor:
         """float32 [R, q]: log of the sum of exp over the whole vocabulary; the logits never exist all at once."""
         shape, states = states.shape[:-1], states.flatten(0, -2).to(self.weight)
         step = max(256, CHUNK // len(states))
@@ -133,6 +133,6 @@ class FullHead:
         """float32 [R, q, stop - start]: the logits of the token ids start ... stop - 1."""
         return states[..., start:stop].float()
 
-    def log_normaliser(self, states: torch.Tensor) -> torch.Tensor:
+    def log_normalizer(self, states: torch.Tensor) -> torch.Tensor:
         """float32 [R, q]: log of the sum of exp over the whole vocabulary."""
         return states.float().logsumexp(-1)

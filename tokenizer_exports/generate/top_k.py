@@ -67,7 +67,7 @@ def build_top_k(
     unseen_only
         Never an item that the user has met; who leaves fewer than k gets those.
     reuse
-        An open cache of the same artefact: users whose history has not changed keep their rows.
+        An open cache of the same artifact: users whose history has not changed keep their rows.
     force
         Replace the cache in an existing folder.
 
@@ -76,7 +76,7 @@ def build_top_k(
     OutputExistsError
         The folder holds something.
     ConfigError
-        `reuse` is of another artefact, or of another k; or as `generate_items`.
+        `reuse` is of another artifact, or of another k; or as `generate_items`.
     InputError
         Wrong interactions, or none with an item that has an ID.
     """
@@ -92,7 +92,7 @@ def build_top_k(
     people = _People(log, live_rows(log, ids.ledger))
     users = [user for user in range(len(log)) if len(people.rows(user))]
     if not users:
-        raise InputError(f"{log.source}: none of its items has a live ID in the artefact. Are the ids the same?")
+        raise InputError(f"{log.source}: none of its items has a live ID in the artifact. Are the ids the same?")
     found = _Found(len(users), k, ids.vocabulary.n_levels)
     waiting = [place for place, user in enumerate(users) if not found.take(place, reuse, people, user)]
     if unseen_only:  # who has met everything has an empty row

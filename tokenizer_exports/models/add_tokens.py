@@ -1,7 +1,7 @@
 """The block of tokens enters a Hugging Face tokenizer: once, in one piece, and as ordinary added tokens.
 
 Ordinary means `special=False, normalized=False, lstrip=rstrip=single_word=False`: special tokens vanish under
-`decode(skip_special_tokens=True)`, which servers use by default; normalised ones also match other spellings (BERT
+`decode(skip_special_tokens=True)`, which servers use by default; normalized ones also match other spellings (BERT
 lower-cases); stripping ones swallow the spaces around an item. What `add_tokens` of a tokenizer returns proves
 nothing, so all is checked: before, that no token is there already; after, that the ids are one block.
 

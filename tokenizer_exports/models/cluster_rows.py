@@ -2,7 +2,7 @@
 
 META ID (arXiv 2406.08477) adds alpha W centroid to the embedding of a token while it trains. Its code does so in a
 forward pass that `generate` goes around, so the trained model is served without. Here the sum *is* the row: whatever
-reads the embedding, generation, an engine, a quantiser, sees the same numbers.
+reads the embedding, generation, an engine, a quantizer, sees the same numbers.
 
     extend(tokenizer, model, clusters, init="default", alpha=0.1)    # at the start, W an isometry
     bake_centroids(model, clusters, clusters.base, projection=W)     # or at the end, with a W that was trained beside

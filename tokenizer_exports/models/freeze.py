@@ -1,7 +1,7 @@
 """Training only the new rows of a model, without PEFT: all else is frozen, exactly.
 
-A gradient mask alone is not enough: an optimiser moves rows without gradient too, by weight decay and by momentum
-from earlier steps. So rows outside the range are also put back after every step of an optimiser that holds them.
+A gradient mask alone is not enough: an optimizer moves rows without gradient too, by weight decay and by momentum
+from earlier steps. So rows outside the range are also put back after every step of an optimizer that holds them.
 
 For sharded training (FSDP, DeepSpeed ZeRO-3) use PEFT's `trainable_token_indices` instead.
 """

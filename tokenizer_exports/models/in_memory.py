@@ -1,4 +1,4 @@
-"""An artefact's tokens become part of a loaded model: tokenizer and rows, in place; and training only those rows.
+"""An artifact's tokens become part of a loaded model: tokenizer and rows, in place; and training only those rows.
 
     extended = extend(tokenizer, model, ids)                   # decoder-only or encoder-decoder, tied or not
     LoraConfig(trainable_token_indices=extended.trainable_token_indices, ...)            # PEFT
@@ -50,7 +50,7 @@ class Extended:
     base: int  # token id of the first code
     n_tokens: int  # codes of all levels and markers
     n_rows: int  # of the embedding now, padding included
-    initialised: bool  # False: tokens and rows were there already, and nothing was changed
+    initialized: bool  # False: tokens and rows were there already, and nothing was changed
     init: str
     modules: tuple[str, ...]  # names of the embedding, and of the head if it is a matrix of its own
     matrices: tuple[MatrixRows, ...]  # how the new rows start
@@ -73,7 +73,7 @@ class Extended:
             "base": self.base,
             "n_tokens": self.n_tokens,
             "n_rows": self.n_rows,
-            "initialised": self.initialised,
+            "initialized": self.initialized,
             "init": self.init,
             "modules": list(self.modules),
             "matrices": [matrix.to_dict() for matrix in self.matrices],
@@ -82,7 +82,7 @@ class Extended:
     def lines(self) -> list[str]:
         """The same for people."""
         last = self.base + self.n_tokens - 1
-        if not self.initialised:
+        if not self.initialized:
             return [f"{self.n_tokens} tokens, ids {self.base} to {last}: already there, rows left as they are"]
         first = f"{self.n_tokens} tokens, ids {self.base} to {last}; {self.n_rows} rows; init {self.init}"
         return [first, *(line for matrix in self.matrices for line in matrix.lines())]
@@ -95,7 +95,7 @@ class Plan:
     base: int
     n_tokens: int
     n_rows: int  # afterwards: never fewer than V
-    fresh: bool  # the rows of the block are to be initialised
+    fresh: bool  # the rows of the block are to be initialized
     known: npt.NDArray[np.bool_]  # (V,) - rows of the tokenizer's other tokens
 
     @classmethod
@@ -163,7 +163,7 @@ class Initializer:
         vocabulary = self.ids.vocabulary
         # without codebooks there is no geometry: codes without items then get distinct random rows
         without = [np.zeros((size, 0)) for size in vocabulary.sizes]
-        levels = self.ids.codebooks.levels if self.ids.is_learnt else without
+        levels = self.ids.codebooks.levels if self.ids.is_learned else without
         seed = self.seed + (OTHER_DRAW if isinstance(self.ids, ClusterTokens) else 0)
         rows = first_rows(vocabulary, levels, cloud, init=self.init, seed=seed, texts=self.texts, blocks=blocks)
         if self.alpha and matrix == "input":  # as in META ID: what is read, not what is foretold
@@ -186,14 +186,14 @@ def extend(
     seed: int = 0,
     progress: bool = False,
 ) -> Extended:
-    """Add the tokens of the IDs to a tokenizer and its model, in place, and initialise their rows.
+    """Add the tokens of the IDs to a tokenizer and its model, in place, and initialize their rows.
 
     Rows that the model has already keep their values, padding too; it never gets fewer. Rows of padding that are new
     start as the mean row. Called again with the same IDs, nothing changes.
 
     Parameters
     ----------
-    model : any transformers model with an input embedding, loaded, unquantised at the embedding
+    model : any transformers model with an input embedding, loaded, unquantized at the embedding
     init : "auto", "text", "codebook", "mix" or "default"
         What the rows start as; see `init_rows.py`. "auto" is the items' texts, or the codebooks where there are none.
     alpha : float
@@ -238,8 +238,8 @@ def extend(
 def _check_weight(weight: torch.Tensor, what: str) -> None:
     if weight.ndim != 2 or not weight.is_floating_point() or weight.element_size() < 2:
         raise ConfigError(
-            f"{what} is {list(weight.shape)} of {weight.dtype}, expected [V, H] of a plain float: it is quantised. "
-            "Extend the model before quantising it, or leave the embedding out of the quantisation."
+            f"{what} is {list(weight.shape)} of {weight.dtype}, expected [V, H] of a plain float: it is quantized. "
+            "Extend the model before quantizing it, or leave the embedding out of the quantization."
         )
     if weight.device.type == "meta":
         raise ConfigError(

@@ -4,7 +4,7 @@ The old rows of a matrix are a cloud: a mean and a spread (`Cloud`). A new row i
 
     row of (level, code) = mean + radius * (sqrt(1 - LEVEL_SHARE) * shape[code] + sqrt(LEVEL_SHARE) * axis)
 
-with `radius` the root mean square distance of old rows from their mean, `shape` the level's geometry, centred and
+with `radius` the root mean square distance of old rows from their mean, `shape` the level's geometry, centered and
 scaled to a root mean square length of 1, and `axis` a unit vector of the level's own. So every level is as far
 spread as the words are, however small the residuals of its codebook; new rows have the norm of old ones; levels
 lie apart; and within a level, distances are those of the shape, times one number.
@@ -55,7 +55,7 @@ Floats = npt.NDArray[np.float64]
 
 
 # Of a row's squared distance from the mean, how much is along its level's own axis. What a level has in common is
-# learnt first: after 50 steps of SmolLM2-135M (3,459 office items, new rows and LoRA) the loss of the next item was
+# learned first: after 50 steps of SmolLM2-135M (3,459 office items, new rows and LoRA) the loss of the next item was
 # 6.8 with 0.5 and 8.6 with 0.1 for the codebook start, 6.6, 6.8 and 7.9 with 0.5, 0.3 and 0.1 for the text start.
 LEVEL_SHARE = 0.5
 MARKER_NOISE = 0.1  # of the old rows' deviation
@@ -97,7 +97,7 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterToke
         raise ConfigError(f"init={init!r} should be one of {', '.join(get_args(Init))}.")
     if isinstance(pad_to, bool) or not isinstance(pad_to, int) or pad_to < 1:
         raise ConfigError(f"pad_to={pad_to!r} should be a whole number from 1 on; 64 suits GPUs, 1 pads nothing.")
-    if init in ("codebook", "mix") and not ids.is_learnt:
+    if init in ("codebook", "mix") and not ids.is_learned:
         raise ConfigError(
             f"init={init!r} needs codebooks, and these IDs came from elsewhere without any. Use init="
             f"{('default' if ids.texts is None else 'text')!r}."
@@ -118,7 +118,7 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterToke
         return init
     if ids.texts is not None:
         return "text"
-    return "codebook" if ids.is_learnt else "default"
+    return "codebook" if ids.is_learned else "default"
 
 
 def measure(blocks: Blocks, known: npt.NDArray[np.bool_]) -> Cloud:
@@ -188,25 +188,25 @@ def first_rows(
 
 
 def _unit(shape: Floats | None) -> Floats | None:
-    """The shape [K, H] centred and with a root mean square length of 1; None if there is nothing to scale."""
+    """The shape [K, H] centered and with a root mean square length of 1; None if there is nothing to scale."""
     if shape is None:
         return None
-    centred = shape - shape.mean(0)
-    length = math.sqrt((centred**2).sum() / len(centred))
+    centered = shape - shape.mean(0)
+    length = math.sqrt((centered**2).sum() / len(centered))
     size = math.sqrt((shape**2).sum() / len(shape))
-    return centred / length if length > 1e-6 * size else None
+    return centered / length if length > 1e-6 * size else None
 
 
 def _coordinates(centroids: npt.NDArray[np.floating], most: int) -> Floats:
-    """Centred centroids [K, r] with r <= most: as they are, or in their principal axes where that needs fewer dims.
+    """Centered centroids [K, r] with r <= most: as they are, or in their principal axes where that needs fewer dims.
 
     Distances are kept exactly where r dims suffice (always if min(K - 1, d) <= most), else in least squares.
     """
-    centred = np.asarray(centroids, np.float64)
-    centred = centred - centred.mean(0)
-    if centred.shape[1] <= most:
-        return centred
-    left, lengths, _ = np.linalg.svd(centred, full_matrices=False)
+    centered = np.asarray(centroids, np.float64)
+    centered = centered - centered.mean(0)
+    if centered.shape[1] <= most:
+        return centered
+    left, lengths, _ = np.linalg.svd(centered, full_matrices=False)
     left = left[:, :most] * np.where(left[np.abs(left).argmax(0), range(left.shape[1])] < 0, -1, 1)[:most]
     return left * lengths[:most]
 
@@ -246,7 +246,7 @@ def read_texts(
     *,
     progress: bool = False,
 ) -> Texts:
-    """Tokenise the texts of up to MOST_TEXTS live items, the first TEXT_TOKENS tokens of each, in batches.
+    """Tokenize the texts of up to MOST_TEXTS live items, the first TEXT_TOKENS tokens of each, in batches.
 
     Each item counts once under each of its L codes, each of its tokens equally. Tokens without `known` [V] set have
     no old row and do not count.

@@ -1,12 +1,12 @@
 """A model's folder in, an extended model's folder out, as streams: memory for the new rows, not for the model.
 
 The output is an ordinary Hugging Face folder: plain `AutoTokenizer` and `AutoModelForCausalLM` load it, and the
-artefact lies beside the model. Only the files that hold the embedding and the head are rewritten, other bytes are
+artifact lies beside the model. Only the files that hold the embedding and the head are rewritten, other bytes are
 copied; the folder gets its name when all of it is on the disk.
 
 - Semantic IDs lie among the model's files, tokens of users and items in a folder of their own: `placement.py`.
 - The weights always get an index, `model.safetensors.index.json`, even a single file: without one, vLLM and SGLang
-  read every `*.safetensors` in the folder as weights, the artefact's too.
+  read every `*.safetensors` in the folder as weights, the artifact's too.
 - Weights in other formats (pickles, GGUF, ONNX) know nothing of the new tokens, and are left out. So is
   `added_tokens.json`, which transformers 5 does not write and others would believe.
 - Hard links are never the default: transformers' `save_pretrained` writes into existing files, and would ruin the
@@ -56,7 +56,7 @@ def extend_folder(
 ) -> Extended:
     """Write a copy of a model's folder in which the IDs are tokens; the same rows as `extend` on the loaded model.
 
-    An artefact of the other kind that is in the base stays, with its tokens and rows.
+    An artifact of the other kind that is in the base stays, with its tokens and rows.
 
     Parameters
     ----------
@@ -73,13 +73,13 @@ def extend_folder(
     transformers_4 : bool
         Write tokenizer_config.json so that transformers 4 reads it too.
     force : bool
-        Replace the output if it is such a folder already (a model with an artefact), nothing else.
+        Replace the output if it is such a folder already (a model with an artifact), nothing else.
 
     Raises
     ------
     ConfigError
         An impossible choice, a tokenizer that is not the model's, names that are taken or could be mistaken for those
-        of the other kind, no safetensors weights, a quantised embedding, an architecture that transformers does not
+        of the other kind, no safetensors weights, a quantized embedding, an architecture that transformers does not
         know.
     ArtifactError
         The base is damaged, or the disk is too small.

@@ -1,10 +1,10 @@
-"""Where an artefact lies in a model's folder, and which ones go together there.
+"""Where an artifact lies in a model's folder, and which ones go together there.
 
     my-llm/semid.json, semid-*.safetensors, ids.tsv     semantic IDs: the model's folder is theirs too
     my-llm/semid-clusters/                              tokens of users and items
 
 A model may hold both, each with a block of tokens of its own, whichever came first. The names of the tokens must not
-be mistaken for each other's, and rows that are there already must mean what the artefact says.
+be mistaken for each other's, and rows that are there already must mean what the artifact says.
 
 Not here: the folder around them (`on_disk.py`), rows (`init_rows.py`).
 """
@@ -24,15 +24,15 @@ from semid.errors import ConfigError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
 
-__all__ = ["CLUSTERS_FOLDER", "Tokens", "check_beside", "files_of", "holds_artefact", "save_beside"]
+__all__ = ["CLUSTERS_FOLDER", "Tokens", "check_beside", "files_of", "holds_artifact", "save_beside"]
 
 CLUSTERS_FOLDER = "semid-clusters"
 
 Tokens = SemanticIDTokenizer | ClusterTokens
 
 
-def holds_artefact(folder: Path) -> bool:
-    """Whether an artefact of either kind lies in a model's folder."""
+def holds_artifact(folder: Path) -> bool:
+    """Whether an artifact of either kind lies in a model's folder."""
     return any((home / MANIFEST).is_file() for home in (folder, folder / CLUSTERS_FOLDER))
 
 
@@ -42,14 +42,14 @@ def check_beside(folder: Path, tokens: Tokens) -> None:
     Raises
     ------
     ConfigError
-        Tokens that are no artefact, such as `EntityNames`; the model was extended with other codebooks under the same
+        Tokens that are no artifact, such as `EntityNames`; the model was extended with other codebooks under the same
         tokens, or with tokens of the other kind that these could be mistaken for.
     InputError
-        Something else lies where an artefact should.
+        Something else lies where an artifact should.
     """
     if not isinstance(tokens, Tokens):
         raise ConfigError(
-            f"{type(tokens).__name__} is no artefact that could lie beside a model. Load the model, call extend on it, "
+            f"{type(tokens).__name__} is no artifact that could lie beside a model. Load the model, call extend on it, "
             "and save it with save_pretrained."
         )
     there = {kind: _manifest(folder, kind) for kind in (kinds.IDS, kinds.CLUSTERS)}
@@ -73,7 +73,7 @@ def files_of(folder: Path, tokens: Tokens) -> set[Path]:
 
 
 def save_beside(folder: Path, tokens: Tokens, base: int) -> None:
-    """Write the artefact into a model's folder, with a note of the token id of its first code."""
+    """Write the artifact into a model's folder, with a note of the token id of its first code."""
     provenance = {**tokens.provenance, "base": base}
     if isinstance(tokens, ClusterTokens):
         dataclasses.replace(tokens, provenance=provenance).save(folder / CLUSTERS_FOLDER)
@@ -95,7 +95,7 @@ def _manifest(folder: Path, kind: str) -> dict | None:
 
 def _check_same(folder: Path, tokens: Tokens, manifest: dict) -> None:
     """Refuse other codebooks under the same tokens: the rows mean something else."""
-    if not tokens.is_learnt or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
+    if not tokens.is_learned or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
         return
     vectors = _vectors(tokens)
     here = describe({name: one for name, one in vectors.items() if one is not None})
@@ -107,7 +107,7 @@ def _check_same(folder: Path, tokens: Tokens, manifest: dict) -> None:
 
 
 def _vectors(tokens: Tokens) -> dict[str, np.ndarray | None]:
-    """The vectors of the codes, by the names that they have in the artefact; None for ranks, which have none."""
+    """The vectors of the codes, by the names that they have in the artifact; None for ranks, which have none."""
     if isinstance(tokens, ClusterTokens):
         return {"centroids": tokens.centroids, "fine": tokens.fine}
     return {f"codebook.{level}": one for level, one in enumerate(tokens.codebooks.levels)}

@@ -20,7 +20,7 @@ import torch
 from semid.errors import ConfigError
 from semid.tokenizer_exports.generate.constraint import Constraint, Rules, marker_ids
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
-from semid.tokenizer_exports.serving.requests import Catalogue, RequestOptions
+from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions
 from semid.trie.filters import Filter
 
 __all__ = ["BatchMasks", "Demand", "Group", "History", "rules_of", "tail_length"]
@@ -61,7 +61,7 @@ class Demand:
     """What one running request asks for."""
 
     rules: Rules
-    filter: Filter | None  # None: the whole catalogue
+    filter: Filter | None  # None: the whole catalog
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class Group:
 
 
 class BatchMasks:
-    """Masks the logits of batches for the catalogue of one server.
+    """Masks the logits of batches for the catalog of one server.
 
     Parameters
     ----------
@@ -92,19 +92,19 @@ class BatchMasks:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        catalog: Catalog,
         device: torch.device | str = "cpu",
         *,
         eos_ids: Sequence[int],
         vocab_size: int | None = None,
     ) -> None:
-        self.catalogue = catalogue
-        self.trie = TrieTensors(catalogue.trie, device)
+        self.catalog = catalog
+        self.trie = TrieTensors(catalog.trie, device)
         self._constraint = lru_cache(KINDS_OF_RULES)(lambda rules: Constraint(self.trie, rules, eos_ids=eos_ids))
         needed = self._constraint(Rules(text=True)).needed
         if vocab_size is not None and vocab_size < needed:
             raise ConfigError(
-                f"the model has {vocab_size} tokens, the artefact's end at {needed}: they do not belong together. "
+                f"the model has {vocab_size} tokens, the artifact's end at {needed}: they do not belong together. "
                 "Serve the folder that semid extend wrote."
             )
         self._last_filters: dict[Rules, tuple[dict[int, Filter | None], FilterTensors]] = {}  # id -> filter
@@ -117,15 +117,15 @@ class BatchMasks:
         if options.mode == "off":
             return None
         try:
-            markers = marker_ids(self.catalogue.ids.vocabulary, self.trie.base) if options.markers else None
-            return Demand(rules_of(options, markers), self.catalogue.filter(options))
+            markers = marker_ids(self.catalog.ids.vocabulary, self.trie.base) if options.markers else None
+            return Demand(rules_of(options, markers), self.catalog.filter(options))
         except ConfigError as error:
             return self.refusal(error)
 
     def refusal(self, error: ConfigError) -> Demand:
         """For a request that cannot be fulfilled: it ends at once, and the log says why."""
         log.error("a request ends without items: %s", error)
-        return Demand(Rules(), self.catalogue.nothing)
+        return Demand(Rules(), self.catalog.nothing)
 
     def groups(self, demands: Sequence[Demand | None]) -> Iterator[Group]:
         """The rows of a batch by their rules; rows of None are in no group."""

@@ -1,12 +1,12 @@
-"""What a request to a server may ask for, and the catalogue that answers it: shared by all serving engines.
+"""What a request to a server may ask for, and the catalog that answers it: shared by all serving engines.
 
 A request carries flat options, `semid_mode`, `semid_without` and so on (`RequestOptions`), since engines pass on
 nothing but strings, numbers and lists of them. Filters too long to send lie on the server, as `NAME.txt` with one
 item id a line in the folder that `SEMID_FILTERS` names; a file that is replaced counts from the next request on.
 
 A server must not die of a request. What is known to be wrong when it arrives is refused then (`check`); later on, a
-request that cannot be fulfilled ends at once (`batch_masks.py`). Ids that the catalogue does not hold are passed
-over, for clients and artefacts are rarely renewed in one moment.
+request that cannot be fulfilled ends at once (`batch_masks.py`). Ids that the catalog does not hold are passed
+over, for clients and artifacts are rarely renewed in one moment.
 
 Not here: torch, and any engine. N items.
 """
@@ -32,7 +32,7 @@ from semid.tokens.block import find_base
 from semid.trie.filters import Filter
 from semid.trie.trie import Trie
 
-__all__ = ["Catalogue", "RequestOptions", "open_catalogue"]
+__all__ = ["Catalog", "RequestOptions", "open_catalog"]
 
 PREFIX = "semid_"
 MODES = ("text", "items", "off")
@@ -108,19 +108,19 @@ def _checked(name: str, value: object) -> object:
     return value
 
 
-def open_catalogue(model: str | None = None, *, tokenizer: str | None = None) -> Catalogue:
-    """The catalogue that this process serves, opened once.
+def open_catalog(model: str | None = None, *, tokenizer: str | None = None) -> Catalog:
+    """The catalog that this process serves, opened once.
 
-    The artefact is the one that `SEMID_ARTIFACT` names, or else the one in the folder (or Hub repository) `model`;
+    The artifact is the one that `SEMID_ARTIFACT` names, or else the one in the folder (or Hub repository) `model`;
     the filters are those of the folder `SEMID_FILTERS`. `tokenizer` names the language model's; it is loaded only
-    if the artefact does not know the token ids of its codes.
+    if the artifact does not know the token ids of its codes.
 
     Raises
     ------
     ConfigError
         Neither is given, or the tokenizer lacks the tokens.
     ArtifactError
-        There is no artefact, or it is damaged.
+        There is no artifact, or it is damaged.
     """
     folder = os.environ.get(ARTIFACT) or model
     if not folder:
@@ -129,23 +129,23 @@ def open_catalogue(model: str | None = None, *, tokenizer: str | None = None) ->
 
 
 @lru_cache(maxsize=4)
-def _open(folder: str, tokenizer: str | None, filters: str | None) -> Catalogue:
+def _open(folder: str, tokenizer: str | None, filters: str | None) -> Catalog:
     ids = SemanticIDTokenizer.from_pretrained(folder)
     base = ids.base
     if base is None and tokenizer is not None:
         from transformers import AutoTokenizer
 
         base = find_base(ids.vocabulary, AutoTokenizer.from_pretrained(tokenizer))
-    return Catalogue(ids, base=base, filters=filters)
+    return Catalog(ids, base=base, filters=filters)
 
 
-class Catalogue:
-    """An artefact's trie and the filters that requests ask for.
+class Catalog:
+    """An artifact's trie and the filters that requests ask for.
 
     Parameters
     ----------
     ids
-        The artefact.
+        The artifact.
     base
         Token id of the first code; not needed to check requests.
     filters
@@ -165,7 +165,7 @@ class Catalogue:
             self.filter(options)
 
     def filter(self, options: RequestOptions) -> Filter | None:
-        """The request's filter, None for the whole catalogue; equal requests of one moment share one.
+        """The request's filter, None for the whole catalog; equal requests of one moment share one.
 
         Raises ConfigError like `check`.
         """
@@ -208,7 +208,7 @@ class Catalogue:
         return self._named[name][1]
 
     def _rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Rows of the ids that the catalogue holds; the others are passed over."""
+        """Rows of the ids that the catalog holds; the others are passed over."""
         rows = self.ids.ledger.find_rows(item_ids)
         return rows[rows >= 0]
 

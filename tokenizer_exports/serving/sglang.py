@@ -29,7 +29,7 @@ import torch
 
 from semid.errors import ConfigError
 from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand
-from semid.tokenizer_exports.serving.requests import RequestOptions, open_catalogue
+from semid.tokenizer_exports.serving.requests import RequestOptions, open_catalog
 
 __all__ = ["TrieLogitProcessor"]
 
@@ -112,7 +112,7 @@ def _check(requests: Sequence[_Request]) -> None:
 @lru_cache(maxsize=4)
 def _masks(device: torch.device, eos_ids: tuple[int, ...]) -> BatchMasks:
     """Made at the first request, and kept for the life of the server."""
-    return BatchMasks(open_catalogue(), device, eos_ids=eos_ids)
+    return BatchMasks(open_catalog(), device, eos_ids=eos_ids)
 
 
 def _demand(masks: BatchMasks, params: dict[str, Any]) -> Demand | None:

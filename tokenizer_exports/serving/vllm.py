@@ -9,7 +9,7 @@ vLLM would load every class of an entry point under either. `docs/serving.md` ha
 request. vLLM's beam search ignores all logits processors: wide beams are the business of `generate_items`.
 
 Every request is in the mode "text" unless it says otherwise: it may write what it likes, but an item that it begins
-is finished as one of the catalogue. Only requests that restrict tokens in another way are left alone.
+is finished as one of the catalog. Only requests that restrict tokens in another way are left alone.
 
 The only file that knows vLLM; read off its 0.32.0 and 0.33.0, whose interfaces are equal.
 """
@@ -23,7 +23,7 @@ import torch
 
 from semid.errors import ConfigError, DependencyError
 from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand, Group, rules_of, tail_length
-from semid.tokenizer_exports.serving.requests import ARTIFACT, RequestOptions, open_catalogue
+from semid.tokenizer_exports.serving.requests import ARTIFACT, RequestOptions, open_catalog
 
 try:
     from vllm.v1.sample.logits_processor import LogitsProcessor as LogitsProcessorV1
@@ -148,12 +148,12 @@ class TrieLogitsProcessorV2(LogitsProcessorV2):
 
 
 def _masks(vllm_config: VllmConfig, device: torch.device) -> BatchMasks:
-    """The catalogue of the model that vLLM serves; errors here stop the server at its start."""
+    """The catalog of the model that vLLM serves; errors here stop the server at its start."""
     model = vllm_config.model_config
     eos = model.try_get_generation_config().get("eos_token_id")
     eos = model.hf_text_config.eos_token_id if eos is None else eos
     return BatchMasks(
-        open_catalogue(model.model, tokenizer=model.tokenizer),
+        open_catalog(model.model, tokenizer=model.tokenizer),
         device,
         eos_ids=eos if isinstance(eos, list) else [] if eos is None else [eos],
         vocab_size=model.get_vocab_size(),
@@ -177,8 +177,8 @@ def _options(params: SamplingParams) -> RequestOptions:
 
 
 def _validate(params: SamplingParams) -> None:
-    """Refuse what can be told wrong before the request enters; filters only if `SEMID_ARTIFACT` tells the catalogue."""
+    """Refuse what can be told wrong before the request enters; filters only if `SEMID_ARTIFACT` tells the catalog."""
     options = _options(params)
     rules_of(options)
     if os.environ.get(ARTIFACT):
-        open_catalogue().check(options)
+        open_catalog().check(options)

@@ -1,6 +1,6 @@
 """Vocabularies as their makers ship them -> `tokenizers.Tokenizer`: tiktoken ranks, Tekken, SentencePiece, GGUF.
 
-A rank file says which byte strings are tokens and in which order they were learnt, and leaves the merges to be
+A rank file says which byte strings are tokens and in which order they were learned, and leaves the merges to be
 found. One merge per token is enough. Encoders join the adjacent pair whose union has the lowest rank. At the
 moment when parts p and q become the token pq, no join has crossed its ends, so all joins inside it came in the
 order in which they come when pq stands alone: p and q are always the last two parts of pq by itself.
@@ -163,13 +163,13 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 def sentencepiece_to_bpe(path: Path, *, prepend: bool = False) -> Tokenizer:
     """SentencePiece BPE with byte fallback; control pieces become special tokens.
 
-    With `prepend` a normaliser puts the space in front and makes it `▁`, as in the tokenizer.json files of
+    With `prepend` a normalizer puts the space in front and makes it `▁`, as in the tokenizer.json files of
     Llama 2 and Mistral 7B v0.1; it does so anew after each added token. Else a pre-tokenizer does, once.
     """
     pieces, dummy_prefix = read_sentencepiece(path.read_bytes())
     vocabulary = {piece.text: token_id for token_id, piece in enumerate(pieces)}
-    learnt = [piece for piece in pieces if piece.kind == NORMAL]
-    ranks = {piece.text: rank for rank, piece in enumerate(sorted(learnt, key=lambda piece: -piece.score))}
+    learned = [piece for piece in pieces if piece.kind == NORMAL]
+    ranks = {piece.text: rank for rank, piece in enumerate(sorted(learned, key=lambda piece: -piece.score))}
     unknown = next(piece.text for piece in pieces if piece.kind == UNKNOWN)
     fallback = any(piece.kind == BYTE for piece in pieces)
     merges = list(last_joins(ranks))

@@ -95,7 +95,7 @@ def mistral() -> PreTrainedTokenizerFast:
 
 
 def mistral_prepend() -> PreTrainedTokenizerFast:
-    """Mistral 7B v0.1, whose normaliser begins every stretch of text with a space, as Llama 2's does."""
+    """Mistral 7B v0.1, whose normalizer begins every stretch of text with a space, as Llama 2's does."""
     source = package_file("mistral_common", "data/tokenizer.model.v1")
     path = _converted("mistral-prepend", source, lambda path: sentencepiece_to_bpe(path, prepend=True))
     return _loaded(path, bos_token="<s>", eos_token="</s>")

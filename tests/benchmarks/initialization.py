@@ -1,7 +1,7 @@
 """Where new tokens start, and what a language model then learns in 200 steps: loss curves, a table and a plot.
 
-    python -m tests.benchmarks.initialisation DATASET --llm FOLDER --curves curves.jsonl [--update docs/benchmarks.md]
-    python -m tests.benchmarks.initialisation --curves curves.jsonl --plot docs/initialisation.svg
+    python -m tests.benchmarks.initialization DATASET --llm FOLDER --curves curves.jsonl [--update docs/benchmarks.md]
+    python -m tests.benchmarks.initialization --curves curves.jsonl --plot docs/initialization.svg
 
 `semid fit` and `semid align` make IDs and alignment data of DATASET (see published.py); the model in FOLDER is extended
 once for each start, and trained whole: the same batches in the same order, all tasks in equal shares, AdamW, loss on
@@ -38,12 +38,12 @@ POOL = 10  # batches that are drawn together
 MOST_TOKENS = 160  # of a record; longer ones are left out
 EVALUATED = 30  # records of each task
 LEARNING_RATE, WARM_UP = 5e-4, 10
-PAGE_MARK = "initialisation"
+PAGE_MARK = "initialization"
 
 
 @dataclass(frozen=True)
 class Example:
-    """A record in token ids; the first `n_prompt` of them are given, the others are learnt."""
+    """A record in token ids; the first `n_prompt` of them are given, the others are learned."""
 
     task: str
     token_ids: list[int]
@@ -82,9 +82,9 @@ def examples(path: Path, tokenizer: Any) -> list[Example]:
         prompt = tokenizer.apply_chat_template(record["prompt"], add_generation_prompt=True, tokenize=False)
         whole = tokenizer.apply_chat_template(record["prompt"] + record["completion"], tokenize=False)
         assert whole.startswith(prompt)
-        given, learnt = tokenizer([prompt, whole[len(prompt) :]], add_special_tokens=False)["input_ids"]
-        if len(given) + len(learnt) <= MOST_TOKENS:
-            found.append(Example(record["task"], given + learnt, len(given)))
+        given, learned = tokenizer([prompt, whole[len(prompt) :]], add_special_tokens=False)["input_ids"]
+        if len(given) + len(learned) <= MOST_TOKENS:
+            found.append(Example(record["task"], given + learned, len(given)))
     return found
 
 
@@ -110,25 +110,25 @@ def batches(chosen: dict[str, list[Example]], steps: int, seed: int) -> Iterator
 
 
 def losses(model: Any, batch: list[Example]) -> Any:
-    """Negative log-likelihood of every learnt token, in nats: float32 [M]. The head runs on their places alone."""
+    """Negative log-likelihood of every learned token, in nats: float32 [M]. The head runs on their places alone."""
     import torch
 
     longest = max(len(example.token_ids) for example in batch)
     token_ids, mask = torch.zeros((len(batch), longest), dtype=torch.long), torch.zeros((len(batch), longest))
-    learnt = torch.zeros((len(batch), longest), dtype=torch.bool)
+    learned = torch.zeros((len(batch), longest), dtype=torch.bool)
     for row, example in enumerate(batch):
         end = len(example.token_ids)
         token_ids[row, :end] = torch.tensor(example.token_ids)
         mask[row, :end] = 1
-        learnt[row, example.n_prompt : end] = True
+        learned[row, example.n_prompt : end] = True
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.base_model(token_ids, attention_mask=mask).last_hidden_state
-        logits = model.get_output_embeddings()(hidden[:, :-1][learnt[:, 1:]])
-    return torch.nn.functional.cross_entropy(logits.float(), token_ids[learnt], reduction="none")
+        logits = model.get_output_embeddings()(hidden[:, :-1][learned[:, 1:]])
+    return torch.nn.functional.cross_entropy(logits.float(), token_ids[learned], reduction="none")
 
 
 def evaluated(model: Any, chosen: dict[str, list[Example]]) -> dict[str, float]:
-    """Mean loss of a learnt token, by task."""
+    """Mean loss of a learned token, by task."""
     import torch
 
     model.eval()
@@ -198,7 +198,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
                 ours = start in ("codebook", "text", "mix")
                 axis.plot(*zip(*points, strict=True), color=f"C{number}", label=start, marker="o", markersize=3,
                           linewidth=2 if ours else 1.2, linestyle="-" if ours else "--")  # fmt: skip
-        axis.set(title=title, xlabel="optimiser steps")
+        axis.set(title=title, xlabel="optimizer steps")
         axis.grid(alpha=0.25)
     axes[0].set_ylabel("loss on held-out records, nats a token")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(STARTS), frameon=False)

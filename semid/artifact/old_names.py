@@ -1,0 +1,53 @@
+"""Names that earlier versions of semid wrote into artifacts, read as what they are called now.
+
+Nothing here changes a folder: an artifact keeps the names, and the fingerprint, that it was written with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["renew_config", "renew_provenance"]
+
+UNIFORM = {"catalogue": "catalog"}
+QUALITY = {"neighbour_recall": "neighbor_recall", "neighbour_queries": "neighbor_queries"}
+SIGNALS = {
+    "behaviour": "collaborative_fusion",
+    "collaborative": "collaborative_loss",
+    "llm": "llm_loss",
+    "llm_weight": "llm_loss_weight",
+}
+
+
+def renew_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a fit.
+
+    >>> renew_config({"method": "rqvae", "uniform": "catalogue"})
+    {'method': 'rqvae', 'uniform': 'catalog'}
+    """
+    return {name: UNIFORM.get(value, value) if name == "uniform" else value for name, value in config.items()}
+
+
+def renew_provenance(noted: object) -> dict[str, Any]:
+    """What an artifact says of how it was made; empty if it is no object, since no checksum guards it.
+
+    >>> renew_provenance({"guidance": {"behaviour": 1.5}, "quality": {"neighbour_recall": [0.5]}})
+    {'signals': {'collaborative_fusion': 1.5}, 'quality': {'neighbor_recall': [0.5]}}
+    """
+    if not isinstance(noted, Mapping):
+        return {}
+    renewed = {}
+    for name, value in noted.items():
+        if name in ("guidance", "signals"):
+            renewed["signals"] = _renamed(value, SIGNALS)
+        elif name == "refit" and isinstance(value, Mapping) and "dropped_guidance" in value:
+            kept = {key: one for key, one in value.items() if key != "dropped_guidance"}
+            renewed["refit"] = kept | {"dropped_signals": _renamed(value["dropped_guidance"], SIGNALS)}
+        else:
+            renewed[name] = _renamed(value, QUALITY) if name == "quality" else value
+    return renewed
+
+
+def _renamed(value: object, names: Mapping[str, str]) -> object:
+    return {names.get(name, name): one for name, one in value.items()} if isinstance(value, Mapping) else value
