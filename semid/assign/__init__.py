@@ -1,26 +1,31 @@
-"""Codes in; one ID per item out."""
+"""Codes that may collide in; one unique ID per item out.
 
-from __future__ import annotations
+choose.py         assign: by the config's method, and by how many items there are
+unique.py         local assignment: exact matching inside each prefix, with a certificate
+problem.py        the checked input
+capacity.py       are there enough IDs?
+buckets.py        find the collisions and settle them prefix by prefix
+matching.py       members of a prefix to its last codes at the least total cost
+overflow.py       items that do not fit: the nearest prefix with free codes
+occupancy.py      which IDs are in use
+distances.py      scores, errors and the nearest prefixes
+keys.py           codes as sortable keys
+global_search.py  assignment across all prefixes by beam search
+stable.py         items that keep the IDs they had
+"""
 
-from typing import TYPE_CHECKING
+from semid.assign.choose import assign
+from semid.assign.global_search import assign_global
+from semid.assign.stable import assign_keeping, with_old_ids
+from semid.assign.unique import Assignment, Certificate, assign_in_parts, assign_unique
 
-import numpy as np
-
-from semid.assign.unique import MANY_ITEMS, assign_in_parts
-from semid.quantize.codebooks import Codebooks
-from semid.runtime.tables import RowTable
-
-if TYPE_CHECKING:
-    from semid.assign.unique import Assignment
-
-
-def _assign(latents: RowTable, raw_codes: np.ndarray, codebooks: Codebooks, how: str) -> Assignment:
-    if how == "global":
-        from semid.assign.global_search import assign_global
-
-        return assign_global(latents, raw_codes, codebooks.levels)
-    if len(raw_codes) >= MANY_ITEMS:
-        return assign_in_parts(latents, raw_codes, codebooks.levels)
-    from semid.assign.unique import assign_unique
-
-    return assign_unique(latents, raw_codes, codebooks.levels)
+__all__ = [
+    "Assignment",
+    "Certificate",
+    "assign",
+    "assign_global",
+    "assign_in_parts",
+    "assign_keeping",
+    "assign_unique",
+    "with_old_ids",
+]

@@ -131,7 +131,7 @@ def fit_clusters(
                 "the clusters are not to be tested on these histories."
             )
         say(f"edges       {len(edges.items):,} of {len(histories.items):,} interactions may be learned from")
-        vectors = learn_behavior(edges, config.walks, progress=progress)
+        vectors = learn_behavior(edges, config.walks)
     _check_vectors(vectors, histories)
     found = _Entities.of(histories, vectors, catalog, texts)
     say(f"vectors     of {found.warm.sum():,} users and items, {found.known.sum() - found.warm.sum():,} by text")

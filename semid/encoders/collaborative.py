@@ -83,7 +83,7 @@ class BehaviorVectors:
     items_known: npt.NDArray[np.bool_]
 
 
-def learn_behavior(edges: Interactions, config: WalkConfig | None = None, *, progress: bool = False) -> BehaviorVectors:
+def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> BehaviorVectors:
     """Learn a vector for every user and item that the interactions hold.
 
     Parameters
@@ -113,7 +113,7 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None, *, pro
         chance, other = alias_table(graph.degrees**FLATTENED)
         state, done = rng.integers(2**63, dtype=np.uint64), 0
         rounds = walk_rounds(graph, config.schemas, number=config.number, length=config.length, seed=config.seed)
-        with bar("walking", n_walks, unit="walk", shown=progress) as advance:
+        with bar("walking", n_walks, unit="walk") as advance:
             for walks in rounds:
                 left = 1 - np.arange(done, done + len(walks)) / n_walks
                 rates = (config.rate * np.maximum(left, LOWEST_RATE)).astype(np.float32)

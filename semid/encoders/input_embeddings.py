@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TEXT_BATCH", "first_tokens", "mean_text_rows"]
 
 
-def mean_text_rows(folder: str | Path, texts: Sequence[str], *, progress: bool = False) -> npt.NDArray[np.float32]:
+def mean_text_rows(folder: str | Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Mean input embeddings of the first 64 tokens of each text: float32 [N, H]; zeros for a text without tokens.
 
     Parameters
@@ -46,7 +46,7 @@ def mean_text_rows(folder: str | Path, texts: Sequence[str], *, progress: bool =
     weights = Weights(folder)
     layout = Layout.read(folder, weights)
     name = layout.embedding[0]
-    tokens = _tokens(folder, texts, layout.n_rows, progress)
+    tokens = _tokens(folder, texts, layout.n_rows)
     lengths = np.array([len(row) for row in tokens], np.int64)
     flat = np.array([token for row in tokens for token in row], np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
@@ -57,7 +57,7 @@ def mean_text_rows(folder: str | Path, texts: Sequence[str], *, progress: bool =
     return means.astype(np.float32)
 
 
-def _tokens(folder: Path, texts: Sequence[str], n_rows: int, progress: bool) -> list[list[int]]:
+def _tokens(folder: Path, texts: Sequence[str], n_rows: int) -> list[list[int]]:
     """The first tokens of each text that have a row."""
     from transformers import AutoTokenizer
 
@@ -68,7 +68,7 @@ def _tokens(folder: Path, texts: Sequence[str], n_rows: int, progress: bool) -> 
         raise InputError(f"{folder}: no readable tokenizer ({reason}). Give a language model's folder.") from None
     found: list[list[int]] = []
     known = np.ones(n_rows, bool)
-    with bar("reading texts", len(texts), shown=progress) as advance:
+    with bar("reading texts", len(texts)) as advance:
         for start in range(0, len(texts), TEXT_BATCH):
             batch = texts[start : start + TEXT_BATCH]
             found += first_tokens(tokenizer, batch, known)

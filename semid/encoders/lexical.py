@@ -64,7 +64,7 @@ from semid.encoders.tfidf import (
 )
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.runtime.arrays import unit_rows
-from semid.runtime.progress import batch_starts
+from semid.runtime.progress import track
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -264,15 +264,13 @@ class LexicalEncoder:
 
     # ---- applying ---------------------------------------------------------------------------------------
 
-    def transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
+    def transform(self, items: Items) -> npt.NDArray[np.float32]:
         """Vectors of unit length, float32 [N, D]; zeros for a text without any known word or subword.
 
         Parameters
         ----------
         items : Items
             Fields that were not there when fitting are left out, with a warning; missing ones are empty.
-        progress : bool
-            Show a bar on standard error.
 
         Raises
         ------
@@ -282,25 +280,25 @@ class LexicalEncoder:
             None of the fields that the encoder was fitted on is there.
         """
         vectors, filled = np.zeros((len(items), self.dim_ if self.is_fitted else 0), np.float32), 0
-        for block in self.blocks(items, progress):
+        for block in self.blocks(items):
             vectors[filled : filled + len(block)] = block
             filled += len(block)
         return vectors
 
-    def blocks(self, items: Items, progress: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+    def blocks(self, items: Items) -> Iterator[npt.NDArray[np.float32]]:
         """What `transform` returns, float32 [n, D] at a time."""
         if not self.is_fitted:
             raise ConfigError("this LexicalEncoder is not fitted. Call fit(items) first, or fit_transform.")
         names = self._known_fields(items)
         components = self.components_.astype(np.float32)
-        for start in batch_starts(len(items), BATCH, progress=progress):
+        for start in track(range(0, len(items), BATCH), "embed", unit="batch"):
             stop = min(start + BATCH, len(items))
             words, counts = count_words({name: items.fields[name][start:stop] for name in names})
             yield unit_rows(self._features(words, counts, stop - start) @ components)
 
-    def fit_transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
+    def fit_transform(self, items: Items) -> npt.NDArray[np.float32]:
         """`fit`, then `transform` the same items."""
-        return self.fit(items).transform(items, progress=progress)
+        return self.fit(items).transform(items)
 
     def _known_fields(self, items: Items) -> list[str]:
         known = [name for name in self.field_weights_ if name in items.fields]

@@ -39,7 +39,7 @@ from semid.encoders.language_models import (
 )
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.runtime.arrays import unit_rows
-from semid.runtime.progress import batch_starts
+from semid.runtime.progress import track
 
 if TYPE_CHECKING:
     from semid.data.items import Items
@@ -114,7 +114,7 @@ class NeuralEncoder:
         self._load()
         return self
 
-    def transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
+    def transform(self, items: Items) -> npt.NDArray[np.float32]:
         """One vector per item, float32 [N, D].
 
         Raises
@@ -127,20 +127,20 @@ class NeuralEncoder:
             The model needs sentence-transformers, which is not installed.
         """
         vectors, filled = np.zeros((len(items), self.dim_), np.float32), 0
-        for block in self.blocks(items, progress):
+        for block in self.blocks(items):
             vectors[filled : filled + len(block)] = block
             filled += len(block)
         return vectors
 
-    def blocks(self, items: Items, progress: bool = False) -> Iterator[npt.NDArray[np.float32]]:
+    def blocks(self, items: Items) -> Iterator[npt.NDArray[np.float32]]:
         """What `transform` returns, float32 [n, D] at a time; texts that several items share cost once a block."""
         for start in range(0, len(items), BLOCK):
-            yield self._transform(items.part(start, min(start + BLOCK, len(items))), progress)
+            yield self._transform(items.part(start, min(start + BLOCK, len(items))))
 
-    def _transform(self, items: Items, progress: bool) -> npt.NDArray[np.float32]:
+    def _transform(self, items: Items) -> npt.NDArray[np.float32]:
         model = self._load()
         if self.fields == "mean":
-            columns = [self._encode(column, progress) for column in items.fields.values()]
+            columns = [self._encode(column) for column in items.fields.values()]
             # A field that an item does not have counts for nothing.
             vectors = np.zeros((len(items), model.dim), np.float32)
             filled = np.zeros((len(items), 1), np.float32)
@@ -149,12 +149,12 @@ class NeuralEncoder:
                 filled += column.any(axis=1, keepdims=True)
             vectors /= np.maximum(filled, 1)
         else:
-            vectors = self._encode(items.texts() if self.fields == "joined" else _lines(items), progress)
+            vectors = self._encode(items.texts() if self.fields == "joined" else _lines(items))
         return unit_rows(vectors) if self.normalize else vectors
 
-    def fit_transform(self, items: Items, progress: bool = False) -> npt.NDArray[np.float32]:
+    def fit_transform(self, items: Items) -> npt.NDArray[np.float32]:
         """`transform`."""
-        return self.transform(items, progress)
+        return self.transform(items)
 
     @property
     def is_fitted(self) -> bool:
@@ -249,12 +249,12 @@ class NeuralEncoder:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)!r} should be at least 1.")
 
-    def _encode(self, texts: Sequence[str], progress: bool) -> npt.NDArray[np.float32]:
+    def _encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """float32 [N, D] of any texts: each distinct one once, longest first; zeros for an empty one."""
         model = self._load()
         distinct = sorted({text for text in texts if text.strip()}, key=lambda text: (-len(text), text))
         vectors = np.zeros((len(distinct) + 1, model.dim), np.float32)  # the last row is for no text
-        for start in batch_starts(len(distinct), self.batch_size, progress=progress):
+        for start in track(range(0, len(distinct), self.batch_size), "embed", unit="batch"):
             batch = [self.prompt + text for text in distinct[start : start + self.batch_size]]
             vectors[start : start + len(batch)] = model.encode(batch)
         place = {text: row for row, text in enumerate(distinct)}

@@ -59,7 +59,7 @@ def embed(
         prepare(encoder.dim, encoder.memory_to_fit(items))
     encoder.fit(items)
     prepare(encoder.dim_)
-    vectors = _filled(tables, len(items), encoder.dim_, encoder.blocks(items, progress))
+    vectors = _filled(tables, len(items), encoder.dim_, encoder.blocks(items))
     arrays, meta = encoder.state()
     return vectors, arrays, dict(meta)
 

@@ -131,7 +131,7 @@ class Guidance:
         """
         inputs, guides = vectors, []
         if self.behavior > 0:
-            learned = learn_behavior(edges, replace(self.walks, seed=seed), progress=progress)
+            learned = learn_behavior(edges, replace(self.walks, seed=seed))
             behavior, met = _of_catalog(learned, edges, items.ids)
             inputs = fuse(vectors, behavior, met, weight=self.behavior, tables=tables, seed=seed)
         if self.collaborative > 0:
@@ -140,7 +140,7 @@ class Guidance:
         if self.llm is not None and self.llm_weight > 0:
             from semid.encoders.input_embeddings import mean_text_rows
 
-            rows = mean_text_rows(self.llm, items.texts(), progress=progress)
+            rows = mean_text_rows(self.llm, items.texts())
             guides.append(SpokenText(rows, float(self.llm_weight)))
         return inputs, guides
 

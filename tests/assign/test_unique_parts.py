@@ -69,7 +69,7 @@ def test_a_fit_of_many_items_goes_by_parts(monkeypatch):
 
     items = [{"id": str(i), "title": f"nail polish shade {i % 40} of {i % 7}"} for i in range(150)]
     config = SemanticIDConfig.from_dict({"levels": 2, "codebook_size": 16, "method": "rqkmeans", "dim": 8})
-    monkeypatch.setattr("semid.assign.MANY_ITEMS", 100)
+    monkeypatch.setattr("semid.assign.choose.MANY_ITEMS", 100)
     made = fitting.fit(items, config)
-    assert len(np.unique(made["ledger"].codes, axis=0)) == 150
-    assert made["provenance"]["certificate"]["moved_prefix"] == 0 or made["fit_statistics"]["fit.counts"].max() > 16
+    assert len(np.unique(made.ledger.codes, axis=0)) == 150
+    assert made.provenance["certificate"]["moved_prefix"] == 0 or made.fit_statistics["fit.counts"].max() > 16

@@ -16,6 +16,7 @@ from semid.encoders import embed, encoder_from_state, make_encoder
 from semid.encoders.lexical import LexicalEncoder
 from semid.encoders.tfidf import subwords_of, words_of
 from semid.errors import ArtifactError, ConfigError, InputError
+from tests.helpers.progress import shown_bars
 
 COLORS = ["red", "blue", "green", "golden", "silver", "black"]
 THINGS = ["nail polish", "hair brush", "face cream", "lip balm", "eye shadow palette"]
@@ -288,6 +289,7 @@ def test_progress_goes_to_standard_error_only_when_asked(shop, capfd):
     encoder = LexicalEncoder().fit(shop)
     encoder.transform(shop)
     assert capfd.readouterr() == ("", "")
-    encoder.transform(shop, progress=True)
+    with shown_bars():
+        encoder.transform(shop)
     shown = capfd.readouterr()
     assert shown.out == "" and "embed" in shown.err

@@ -16,6 +16,7 @@ from semid.data.items import Items
 from semid.encoders import embed, encoder_from_state, make_encoder
 from semid.encoders.neural import NeuralEncoder
 from semid.errors import ArtifactError, ConfigError, DependencyError, InputError
+from tests.helpers.progress import shown_bars
 
 TEXTS = [
     "red nail polish",
@@ -281,6 +282,7 @@ def test_progress_is_shown_only_when_asked(llm, capfd):
     encoder = NeuralEncoder(llm)
     encoder.transform(ITEMS)
     assert capfd.readouterr() == ("", "")
-    encoder.transform(ITEMS, progress=True)
+    with shown_bars():
+        encoder.transform(ITEMS)
     shown = capfd.readouterr()
     assert shown.out == "" and "embed" in shown.err
