@@ -139,7 +139,7 @@ def with_ledger(ids, ledger, provenance=None):
         config=ids.config,
         vocabulary=ids.vocabulary,
         ledger=ledger,
-        codebooks=ids.codebooks,
+        learned=ids.codebooks,
         encoder_state=ids.encoder_state,
         provenance=ids.provenance if provenance is None else provenance,
     )

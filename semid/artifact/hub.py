@@ -7,14 +7,10 @@ half a second at every start and its `save_pretrained` writes a README into the 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from semid.errors import ArtifactError
-from semid.evaluation.card import card
-
-if TYPE_CHECKING:
-    from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = ["fetch", "push"]
 
@@ -22,15 +18,30 @@ __all__ = ["fetch", "push"]
 FILES = ["semid.json", "semid-*.safetensors", "*.tsv"]
 
 
-def push(ids: SemanticIDTokenizer, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
-    """Upload in one commit; data files of an earlier upload are removed with it. Returns the commit's address."""
+def push(
+    save: Callable[[str], object],
+    card: Callable[[str], str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+) -> str:
+    """Upload an artifact in one commit, which also removes the data files of an earlier upload; return its address.
+
+    Parameters
+    ----------
+    save : function of a folder's path
+        Writes the artifact there.
+    card : function of the repository's full name
+        Returns the text of its README.md.
+    """
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
-        ids.save_pretrained(folder)
-        (Path(folder) / "README.md").write_text(card(ids, repo_id), encoding="utf-8")
+        save(folder)
+        (Path(folder) / "README.md").write_text(card(repo_id), encoding="utf-8")
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,

@@ -12,11 +12,13 @@ from pathlib import Path
 from semid.artifact.manifest import MANIFEST
 from semid.errors import ArtifactError, InputError
 
-__all__ = ["CLUSTERS", "IDS", "TOP_K", "check_kind"]
+__all__ = ["CLUSTERS", "CLUSTERS_FOLDER", "IDS", "TOP_K", "check_kind", "holds_artifact"]
 
 IDS = "semantic-id tokenizer"
 CLUSTERS = "cluster tokens"
 TOP_K = "top-k cache"
+
+CLUSTERS_FOLDER = "semid-clusters"  # where cluster tokens lie in a model's folder; semantic IDs lie in it directly
 
 IN_WORDS = {
     IDS: "semantic IDs, made by semid fit",
@@ -45,3 +47,8 @@ IDs, made by semid fit. These go into semid info, show, verify and extend, and i
         place = Path(folder) / MANIFEST
         raise ArtifactError(f"{place}: kind={found!r} should be {wanted!r}. Check the path, or upgrade semid.")
     raise InputError(f"{folder}: holds {IN_WORDS[found]}; expected {IN_WORDS[wanted]}.{TAKEN_BY[found]}")
+
+
+def holds_artifact(folder: Path) -> bool:
+    """Whether a model's folder holds an artifact of either kind."""
+    return any((home / MANIFEST).is_file() for home in (folder, folder / CLUSTERS_FOLDER))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from semid.errors import ConfigError
+
 __all__ = ["renew_config", "renew_provenance"]
 
 UNIFORM = {"catalogue": "catalog"}
@@ -20,13 +22,15 @@ SIGNALS = {
 }
 
 
-def renew_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a fit.
+def renew_config(config: object) -> dict[str, Any]:
+    """The settings of a fit. ConfigError if they are no object.
 
     >>> renew_config({"method": "rqvae", "uniform": "catalogue"})
     {'method': 'rqvae', 'uniform': 'catalog'}
     """
-    return {name: UNIFORM.get(value, value) if name == "uniform" else value for name, value in config.items()}
+    if not isinstance(config, Mapping):
+        raise ConfigError(f"config={config!r:.200} should be an object")
+    return {name: UNIFORM.get(str(value), value) if name == "uniform" else value for name, value in config.items()}
 
 
 def renew_provenance(noted: object) -> dict[str, Any]:

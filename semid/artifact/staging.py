@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from semid.artifact.atomic import check_folder
+from semid.artifact.kinds import holds_artifact
 from semid.artifact.manifest import MANIFEST
 from semid.errors import OutputExistsError
-from semid.tokenizer_exports.models.placement import holds_artifact
 
 __all__ = ["check_output", "staging"]
 

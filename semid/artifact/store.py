@@ -54,8 +54,8 @@ __all__ = [
     "check_output",
     "check_path",
     "load",
-    "people_lines",
-    "people_table",
+    "tsv_rows",
+    "tsv_name",
     "save",
     "verify",
 ]
@@ -111,7 +111,7 @@ def save(
         Name -> array of bool, (u)int8 to 64 or float16 to 64; they may be mapped from this very folder. Each part goes
         into a file of its own, and no two have a name in common.
     tables
-        Name of a .tsv file -> its lines without line ends: for `ids.tsv` see `people_lines`.
+        Name of a .tsv file -> its lines without line ends: for `ids.tsv` see `tsv_rows`.
     force
         Allow a folder that holds something; only files with names of ours are replaced.
 
@@ -231,18 +231,18 @@ def verify(folder: str | Path) -> list[str]:
             return problems  # else a writer came in between: look again
 
 
-def people_table(part: int) -> str:
+def tsv_name(part: int) -> str:
     """The name of the table for people of the fit (0) or of a later change."""
     return f"ids-{part}.tsv" if part else PEOPLE
 
 
-def people_lines(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
+def tsv_rows(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
     r"""The lines of `ids.tsv`: item id, tokens and text, tab-separated under a header line.
 
     Tab, line feed, carriage return and backslash are written \t, \n, \r and \\; a long text is cut at 200
     characters and ends in an ellipsis.
 
-    >>> list(people_lines(["B1"], ["<s_a_1>"], ["two\nlines"]))
+    >>> list(tsv_rows(["B1"], ["<s_a_1>"], ["two\nlines"]))
     ['item_id\ttokens\ttext', 'B1\t<s_a_1>\ttwo\\nlines']
     """
     yield "item_id\ttokens\ttext"

@@ -147,7 +147,7 @@ def fit(
     )
     if not is_writer():
         return
-    ids = SemanticIDTokenizer(**made)
+    ids = SemanticIDTokenizer.of(made)
     if histories and guidance.uses_interactions:
         histories = _unseen(histories, guidance, interactions)
     known = histories.map_to(ids.item_ids) if histories else None

@@ -177,7 +177,7 @@ class ClusterTokens:
         for side in SIDES:
             members = self.members(side)
             tokens = self.vocabulary.texts(members.codes)
-            tables[f"{side}s.tsv"] = artifact.people_lines(members.ids, tokens, [""] * len(members))
+            tables[f"{side}s.tsv"] = artifact.tsv_rows(members.ids, tokens, [""] * len(members))
         return tables
 
     @classmethod
@@ -287,7 +287,7 @@ class ClusterTokens:
 
     # ---- what `extend` asks of semantic IDs
 
-    is_learned = True
+    is_fitted = True
     texts = None
 
     @property

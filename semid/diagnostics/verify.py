@@ -51,7 +51,7 @@ def _broken_ids(loaded: artifact.Artifact) -> list[str]:
             for name in told
             if told[name] != true[name]
         ]
-    return problems + (_wrong_codebooks(ids) if ids.is_learned else [])
+    return problems + (_wrong_codebooks(ids) if ids.is_fitted else [])
 
 
 def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from semid._version import __version__
-
-if TYPE_CHECKING:
-    from semid.tokenizer import SemanticIDTokenizer
+from semid.evaluation.quality import Quality
+from semid.state import TokenizerState
 
 __all__ = ["card"]
 
 
-def card(ids: SemanticIDTokenizer, repo_id: str) -> str:
-    """The repository's README: what the artifact is, how to use it, how good it is."""
+def card(ids: TokenizerState, repo_id: str, quality: Quality) -> str:
+    """Return the README of a Hub repository: what the artifact is, how to use it, how good it is."""
     from jinja2 import Environment, PackageLoader
 
     template = Environment(loader=PackageLoader("semid"), trim_blocks=True, lstrip_blocks=True).get_template("card.md")
-    quality = ids.quality()
     example = ids.item_ids[0]
     return template.render(
         repo_id=repo_id,
@@ -27,6 +23,6 @@ def card(ids: SemanticIDTokenizer, repo_id: str) -> str:
         imported_from=ids.imported_from,
         lines=quality.lines(),
         example_id=example,
-        example_tokens=ids.tokens(example),
+        example_tokens=ids.vocabulary.text(ids.codes[0]),
         version=__version__,
     )

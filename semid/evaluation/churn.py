@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.artifact.store import people_lines
+from semid.artifact.store import tsv_rows
 from semid.evaluation.quality import percent
-
-if TYPE_CHECKING:
-    from semid.tokenizer import SemanticIDTokenizer
+from semid.state import TokenizerState
 
 __all__ = ["Churn", "kept_codes", "remap_lines"]
 
@@ -97,7 +94,7 @@ def kept_codes(old_codes: Codes, new_codes: Codes) -> npt.NDArray[np.int64]:
     return np.logical_and.accumulate(old_codes[:, :depth] == new_codes[:, :depth], axis=1).sum(axis=1)
 
 
-def remap_lines(old: SemanticIDTokenizer, new: SemanticIDTokenizer) -> Iterator[str]:
+def remap_lines(old: TokenizerState, new: TokenizerState) -> Iterator[str]:
     r"""The lines of `remap.tsv`: what each item's ID was and is, and how many of its first codes are the same.
 
     Items of the new catalog come in its order, with "new" as the number and no old ID where they had none; then
@@ -114,14 +111,14 @@ def remap_lines(old: SemanticIDTokenizer, new: SemanticIDTokenizer) -> Iterator[
     )
     marks = (str(next(kept)) if known else NEW for known in survives.tolist())
     yield HEADER
-    yield from _without_header(people_lines(new.item_ids, tokens, marks))
+    yield from _without_header(tsv_rows(new.item_ids, tokens, marks))
     gone = gone_rows(old, rows)
     ids = (old.item_ids[row] for row in gone.tolist())
     texts = (f"{text}\t" for text in old.vocabulary.texts(old.ledger.codes_of(gone)))
-    yield from _without_header(people_lines(ids, texts, (GONE for _ in gone)))
+    yield from _without_header(tsv_rows(ids, texts, (GONE for _ in gone)))
 
 
-def gone_rows(old: SemanticIDTokenizer, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+def gone_rows(old: TokenizerState, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
     """The rows of live items that are not among `rows`, where -1 counts for nothing: int64 [G]."""
     gone = old.ledger.live.copy()
     gone[rows[rows >= 0]] = False

@@ -22,11 +22,11 @@ from semid.data.items import Items, read_items
 from semid.errors import CapacityError, ConfigError, InputError
 from semid.pipeline.embed import given_vectors
 from semid.pipeline.learn import SAMPLE
+from semid.state import State, TokenizerState
 
 if TYPE_CHECKING:
     from semid.assign.unique import Assignment
     from semid.ledger.ledger import Ledger
-    from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = ["Added", "Drift", "add"]
 
@@ -130,7 +130,7 @@ class Added:
 
 
 def add(
-    ids: SemanticIDTokenizer,
+    ids: State,
     source: Any,
     *,
     embeddings: Any = None,
@@ -139,7 +139,7 @@ def add(
     reuse_after: int | None = None,
     date: str | None = None,
     progress: bool = False,
-) -> tuple[SemanticIDTokenizer, Added]:
+) -> tuple[State, Added]:
     """A tokenizer with the new items of `source`, each with the nearest free ID, and what was done.
 
     Parameters
@@ -165,7 +165,7 @@ def add(
     """
     if reuse_after is not None and reuse_after < 1:
         raise ConfigError(f"reuse_after={reuse_after} should be at least 1.")
-    if not ids.is_learned:
+    if not ids.is_fitted:
         ids.embed(Items([], {}))  # says why there is nothing to encode with
     if embeddings is not None and ids.encoder_kind not in ("vectors", "none"):
         raise ConfigError(
@@ -216,7 +216,7 @@ def add(
     return ids.changed(ledger, noted, date=date), report
 
 
-def _read(ids: SemanticIDTokenizer, source: Any, id_field: str, progress: bool) -> Items:
+def _read(ids: TokenizerState, source: Any, id_field: str, progress: bool) -> Items:
     """The items with the text fields of the fit, in its order; those that no item has are left out."""
     if ids.text_fields is None:
         return read_items(source, id_field=id_field, progress=progress)
@@ -239,7 +239,7 @@ class _Known:
     retired: list[str]
 
     @classmethod
-    def among(cls, ids: SemanticIDTokenizer, items: Items, rows: npt.NDArray[np.int64]) -> _Known:
+    def among(cls, ids: TokenizerState, items: Items, rows: npt.NDArray[np.int64]) -> _Known:
         places = np.flatnonzero(rows >= 0)
         gone = ids.ledger.retired_generations(rows[places]) > 0
         retired = [items.ids[place] for place in places[gone].tolist()]
@@ -256,13 +256,13 @@ class _Known:
         return cls(len(places) - len(revised), revised, differing, retired)
 
 
-def _check_width(ids: SemanticIDTokenizer, vectors: npt.NDArray[np.float32]) -> None:
+def _check_width(ids: TokenizerState, vectors: npt.NDArray[np.float32]) -> None:
     wanted = ids.codebooks.input_dim
     if vectors.shape[1] != wanted:
         raise InputError(f"embeddings: D={vectors.shape[1]} should be {wanted}, as when the IDs were learned.")
 
 
-def _drift(ids: SemanticIDTokenizer, latents: npt.NDArray[np.float32], raw: npt.NDArray[np.integer]) -> Drift | None:
+def _drift(ids: TokenizerState, latents: npt.NDArray[np.float32], raw: npt.NDArray[np.integer]) -> Drift | None:
     """None where the artifact has no figures of its fit, or the items are too few to tell."""
     known = ids.fit_statistics
     if "fit.errors" not in known or len(latents) < FEWEST:

@@ -23,13 +23,14 @@ import numpy.typing as npt
 
 from semid.artifact.kinds import IDS, check_kind
 from semid.artifact.manifest import read_manifest
+from semid.artifact.store import load
 from semid.data.columns import as_arrow, column_names, matrix, row_count, values, with_columns
 from semid.data.items import Items
 from semid.data.problems import Problems, name_list, quote
 from semid.data.values import id_fault, id_string, kind_of, text_of
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.quantize.checks import check_vectors
-from semid.tokenizer import SemanticIDTokenizer
+from semid.state import TokenizerState
 
 if TYPE_CHECKING:
     import pyarrow
@@ -87,7 +88,7 @@ class BatchEncoder:
         self.text = () if vectors is not None else _text_fields(self.folder, manifest, text)
 
     @property
-    def ids(self) -> SemanticIDTokenizer:
+    def ids(self) -> TokenizerState:
         """The artifact, opened once a process; ArtifactError if another one lies there by now."""
         return _opened(self.folder, self.fingerprint)
 
@@ -179,8 +180,8 @@ class BatchEncoder:
 
 
 @lru_cache(maxsize=2)  # the last one and its successor
-def _opened(folder: str, fingerprint: str) -> SemanticIDTokenizer:
-    ids = SemanticIDTokenizer.from_pretrained(folder)
+def _opened(folder: str, fingerprint: str) -> TokenizerState:
+    ids = TokenizerState.from_artifact(load(folder))
     found = read_manifest(Path(folder))["fingerprint"]  # afterwards: a folder never goes back to an older state
     if found != fingerprint:
         raise ArtifactError(

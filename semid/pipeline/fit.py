@@ -1,4 +1,4 @@
-"""The main job, step by step: a catalog in, a `SemanticIDTokenizer` out.
+"""The main job, step by step: a catalog in, a `TokenizerState` out.
 
     read -> sort by id -> embed -> learn -> encode -> assign -> judge
 
@@ -15,11 +15,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from semid.assign import _assign
+from semid.assign import assign
 from semid.assign.capacity import check_capacity
 from semid.config import SemanticIDConfig
 from semid.data.items import Items, read_items
@@ -32,11 +30,9 @@ from semid.pipeline.signals import Guidance
 from semid.runtime.memory import Budget, in_words
 from semid.runtime.progress import Stages
 from semid.runtime.tables import RowTable, Tables
+from semid.state import EncoderState, TokenizerState
 from semid.tokens.templates import hint_on_bytes
 from semid.tokens.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["fit"]
 
@@ -59,8 +55,8 @@ def fit(
     stages: Stages | None = None,
     guidance: Guidance | None = None,
     interactions: Any = None,
-) -> dict[str, Any]:
-    """Run all steps; returns what `SemanticIDTokenizer` is made from. `say` hears one line per step.
+) -> TokenizerState:
+    """Run all steps and return what an artifact holds. `say` hears one line per step.
 
     Parameters
     ----------
@@ -103,7 +99,7 @@ def fit(
         encoded = _encode(codebooks, inputs, config, progress, tables)
         codebooks, statistics = for_items_to_come(codebooks, encoded, inputs, vectors, config, progress, tables)
         stages.lap("encode")
-        assignment = _assign(encoded.latents, encoded.codes, codebooks, config.assign)
+        assignment = assign(encoded.latents, encoded.codes, codebooks, config.assign)
         certificate = assignment.certificate
         say(
             f"assigned    {certificate.n_unique:,} distinct IDs; {certificate.raw_collisions:,} collisions resolved by "
@@ -121,16 +117,16 @@ def fit(
     }
     if guidance:
         provenance["guidance"] = guidance.to_dict()
-    return {
-        "config": config,
-        "vocabulary": vocabulary,
-        "ledger": Ledger.create(items.ids, assignment.codes, texts if config.store_text else None),
-        "codebooks": codebooks,
-        "encoder_state": encoder_state,
-        "text_fields": list(items.fields),
-        "provenance": provenance,
-        "fit_statistics": statistics,
-    }
+    return TokenizerState(
+        config=config,
+        vocabulary=vocabulary,
+        ledger=Ledger.create(items.ids, assignment.codes, texts if config.store_text else None),
+        learned=codebooks,
+        encoder_state=encoder_state,
+        text_fields=list(items.fields),
+        provenance=provenance,
+        fit_statistics=statistics,
+    )
 
 
 def _embed(
@@ -141,7 +137,7 @@ def _embed(
     tables: Tables,
     budget: Budget,
     extra_dims: int = 0,
-) -> tuple[RowTable, tuple[dict[str, np.ndarray], dict[str, Any]]]:
+) -> tuple[RowTable, EncoderState]:
     """`embed`, with as much room for tables as the budget leaves; ConfigError before the work if there is none."""
     prepare = give_room(tables, budget, len(items), config, extra_dims)
     vectors, arrays, meta = embed(items, config, embeddings, progress, tables=tables, prepare=prepare)

@@ -39,7 +39,7 @@ from semid.quantize.codebooks import Codebooks
 from semid.runtime.memory import Budget
 from semid.runtime.progress import bar
 from semid.runtime.tables import RowTable, Tables
-from semid.tokenizer import SemanticIDTokenizer
+from semid.state import EncoderState, State, TokenizerState
 from semid.tokens.vocabulary import Vocabulary
 from semid.train.keep_codes import NO_CODE
 
@@ -48,11 +48,10 @@ __all__ = ["refit", "settings_of"]
 log = logging.getLogger("semid")
 
 Say = Callable[[str], object]
-EncoderState = tuple[dict[str, np.ndarray], dict[str, Any]]
 
 
 def refit(
-    old: SemanticIDTokenizer,
+    old: State,
     items: Any,
     *,
     embeddings: Any = None,
@@ -65,7 +64,7 @@ def refit(
     memory: str | int | None = None,
     folder: Path | None = None,
     **choices: Any,
-) -> tuple[SemanticIDTokenizer, Churn]:
+) -> tuple[State, Churn]:
     """Learn IDs for a catalog that has changed since `old` was made, and count what changed for its items.
 
     Parameters
@@ -141,26 +140,28 @@ def refit(
     }
     if guidance:
         provenance["guidance"] = guidance.to_dict()
-    new = SemanticIDTokenizer(
+    new = replace(
+        old,
         config=config,
         vocabulary=vocabulary,
         ledger=Ledger.create(catalog.ids, assignment.codes, texts if config.store_text else None),
-        codebooks=codebooks,
+        learned=codebooks,
         encoder_state=encoder_state,
         text_fields=list(catalog.fields),
         provenance=provenance,
         fit_statistics=statistics,
+        history=None,
     )
     return new, churn
 
 
-def settings_of(old: SemanticIDTokenizer) -> SemanticIDConfig:
+def settings_of(old: TokenizerState) -> SemanticIDConfig:
     """The settings that a refit starts from: those of the fit, or for imported IDs the default with their tokens."""
     return old.config or SemanticIDConfig(codebook_size=old.sizes, template=old.vocabulary.template)
 
 
 def _check_start(
-    old: SemanticIDTokenizer, config: SemanticIDConfig | None, embeddings: Any, guidance: Guidance, *, warm: bool
+    old: TokenizerState, config: SemanticIDConfig | None, embeddings: Any, guidance: Guidance, *, warm: bool
 ) -> None:
     """ConfigError if the artifact lacks what to start from, or is given what it cannot use."""
     ready = old.encoder_state[1]["kind"] == "vectors"
@@ -168,7 +169,7 @@ def _check_start(
         raise ConfigError(
             "guidance: codebooks that go on know vectors of text alone, and no loss. Use learn=fresh (--learn fresh)."
         )
-    if warm and not old.is_learned:
+    if warm and not old.is_fitted:
         raise ConfigError(
             f"These IDs were imported from {old.imported_from}: there are no codebooks to go on from. Use learn=fresh."
         )
@@ -183,7 +184,7 @@ def _check_start(
         )
 
 
-def _dropped(old: SemanticIDTokenizer, guidance: Guidance) -> dict[str, Any] | None:
+def _dropped(old: TokenizerState, guidance: Guidance) -> dict[str, Any] | None:
     """What the old IDs were aligned with and the new ones will not be, said aloud; None if there is nothing."""
     noted = old.provenance.get("guidance")
     if guidance or not isinstance(noted, dict):
@@ -204,7 +205,7 @@ def _read(source: Any, fields: Any, id_field: str, progress: bool) -> Items:
     return read_items(source, text=text, id_field=id_field, progress=progress, on_warning=warn).sorted()
 
 
-def _old_codes(old: SemanticIDTokenizer, items: Items) -> tuple[npt.NDArray[np.int32], int]:
+def _old_codes(old: TokenizerState, items: Items) -> tuple[npt.NDArray[np.int32], int]:
     """The codes that the items had, int32 [N, L], and how many live items are gone."""
     rows = old.ledger.find_rows(items.ids)
     survives = rows >= 0
@@ -219,7 +220,7 @@ def _old_codes(old: SemanticIDTokenizer, items: Items) -> tuple[npt.NDArray[np.i
 
 
 def _embed(
-    old: SemanticIDTokenizer,
+    old: TokenizerState,
     items: Items,
     config: SemanticIDConfig,
     embeddings: Any,
@@ -243,15 +244,15 @@ def _embed(
     encoder = encoder_from_state(*old.encoder_state)
     prepare(old.codebooks.input_dim)
     table = tables.new(len(items), old.codebooks.input_dim)
-    for block in encoder.blocks(items, progress):
+    for block in encoder.blocks(items):
         table.append(block)
     return table.finish(), old.encoder_state
 
 
-def _same_space(old: SemanticIDTokenizer, encoder_state: EncoderState) -> bool:
+def _same_space(old: TokenizerState, encoder_state: EncoderState) -> bool:
     """Whether the vectors mean to the old codebooks what those did that they were learned from."""
     (arrays, described), (new_arrays, new_described) = old.encoder_state, encoder_state
-    if not old.is_learned or described != new_described or arrays.keys() != new_arrays.keys():
+    if not old.is_fitted or described != new_described or arrays.keys() != new_arrays.keys():
         return False
     return all(np.array_equal(arrays[name], new_arrays[name]) for name in arrays)
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from semid.artifact import store as artifact
-from semid.tokenizer import SemanticIDTokenizer
+from semid.state import State, TokenizerState
 
 if TYPE_CHECKING:
     from semid.pipeline.add import Added
 
-__all__ = ["Retired", "add", "retire"]
+__all__ = ["Retired", "add", "retire", "retire_items"]
 
 Report = TypeVar("Report")
 
@@ -49,23 +49,35 @@ def retire(folder: str | Path, item_ids: Iterable[str], *, date: str | None = No
     """
     wanted = list(dict.fromkeys(item_ids))
 
-    def work(ids: SemanticIDTokenizer) -> tuple[SemanticIDTokenizer, Retired]:
-        changed = ids.retire(wanted, date=date)
+    def work(ids: TokenizerState) -> tuple[TokenizerState, Retired]:
+        changed = retire_items(ids, wanted, date=date)
         n_retired = ids.ledger.n_live - changed.ledger.n_live
         return changed, Retired(changed.ledger.last_generation, n_retired, len(wanted) - n_retired)
 
     return _change(folder, work)
 
 
-def _change(folder: str | Path, work: Callable[[SemanticIDTokenizer], tuple[SemanticIDTokenizer, Report]]) -> Report:
+def retire_items(ids: State, item_ids: Iterable[str], *, date: str | None = None) -> State:
+    """Return the same state with these items retired; `ids` itself if all of them were already.
+
+    Raises UnknownIDError with near matches for an id that the catalog does not hold.
+    """
+    ledger = ids.ledger.retire(item_ids)
+    if ledger is ids.ledger:
+        return ids
+    noted = {"generation": ledger.last_generation, "retired": ids.ledger.n_live - ledger.n_live}
+    return ids.changed(ledger, noted, date=date)
+
+
+def _change(folder: str | Path, work: Callable[[TokenizerState], tuple[TokenizerState, Report]]) -> Report:
     with artifact.changing(folder) as change:
-        ids = SemanticIDTokenizer.from_artifact(change.artifact)
+        ids = TokenizerState.from_artifact(change.artifact)
         changed, report = work(ids)
         if changed is not ids:
             old, new = ids.ledger.segments, changed.ledger.segments
             same = [a is b for a, b in zip(old, new, strict=False)]
             kept = same.index(False) if False in same else len(same)
-            tables = dict.fromkeys(map(artifact.people_table, range(kept, max(len(new), len(old)))))
-            tables |= changed.people(range(kept, len(new)))  # the others go
+            tables = dict.fromkeys(map(artifact.tsv_name, range(kept, max(len(new), len(old)))))
+            tables |= changed.tsv_tables(range(kept, len(new)))  # the others go
             change.commit(changed.manifest(), changed.parts(), kept=1 + kept, tables=tables)  # 1: what was learned
     return report

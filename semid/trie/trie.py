@@ -34,7 +34,7 @@ from semid.trie.file import TrieFields, read_trie, write_trie
 from semid.trie.filters import Chosen, Filter, Origin, chosen_rows, ids_digest
 
 if TYPE_CHECKING:
-    from semid.tokenizer import SemanticIDTokenizer
+    from semid.state import TokenizerState
 
 __all__ = ["Trie"]
 
@@ -72,7 +72,7 @@ class Trie:
 
     @classmethod
     def from_tokenizer(
-        cls, ids: SemanticIDTokenizer, tokenizer: TokenTable | None = None, *, base: int | None = None
+        cls, ids: TokenizerState, tokenizer: TokenTable | None = None, *, base: int | None = None
     ) -> Trie:
         """The trie of an artifact's live items.
 
@@ -358,7 +358,7 @@ class Trie:
         write_trie(Path(path), fields | {"ids": self.origin.ids})
 
     @classmethod
-    def load(cls, path: str | Path, ids: SemanticIDTokenizer | None = None) -> Trie:
+    def load(cls, path: str | Path, ids: TokenizerState | None = None) -> Trie:
         """Open a saved trie, memory-mapped; with `ids`, the artifact it was made of, it also knows item ids.
 
         A trie that lacks items added to `ids` since, or still holds some retired since, opens with a warning.

@@ -137,7 +137,7 @@ def test_the_fingerprint_sees_every_change_but_provenance():
 
 def test_lines_for_people_stay_lines_whatever_the_text():
     texts = ["x\r\ny", "z" * 10_000_000]
-    lines = list(artifact.people_lines(["a\tb", "c\\"], ["<s_a_1>", "<s_a_2>"], texts))
+    lines = list(artifact.tsv_rows(["a\tb", "c\\"], ["<s_a_1>", "<s_a_2>"], texts))
     assert lines == [
         "item_id\ttokens\ttext",
         "a\\tb\t<s_a_1>\tx\\r\\ny",

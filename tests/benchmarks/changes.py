@@ -46,7 +46,7 @@ def made(n_items: int, folder: Path) -> np.ndarray:
         config=config,
         vocabulary=Vocabulary(config.sizes),
         ledger=Ledger.create((f"item-{i:08d}" for i in range(n_items)), codes),
-        codebooks=codebooks,
+        learned=codebooks,
         encoder_state=({}, {"kind": "vectors", "dim": DIMS}),
         provenance={},
         text_fields=[],

@@ -44,7 +44,7 @@ def made(codes: Sequence, sizes: Sequence[int], *, template: str = "onerec", ret
         config=None,
         vocabulary=Vocabulary(tuple(sizes), template),
         ledger=ledger.retire(retired) if retired else ledger,
-        codebooks=None,
+        learned=None,
         encoder_state=({}, {"kind": "none"}),
         provenance={},
     )

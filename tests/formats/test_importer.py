@@ -332,7 +332,7 @@ def test_imported_ids_are_saved_and_opened_again(ids, tmp_path):
     assert list(again.item_ids) == list(ids.item_ids)
     assert again.vocabulary == ids.vocabulary
     assert again.config is None
-    assert not again.is_learned
+    assert not again.is_fitted
     assert again.imported_from == "shop.index.json"
     assert artifact.verify(tmp_path / "sid") == []
     assert again.save_pretrained(tmp_path / "copy") == mark
@@ -369,7 +369,7 @@ def test_the_quality_of_imported_ids_is_measured_with_vectors_too(ids):
 def test_learned_ids_stay_as_they_were():
     items = [{"id": str(n), "title": f"thing {n}"} for n in range(9)]
     ids = SemanticIDTokenizer.fit(items, levels=2, codebook_size=4, method="rqkmeans")
-    assert ids.is_learned
+    assert ids.is_fitted
     assert ids.imported_from is None
     assert ids.codebooks.sizes == (4, 4)
 

@@ -32,7 +32,7 @@ def catalog(retired: tuple[str, ...] = ()) -> SemanticIDTokenizer:
         config=None,
         vocabulary=Vocabulary(SIZES),
         ledger=ledger.retire(retired) if retired else ledger,
-        codebooks=None,
+        learned=None,
         encoder_state=({}, {"kind": "none"}),
         provenance={},
     )

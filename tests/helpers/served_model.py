@@ -62,7 +62,7 @@ def save_artifact(folder: Path) -> None:
         config=None,
         vocabulary=Vocabulary([8, 8, 8]),
         ledger=Ledger.create(ITEM_IDS, codes),
-        codebooks=None,
+        learned=None,
         encoder_state=({}, {"kind": "none"}),
         provenance={"base": BASE},
     )

@@ -270,7 +270,7 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
 )
 def test_impossible_choices_are_named(init, pad_to, texts, learned, message):
     with pytest.raises(ConfigError, match=message):
-        check_choices(init, pad_to, SimpleNamespace(texts=texts, is_learned=learned))
+        check_choices(init, pad_to, SimpleNamespace(texts=texts, is_fitted=learned))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_impossible_choices_are_named(init, pad_to, texts, learned, message):
     [(["a"], True, "text"), (["a"], False, "text"), (None, True, "codebook"), (None, False, "default")],
 )
 def test_auto_is_the_best_start_that_there_is(texts, learned, chosen):
-    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_learned=learned)) == chosen
+    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_fitted=learned)) == chosen
 
 
 def test_the_report_names_the_nearest_known_word_and_measures_likeness():

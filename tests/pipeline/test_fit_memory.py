@@ -43,7 +43,7 @@ def tiny_blocks(monkeypatch):
 
 
 def saved(folder, made) -> dict[str, bytes]:
-    SemanticIDTokenizer(**made).save_pretrained(folder)
+    SemanticIDTokenizer.of(made).save_pretrained(folder)
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 

@@ -176,7 +176,7 @@ def test_imported_ids_get_codebooks_under_their_own_names(tmp_path):
         refit(imported, NOW)
     quick = dataclasses.replace(settings_of(imported), method="rqkmeans")
     new, churn = refit(imported, NOW, learn="fresh", config=quick)
-    assert new.is_learned and new.vocabulary == imported.vocabulary
+    assert new.is_fitted and new.vocabulary == imported.vocabulary
     assert churn.kept_prefix[0] > 0.3 and churn.distortion_before is None
 
 

@@ -102,7 +102,7 @@ def test_tables_for_people_are_those_of_the_segments(folder, steps):
         changing.retire(folder, OLD[step : step + 1])
     ids, shown = opened(folder), []
     tables = sorted(path.name for path in folder.glob("ids*.tsv"))
-    wanted = [artifact.people_table(part) for part, one in enumerate(ids.ledger.segments) if len(one)]
+    wanted = [artifact.tsv_name(part) for part, one in enumerate(ids.ledger.segments) if len(one)]
     assert tables == sorted(wanted)
     for name in wanted:
         header, *lines = (folder / name).read_text().splitlines()

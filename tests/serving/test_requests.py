@@ -184,7 +184,7 @@ def test_a_file_of_item_ids_is_cut_at_line_ends_alone_and_may_begin_with_a_mark(
         config=None,
         vocabulary=Vocabulary([8, 8]),
         ledger=Ledger.create(item_ids, [[0, n] for n in range(5)]),
-        codebooks=None,
+        learned=None,
         encoder_state=({}, {"kind": "none"}),
         provenance={},
     )

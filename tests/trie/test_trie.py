@@ -161,7 +161,7 @@ def ids() -> SemanticIDTokenizer:
 def changed(ids: SemanticIDTokenizer, **fields: object) -> SemanticIDTokenizer:
     """The same artifact with another ledger or provenance."""
     kept = {name: getattr(ids, name) for name in ("config", "vocabulary", "ledger", "provenance")}
-    return SemanticIDTokenizer(**kept | fields, codebooks=ids.codebooks, encoder_state=ids.encoder_state)
+    return SemanticIDTokenizer(**kept | fields, learned=ids.codebooks, encoder_state=ids.encoder_state)
 
 
 class Table:

@@ -139,7 +139,7 @@ class EntityNames:
         return base + self.offsets[:-1] + np.stack(checked, axis=1)
 
     # What `extend` asks of IDs. There are no codebooks and no texts: rows start at random.
-    is_learned = False
+    is_fitted = False
     texts = None
 
     @property

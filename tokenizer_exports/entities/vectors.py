@@ -87,7 +87,7 @@ class EntityVectors:
 
     # ---- what `extend` asks for
 
-    is_learned = True
+    is_fitted = True
     texts = None
 
     @cached_property

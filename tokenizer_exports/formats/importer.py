@@ -31,7 +31,8 @@ from semid.data.strings import PackedStrings
 from semid.errors import ConfigError, InputError
 from semid.ledger.ledger import Ledger
 from semid.ledger.lookup import code_keys
-from semid.tokenizer import UNLEARNED, SemanticIDTokenizer
+from semid.state import IMPORTED
+from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.templates import TEMPLATES
 from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
 
@@ -101,8 +102,8 @@ def import_index(
         config=None,
         vocabulary=vocabulary,
         ledger=Ledger.create(index.item_ids, codes, None if items is None else _texts(items, index.item_ids, say)),
-        codebooks=None,
-        encoder_state=({}, {"kind": UNLEARNED}),
+        learned=None,
+        encoder_state=({}, {"kind": IMPORTED}),
         provenance={"imported_from": index.path.name},
     )
 

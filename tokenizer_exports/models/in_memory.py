@@ -163,7 +163,7 @@ class Initializer:
         vocabulary = self.ids.vocabulary
         # without codebooks there is no geometry: codes without items then get distinct random rows
         without = [np.zeros((size, 0)) for size in vocabulary.sizes]
-        levels = self.ids.codebooks.levels if self.ids.is_learned else without
+        levels = self.ids.codebooks.levels if self.ids.is_fitted else without
         seed = self.seed + (OTHER_DRAW if isinstance(self.ids, ClusterTokens) else 0)
         rows = first_rows(vocabulary, levels, cloud, init=self.init, seed=seed, texts=self.texts, blocks=blocks)
         if self.alpha and matrix == "input":  # as in META ID: what is read, not what is foretold

@@ -97,7 +97,7 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterToke
         raise ConfigError(f"init={init!r} should be one of {', '.join(get_args(Init))}.")
     if isinstance(pad_to, bool) or not isinstance(pad_to, int) or pad_to < 1:
         raise ConfigError(f"pad_to={pad_to!r} should be a whole number from 1 on; 64 suits GPUs, 1 pads nothing.")
-    if init in ("codebook", "mix") and not ids.is_learned:
+    if init in ("codebook", "mix") and not ids.is_fitted:
         raise ConfigError(
             f"init={init!r} needs codebooks, and these IDs came from elsewhere without any. Use init="
             f"{('default' if ids.texts is None else 'text')!r}."
@@ -118,7 +118,7 @@ def check_choices(init: str, pad_to: int, ids: SemanticIDTokenizer | ClusterToke
         return init
     if ids.texts is not None:
         return "text"
-    return "codebook" if ids.is_learned else "default"
+    return "codebook" if ids.is_fitted else "default"
 
 
 def measure(blocks: Blocks, known: npt.NDArray[np.bool_]) -> Cloud:

@@ -18,22 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from semid.artifact import kinds
+from semid.artifact.kinds import CLUSTERS_FOLDER
 from semid.artifact.manifest import DATA, MANIFEST, PEOPLE, describe, read_manifest
 from semid.clusters.tokens import ClusterTokens, check_apart
 from semid.errors import ConfigError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
 
-__all__ = ["CLUSTERS_FOLDER", "Tokens", "check_beside", "files_of", "holds_artifact", "save_beside"]
-
-CLUSTERS_FOLDER = "semid-clusters"
+__all__ = ["Tokens", "check_beside", "files_of", "save_beside"]
 
 Tokens = SemanticIDTokenizer | ClusterTokens
-
-
-def holds_artifact(folder: Path) -> bool:
-    """Whether an artifact of either kind lies in a model's folder."""
-    return any((home / MANIFEST).is_file() for home in (folder, folder / CLUSTERS_FOLDER))
 
 
 def check_beside(folder: Path, tokens: Tokens) -> None:
@@ -95,7 +89,7 @@ def _manifest(folder: Path, kind: str) -> dict | None:
 
 def _check_same(folder: Path, tokens: Tokens, manifest: dict) -> None:
     """Refuse other codebooks under the same tokens: the rows mean something else."""
-    if not tokens.is_learned or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
+    if not tokens.is_fitted or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
         return
     vectors = _vectors(tokens)
     here = describe({name: one for name, one in vectors.items() if one is not None})
