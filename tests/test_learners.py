@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from semid.errors import ConfigError, InputError
@@ -21,6 +21,14 @@ from semid.quantize.network import FloatLayer, Network
 from semid.quantize.residual_kmeans import Learner, ResidualKMeans
 from semid.quantize.rqvae import RQVAE
 from semid.quantize.rqvae_training import RQVAEModule, SkipMLP, _loss, quantize, train
+
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # before scikit-learn 1.6 it was a method
+
+    def validate_data(estimator, X, **choices):
+        return estimator._validate_data(X, **choices)
+
 
 TINY = {
     ResidualKMeans: {"landmarks": 16},
@@ -73,6 +81,9 @@ class Adapter(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+    def _more_tags(self):  # the same before scikit-learn 1.6
+        return {"preserves_dtype": []}
 
 
 class ResidualKMeansAdapter(Adapter):
