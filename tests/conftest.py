@@ -12,14 +12,18 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")  # read when NumPy and torch are first imported, which is after this file
 
 import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
 
 from semid import cli  # noqa: E402
 from tests.helpers.own_warnings import watch_own_calls  # noqa: E402
 
 watch_own_calls()
-settings.register_profile("semid", deadline=None)
-settings.load_profile("semid")
+try:
+    from hypothesis import settings
+except ImportError:  # test_smoke.py alone is run without it
+    pass
+else:
+    settings.register_profile("semid", deadline=None)
+    settings.load_profile("semid")
 
 
 LONGEST = ("test_100000_items", "test_crashes", "test_living", "test_power_cut")  # the same again at random places

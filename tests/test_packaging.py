@@ -125,6 +125,7 @@ def test_transformers_imports_from_the_clone_beside_hugging_face_kernels(tmp_pat
     metadata = tmp_path / f"kernels-{version}.dist-info" / "METADATA"
     metadata.parent.mkdir()
     metadata.write_text(f"Metadata-Version: 2.1\nName: kernels\nVersion: {version}\n")
+    (metadata.parent / "top_level.txt").write_text("kernels\n")  # where older transformers look
     path, origin, available = json.loads(run_python(IMPORT_TRANSFORMERS, cwd=ROOT, PYTHONPATH=str(tmp_path)))
     assert path == "" and available is True
     assert origin == str(tmp_path / "kernels" / "__init__.py")

@@ -35,7 +35,7 @@ logger = logging.getLogger("semid")
 
 LOCK = ".semid.lock"
 TEMPORARY = ".semid-tmp-"
-HOLDER = re.compile(rb"[0-9]{0,20}")  # what a lock holds: the number of its last process, or nothing yet
+HOLDER = re.compile(rb"[0-9\0]{0,20}")  # what a lock holds: its last process, or nothing yet; zeros, after a power cut
 
 
 def is_litter(name: str) -> bool:

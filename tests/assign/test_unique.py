@@ -45,7 +45,7 @@ def greedy(latents, codebooks):
 
 def errors_of(latents, codes, codebooks):
     decoded = sum(codebook[codes[:, level].astype(int)] for level, codebook in enumerate(codebooks))
-    return ((latents - decoded) ** 2).sum(axis=1)
+    return ((latents - decoded) ** 2).sum(axis=1, dtype=np.float64)
 
 
 def make(seed, sizes, n, spread=4):

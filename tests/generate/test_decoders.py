@@ -83,6 +83,10 @@ def model_of(name: str) -> transformers.PreTrainedModel:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_items_and_scores_are_those_of_transformers_own_beams(name):
     """Unequal prompts, padded on the left, fewer beams than items; the score is the model's log-probability."""
+    if name == "mamba" and tuple(map(int, transformers.__version__.split(".")[:2])) < (5, 15):
+        pytest.skip(
+            "transformers before 5.15 mixes up the states of Mamba's beams; the next test holds ours to the model"
+        )
     model, inputs = model_of(name), padded(PROMPTS)
     *_, method, head = FAMILIES[name]
     found = generate_items(model, inputs, TRIE, num_beams=8, num_return=8, score="vocab")

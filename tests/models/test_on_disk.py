@@ -176,7 +176,8 @@ def test_only_the_two_shards_with_the_matrices_differ(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str)
 def test_old_rows_and_other_tensors_keep_every_byte(tmp_path, dtype):
     folder = saved(tmp_path / "base", "qwen3 untied", dtype=dtype, n_rows=340)
-    weights = load_file(folder / "model.safetensors")
+    # Copies: what was loaded may lie in the very file that is written next.
+    weights = {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
     weights["model.extra_fp8"] = torch.arange(0, 40, dtype=torch.float32).to(torch.float8_e4m3fn).reshape(5, 8)
     weights["a.first"] = torch.arange(7, dtype=torch.uint8)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt", "note": "kept"})

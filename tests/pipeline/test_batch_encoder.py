@@ -144,7 +144,7 @@ def test_datasets_map(folder):
         pa.array([[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float64())).slice(1),
         pa.array([[1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2)),
         pa.array([[9.0, 9.0], [1.0, 2.0], [3.0, 4.0]], pa.list_(pa.float32(), 2)).slice(1),
-        pa.array([[1.0, 2.0], [3.0, 4.0]], pa.large_list(pa.float16())),
+        pa.array([list(np.float16([1, 2])), list(np.float16([3, 4]))], pa.large_list(pa.float16())),
         pa.array([[1, 2], [3, 4]], pa.list_(pa.int32())),
     ],
     ids=str,

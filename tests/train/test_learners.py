@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from semid.errors import ConfigError, InputError
@@ -22,6 +22,14 @@ from semid.train.lcrec import LCRecRQVAE
 from semid.train.residual_kmeans import ResidualKMeans
 from semid.train.rqvae import RQVAE
 from semid.train.rqvae_training import RQVAEModule, SkipMLP, _loss, quantize, train
+
+try:
+    from sklearn.utils.validation import validate_data
+except ImportError:  # before scikit-learn 1.6 it was a method
+
+    def validate_data(estimator, X, **choices):
+        return estimator._validate_data(X, **choices)
+
 
 TINY = {
     ResidualKMeans: {"landmarks": 16},
@@ -74,6 +82,9 @@ class Adapter(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+    def _more_tags(self):  # the same before scikit-learn 1.6
+        return {"preserves_dtype": []}
 
 
 class ResidualKMeansAdapter(Adapter):
