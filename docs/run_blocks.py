@@ -32,7 +32,7 @@ BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 TOKEN = re.compile(r"<s_([a-z])_\d+>")
 NUMBER = re.compile(r"(?<![\w.,])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
-TIMES, FEW = 2, 5  # figures of another machine differ by up to this factor, or this much
+TIMES, FEW = 3, 10  # figures of another machine differ by up to this factor, or this much (a largest share: 4.9 and 11.4 %)
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
