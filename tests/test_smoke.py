@@ -22,13 +22,13 @@ from semid.tokenizer_exports import TrieLogitsProcessor
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "docs/examples/debian-3000.jsonl"
-CATALOGUE, NEW, GONE = 600, 40, 50  # items: at first, added later, missing when the IDs are learnt again
+CATALOG, NEW, GONE = 600, 40, 50  # items: at first, added later, missing when the IDs are learned again
 
 pytestmark = pytest.mark.slow  # about a minute
 
 
 def packages() -> list[dict]:
-    lines = SAMPLE.read_text("utf-8").splitlines()[: CATALOGUE + NEW]
+    lines = SAMPLE.read_text("utf-8").splitlines()[: CATALOG + NEW]
     return [json.loads(line) for line in lines]
 
 
@@ -37,8 +37,8 @@ def write_lines(path: Path, records: list[dict]) -> None:
 
 
 def histories() -> list[dict]:
-    """60 users, each with six packages of the catalogue in another order."""
-    names = [package["id"] for package in packages()[:CATALOGUE]]
+    """60 users, each with six packages of the catalog in another order."""
+    names = [package["id"] for package in packages()[:CATALOG]]
     return [
         {"user": f"u{user}", "items": [names[(user * 7 + step * 11) % 200] for step in range(6)]} for user in range(60)
     ]
@@ -48,8 +48,8 @@ def histories() -> list[dict]:
 def home(tmp_path_factory) -> Path:
     """A folder with the input of all steps, in which they leave what they make."""
     folder = tmp_path_factory.mktemp("smoke")
-    write_lines(folder / "items.jsonl", packages()[:CATALOGUE])
-    write_lines(folder / "new.jsonl", packages()[CATALOGUE:])
+    write_lines(folder / "items.jsonl", packages()[:CATALOG])
+    write_lines(folder / "new.jsonl", packages()[CATALOG:])
     write_lines(folder / "now.jsonl", packages()[GONE:])
     write_lines(folder / "histories.jsonl", histories())
     return folder
@@ -71,7 +71,7 @@ def run(home):
 
 @pytest.fixture(scope="module")
 def sid(run, home) -> Path:
-    """IDs of the catalogue, from `semid fit`."""
+    """IDs of the catalog, from `semid fit`."""
     run("fit", "items.jsonl", "-o", "sid", "--method", "rqkmeans", "--levels", 3, "--codebook-size", 32)
     return home / "sid"
 
@@ -91,10 +91,10 @@ def names(records: list[dict]) -> list[str]:
 
 def test_fit_gives_every_item_an_id_of_its_own(sid, run):
     ids = SemanticIDTokenizer.from_pretrained(sid)
-    catalogue = names(packages()[:CATALOGUE])
-    assert sorted(ids.item_ids) == sorted(catalogue)
-    assert len({tuple(codes) for codes in ids.encode(catalogue).tolist()}) == CATALOGUE
-    assert ids.decode(ids.encode(catalogue)) == catalogue
+    catalog = names(packages()[:CATALOG])
+    assert sorted(ids.item_ids) == sorted(catalog)
+    assert len({tuple(codes) for codes in ids.encode(catalog).tolist()}) == CATALOG
+    assert ids.decode(ids.encode(catalog)) == catalog
     assert "whole" in run("verify", "sid")
 
 
@@ -134,7 +134,7 @@ def test_extend_makes_each_token_one_token(llm):
     assert AutoModelForCausalLM.from_pretrained(llm).get_input_embeddings().weight.shape[0] >= len(tokenizer)
 
 
-def test_every_way_of_generating_gives_items_of_the_catalogue(llm):
+def test_every_way_of_generating_gives_items_of_the_catalog(llm):
     tokenizer, model = AutoTokenizer.from_pretrained(llm), AutoModelForCausalLM.from_pretrained(llm)
     ids = SemanticIDTokenizer.from_pretrained(llm)
     trie = Trie.from_tokenizer(ids, tokenizer)
@@ -175,13 +175,13 @@ def test_added_items_decode_and_old_ids_stand(sid, run, home):
     (home / "living").mkdir()
     before.save_pretrained(home / "living" / "sid")
     run("add", "living/sid", "new.jsonl")
-    after, new = SemanticIDTokenizer.from_pretrained(home / "living/sid"), names(packages()[CATALOGUE:])
+    after, new = SemanticIDTokenizer.from_pretrained(home / "living/sid"), names(packages()[CATALOG:])
     assert (after.encode(before.item_ids) == before.codes).all()
     assert after.decode([after.tokens(item) for item in new]) == new
     assert "40 added" in run("history", "living/sid")
 
 
-def test_refit_gives_the_changed_catalogue_ids(sid, run, home):
+def test_refit_gives_the_changed_catalog_ids(sid, run, home):
     run("refit", "sid", "now.jsonl", "-o", "sid-2")
     now = names(packages()[GONE:])
     ids = SemanticIDTokenizer.from_pretrained(home / "sid-2")
