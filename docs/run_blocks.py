@@ -32,7 +32,8 @@ BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 TOKEN = re.compile(r"<s_([a-z])_\d+>")
 NUMBER = re.compile(r"(?<![\w.,])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
-TIMES, FEW = 3, 10  # figures of another machine differ by up to this factor, or this much (a largest share: 4.9 and 11.4 %)
+# Figures of another machine differ by up to this factor, or this much; the largest share of a code, by most.
+TIMES, FEW = 3, 10
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
