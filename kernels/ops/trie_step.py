@@ -19,29 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
+from semid.kernels.beams import Beams
+
 __all__ = ["Beams", "Step", "trie_step", "trie_step_torch"]
-
-
-@dataclass(frozen=True)
-class Beams:
-    """The beams to go on from, and where their children are; tensors on one device.
-
-    Attributes
-    ----------
-    scores : float32 [B, M]; -inf for a beam that is dead.
-    firsts : int64 [B, M], the place in `codes` of each beam's first child.
-    counts : int64 [B, M], how many children it has, at most `width`.
-    codes : int [C], codes 0..K-1 of all children of the trie.
-    width : W >= 1.
-    allowed : bool [B, M, W] or None: False takes the child at that place away.
-    """
-
-    scores: torch.Tensor
-    firsts: torch.Tensor
-    counts: torch.Tensor
-    codes: torch.Tensor
-    width: int
-    allowed: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +65,7 @@ def trie_step(
     ValueError : shapes, types or devices that do not fit, or more beams than a program can hold.
     """
     _check(states, weight, beams, count, bias)
-    from semid.kernels.trie_step_triton import step_with_triton
+    from semid.kernels.trie_step_triton import step_with_triton  # triton is loaded with it
 
     return Step(*step_with_triton(states, weight, beams, count, bias, scale, cap))
 

@@ -15,16 +15,12 @@ launch. Nothing waits for the device.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import triton
 import triton.language as tl
 
+from semid.kernels.beams import Beams
 from semid.kernels.sizes import power_of_two_at_least
-
-if TYPE_CHECKING:
-    from semid.kernels.trie_step import Beams
 
 __all__ = ["MAX_BEAMS", "logits_kernel", "select_kernel", "step_with_triton"]
 

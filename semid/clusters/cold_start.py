@@ -15,9 +15,9 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from semid.clusters.spherical_kmeans import unit_rows
 from semid.clusters.tokens import SIDES, ClusterTokens, Members, Side
 from semid.errors import CapacityError, InputError
+from semid.runtime.arrays import divided_by_length
 
 __all__ = ["add_members"]
 
@@ -81,7 +81,7 @@ def _places(histories: Sequence[Sequence[str]], ids: Sequence[str], partners: Me
             raise InputError(f"{one!r} comes with {met!r}; expected a list of ids. Write [{met!r}].")
         rows = partners.ledger.find_rows(met)
         points[row] = np.asarray(partners.vectors[rows[rows >= 0]], np.float32).sum(axis=0)
-    return unit_rows(points)
+    return divided_by_length(points)
 
 
 def _free_codes(clusters: ClusterTokens, side: Side, point: Floats, taken: npt.NDArray[np.bool_]) -> tuple[int, int]:

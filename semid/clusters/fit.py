@@ -20,12 +20,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from semid.clusters.spherical_kmeans import balanced_clusters, nearest_centroids, spherical_kmeans, unit_rows
+from semid.clusters.spherical_kmeans import balanced_clusters, nearest_centroids, spherical_kmeans
 from semid.clusters.tokens import ClusterTokens, check_apart, members_of
 from semid.data.interactions import Interactions
-from semid.data.splits import Split, training_edges
+from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
+from semid.runtime.arrays import divided_by_length
 from semid.tokens.templates import hint_on_bytes
 from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
 
@@ -78,7 +79,6 @@ def fit_clusters(
     histories: Interactions,
     config: ClusterConfig | None = None,
     *,
-    source: object = None,
     vectors: BehaviorVectors | None = None,
     catalog: Sequence[str] = (),
     texts: npt.NDArray[np.floating] | None = None,
@@ -92,8 +92,6 @@ def fit_clusters(
     ----------
     histories
         Everything that is known; what may be learned from is cut out of it by `config.split`.
-    source
-        What they were read from, for `split="own"`.
     vectors
         Behavior vectors made elsewhere, in the order of `histories.users` and `histories.item_ids`; by default they
         are learned.
@@ -124,7 +122,7 @@ def fit_clusters(
     if texts is not None and len(texts) != len(catalog):
         raise InputError(f"texts has {len(texts)} rows; expected {len(catalog)}, one per item of the catalog.")
     if vectors is None:
-        edges = training_edges(histories, config.split, source=source, include_valid=config.include_valid)
+        edges = training_interactions(histories, config.split, include_valid=config.include_valid)
         if not len(edges.items):
             raise InputError(
                 f"{histories.source}: split={config.split} leaves no interaction to learn from. Use --split all, if "
@@ -146,7 +144,7 @@ def fit_clusters(
     coarse_of["reserved"] = (len(centroids), len(centroids) + n_reserved)
     vocabulary = Vocabulary((len(centroids) + n_reserved, size), config.template)
     say(f"clusters    {len(centroids)} and {n_reserved} reserved, {size} fine codes: {len(vocabulary)} tokens")
-    n_users, placed = len(histories.users), unit_rows(found.points)
+    n_users, placed = len(histories.users), divided_by_length(found.points)
     return ClusterTokens(
         vocabulary,
         members_of(found.ids[:n_users], codes[:n_users], placed[:n_users], vocabulary),
@@ -227,7 +225,7 @@ def _centred(vectors: BehaviorVectors) -> tuple[Floats, Floats]:
     centered[~known] = 0
     if known.sum() == 1:  # its own mean
         centered = both
-    unit = unit_rows(centered)
+    unit = divided_by_length(centered)
     return unit[: len(vectors.users)], unit[len(vectors.users) :]
 
 
@@ -248,7 +246,7 @@ def vectors_by_text(known_texts: np.ndarray, known: Floats, texts: np.ndarray) -
     >>> vectors_by_text(np.eye(2), np.float32([[1, 0], [0, 1]]), np.array([[1.0, 0.0]])).round(3).tolist()
     [[1.0, 0.0]]
     """
-    known_texts, texts = unit_rows(np.asarray(known_texts)), unit_rows(np.asarray(texts))
+    known_texts, texts = divided_by_length(np.asarray(known_texts)), divided_by_length(np.asarray(texts))
     n_near, step = min(TEXT_NEIGHBORS, len(known_texts)), max(1, BLOCK // len(known_texts))
     found = np.empty((len(texts), known.shape[1]), np.float32)
     for start in range(0, len(texts), step):
@@ -256,7 +254,7 @@ def vectors_by_text(known_texts: np.ndarray, known: Floats, texts: np.ndarray) -
         near = np.argsort(-alike, axis=1, kind="stable")[:, :n_near]
         weights = np.maximum(np.take_along_axis(alike, near, axis=1), 1e-6)
         found[start : start + step] = np.einsum("bn,bnd->bd", weights, known[near])
-    return unit_rows(found)
+    return divided_by_length(found)
 
 
 def _check_vectors(vectors: BehaviorVectors, histories: Interactions) -> None:

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError
+from semid.runtime.arrays import divided_by_length
 from semid.train.sinkhorn import catalog_prices
 
-__all__ = ["balanced_clusters", "capped", "nearest_centroids", "spherical_kmeans", "unit_rows"]
+__all__ = ["balanced_clusters", "capped", "nearest_centroids", "spherical_kmeans"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -26,12 +27,6 @@ ROUNDS = 30  # of k-means
 BALANCED_ROUNDS = 10
 SOFTNESS = 0.01  # epsilon of the transport: with 0.003 the bound was passed by more before the last step
 POINTS_PER_CENTROID = 1000  # that k-means sees at most
-
-
-def unit_rows(vectors: npt.NDArray[np.floating]) -> Floats:
-    """The rows with a length of 1, zero rows as they are: float32."""
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
 
 
 def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Floats:
@@ -60,7 +55,7 @@ def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Float
         max_points_per_centroid=POINTS_PER_CENTROID,
     )
     search.train(np.ascontiguousarray(points))
-    return unit_rows(search.centroids)
+    return divided_by_length(search.centroids)
 
 
 def nearest_centroids(points: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
@@ -76,7 +71,7 @@ def balanced_clusters(points: Floats, centroids: Floats, most: int) -> tuple[Flo
     ConfigError
         `most` times K is less than N.
 
-    >>> points = unit_rows(np.float32([[1, 0], [1, 0.1], [1, 0.5], [0, 1]]))
+    >>> points = divided_by_length(np.float32([[1, 0], [1, 0.1], [1, 0.5], [0, 1]]))
     >>> balanced_clusters(points, np.float32([[1, 0], [0, 1]]), 2)[1].tolist()
     [0, 0, 1, 1]
     """
@@ -124,5 +119,5 @@ def _means(points: Floats, labels: npt.NDArray[np.int64], before: Floats) -> Flo
     sums = np.zeros(before.shape, np.float64)
     filled, starts = np.unique(labels[order], return_index=True)
     sums[filled] = np.add.reduceat(points[order].astype(np.float64), starts, axis=0)
-    means = unit_rows(sums)
+    means = divided_by_length(sums)
     return np.where(np.abs(sums).max(axis=1, keepdims=True) > 1e-6, means, before).astype(np.float32)

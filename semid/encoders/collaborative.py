@@ -89,7 +89,7 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
     Parameters
     ----------
     edges
-        What may be learned from: `training_edges(log)`, not `log` itself, if the vectors are to be tested.
+        What may be learned from: `training_interactions(log)`, not `log` itself, if the vectors are to be tested.
 
     Returns
     -------

@@ -114,7 +114,9 @@ class Codebooks:
         from semid.quantize.residual_torch import encode
 
         self.latents(vectors[:0])  # the same complaint about a wrong width
-        return encode(self, vectors, device=device, fused=chosen == "triton", advance=advance)
+        return encode(
+            self.encoder, self.levels, self.biases, vectors, device=device, fused=chosen == "triton", advance=advance
+        )
 
     def encode_latents(
         self,
@@ -133,7 +135,9 @@ class Codebooks:
             return residual_codes(latents, self.levels, biases=self.biases or None, advance=advance)
         from semid.quantize.residual_torch import encode_latents
 
-        return encode_latents(self, latents, device=device, fused=chosen == "triton", advance=advance)
+        return encode_latents(
+            self.levels, self.biases, latents, device=device, fused=chosen == "triton", advance=advance
+        )
 
     def quantized(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
         """codes [N, L] -> sum of the chosen centroids, float64 [N, d]."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,15 +39,18 @@ class FloatLayer:
         return x @ self.weight + self.bias
 
 
+Layer = TypeVar("Layer", ExactLayer, FloatLayer)
+
+
 @dataclass(frozen=True)
-class Network:
+class Network(Generic[Layer]):
     """A linear path `skip` and an MLP `mlp` (ReLU between its layers), added up.
 
-    Layers are callables with `weight` [in, out] and `bias` [out].
+    Layers map rows and have `weight` [in, out] and `bias` [out]: all exact, or all float.
     """
 
-    skip: ExactLayer | FloatLayer | None
-    mlp: tuple[ExactLayer | FloatLayer, ...] = ()
+    skip: Layer | None
+    mlp: tuple[Layer, ...] = ()
 
     @property
     def dims(self) -> tuple[int, int]:

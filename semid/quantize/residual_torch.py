@@ -7,18 +7,15 @@ launch of `semid.kernels.residual_assign`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from semid.quantize.grid import LATENT_BITS, LATENT_LIMIT, ExactLayer, float32_error
+from semid.quantize.network import Encoder
 from semid.quantize.residual import stays_on_float32
-
-if TYPE_CHECKING:
-    from semid.quantize.codebooks import Codebooks
 
 __all__ = ["encode", "encode_latents"]
 
@@ -26,23 +23,42 @@ ROWS_AT_ONCE = 8192
 LATENTS_AT_ONCE = 1 << 18
 
 
+Levels = Sequence[npt.NDArray[np.float32]]  # L x [K_l, d]
+Biases = Sequence[npt.NDArray[np.float64] | None]  # L x [K_l], or empty
+
+
 def encode(
-    codebooks: Codebooks,
+    encoder: Encoder,
+    levels: Levels,
+    biases: Biases,
     vectors: npt.NDArray[np.floating],
     *,
     device: str = "cpu",
     fused: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
-    """vectors [N, D] -> codes int32 [N, L], equal to the NumPy backend's."""
-    assign = _assigner(codebooks, device, fused)
-    skip, mlp = codebooks.encoder.network.skip, codebooks.encoder.network.mlp
+    """Return the codes of vectors [N, D], int32 [N, L], equal to the NumPy backend's.
+
+    Parameters
+    ----------
+    encoder, levels, biases
+        Of the codebooks; `biases` may be empty.
+    vectors : float [N, D]
+    device : str
+        Where torch works.
+    fused : bool
+        Use the Triton kernel, where it can take these codebooks.
+    advance : callable, optional
+        Called with the number of rows done.
+    """
+    assign = _assigner(levels, biases, device, fused)
+    skip, mlp = encoder.network.skip, encoder.network.mlp
     skip_layer = None if skip is None else _on_device(skip, device)
     mlp_layers = [_on_device(layer, device) for layer in mlp]
-    codes = np.empty((len(vectors), len(codebooks.levels)), np.int32)
+    codes = np.empty((len(vectors), len(levels)), np.int32)
     for start in range(0, len(vectors), ROWS_AT_ONCE):
         rows = np.array(vectors[start : start + ROWS_AT_ONCE], np.float64)
-        x = _snap(torch.from_numpy(rows).to(device) * codebooks.encoder.scale)
+        x = _snap(torch.from_numpy(rows).to(device) * encoder.scale)
         codes[start : start + len(rows)] = assign(_latents(x, skip_layer, mlp_layers)).cpu().numpy()
         if advance is not None:
             advance(len(rows))
@@ -50,16 +66,17 @@ def encode(
 
 
 def encode_latents(
-    codebooks: Codebooks,
+    levels: Levels,
+    biases: Biases,
     latents: npt.NDArray[np.float64],
     *,
     device: str = "cpu",
     fused: bool = False,
     advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
-    """latents float64 [N, d] on the grid -> codes int32 [N, L]."""
-    assign = _assigner(codebooks, device, fused)
-    codes = np.empty((len(latents), len(codebooks.levels)), np.int32)
+    """Return the codes of latents on the grid, float64 [N, d]: int32 [N, L]. Other parameters as in `encode`."""
+    assign = _assigner(levels, biases, device, fused)
+    codes = np.empty((len(latents), len(levels)), np.int32)
     for start in range(0, len(latents), LATENTS_AT_ONCE):
         rows = torch.from_numpy(np.ascontiguousarray(latents[start : start + LATENTS_AT_ONCE])).to(device)
         codes[start : start + len(rows)] = assign(rows).cpu().numpy()
@@ -68,27 +85,27 @@ def encode_latents(
     return codes
 
 
-def _assigner(codebooks: Codebooks, device: str, fused: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function from latents float64 [n, d] on the device to codes [n, L] there."""
-    fast = stays_on_float32(codebooks.levels)
-    if fused and fast and _fits_kernel(codebooks):
+def _assigner(levels: Levels, biases: Biases, device: str, fused: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function from latents float64 [n, d] on the device to codes [n, L] there."""
+    fast = stays_on_float32(levels)
+    if fused and fast and _fits_kernel(levels):
         from semid.kernels.packed_codebooks import prepare
         from semid.kernels.residual_assign import residual_assign
 
-        on_device = [torch.tensor(centroids, device=device) for centroids in codebooks.levels]
-        biases = [None if bias is None else torch.tensor(bias, device=device) for bias in codebooks.biases] or None
-        prepared = prepare(on_device, biases)
+        on_device = [torch.tensor(centroids, device=device) for centroids in levels]
+        prices = [None if bias is None else torch.tensor(bias, device=device) for bias in biases] or None
+        prepared = prepare(on_device, prices)
         return lambda latents: residual_assign(latents.float(), prepared).codes
-    levels = [torch.tensor(centroids, dtype=torch.float64, device=device) for centroids in codebooks.levels]
+    exact = [torch.tensor(centroids, dtype=torch.float64, device=device) for centroids in levels]
     offsets = [
         None if bias is None else torch.tensor(bias, dtype=torch.float64, device=device)
-        for bias in codebooks.biases or [None] * len(levels)
+        for bias in biases or [None] * len(levels)
     ]
-    fast = fast and _float32_is_full(codebooks.latent_dim, device)
+    fast = fast and _float32_is_full(levels[0].shape[1], device)
 
     def assign(residual: torch.Tensor) -> torch.Tensor:
         codes = []
-        for centroids, bias in zip(levels, offsets, strict=True):
+        for centroids, bias in zip(exact, offsets, strict=True):
             codes.append(_nearest(residual, centroids, bias, fast))
             residual = residual - centroids[codes[-1]]
         return torch.stack(codes, dim=1)
@@ -96,12 +113,10 @@ def _assigner(codebooks: Codebooks, device: str, fused: bool) -> Callable[[torch
     return assign
 
 
-def _fits_kernel(codebooks: Codebooks) -> bool:
+def _fits_kernel(levels: Levels) -> bool:
     from semid.kernels.packed_codebooks import MAX_CODES, MAX_DIMS, MAX_LEVELS
 
-    return (
-        codebooks.latent_dim <= MAX_DIMS and len(codebooks.levels) <= MAX_LEVELS and max(codebooks.sizes) <= MAX_CODES
-    )
+    return levels[0].shape[1] <= MAX_DIMS and len(levels) <= MAX_LEVELS and max(map(len, levels)) <= MAX_CODES
 
 
 def _float32_is_full(width: int, device: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WORD", "byte_order", "sample_rows", "unit_rows"]
+__all__ = ["WORD", "byte_order", "divided_by_length", "sample_rows", "unit_rows"]
 
 
 WORD = 8  # bytes compared at once
@@ -79,3 +79,15 @@ def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     squares = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True)
     scale = np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
     return (vectors * scale).astype(np.float32)
+
+
+def divided_by_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the rows divided by their length, float32 [N, D]; a row of zeros stays as it is.
+
+    `unit_rows` multiplies by the reciprocal, which rounds otherwise in the last bit; learned artifacts depend on both.
+
+    >>> divided_by_length(np.array([[3, 4], [0, 0]], np.float32)).round(2).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)

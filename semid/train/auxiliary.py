@@ -1,9 +1,9 @@
-"""Guides: what else the RQ-VAE's codes should agree with, besides the vectors they are learned from.
+"""Auxiliary targets of RQ-VAE training: what the codes should agree with besides the vectors they are learned from.
 
-    CoOccurrence : items that users met near each other      -> InfoNCE between them
-    SpokenText   : how a language model spells each item's text -> centroids and codes near it
+    CoOccurrenceTarget   items that users met near each other      -> InfoNCE between them
+    TextEmbeddingTarget  an LLM's input embeddings of each item's text -> centroids and codes near them
 
-A guide is plain arrays, one entry per item of what `RQVAE.fit` learns from, and a weight. The losses themselves are in
+A target is plain arrays, one entry per row that `RQVAE.fit` learns from, and a weight. The losses are in
 `auxiliary_losses.py`. N items, L levels, H dims of the language model.
 """
 
@@ -16,22 +16,24 @@ import numpy.typing as npt
 
 from semid.errors import ConfigError
 
-__all__ = ["CoOccurrence", "Guide", "SpokenText"]
+__all__ = ["AuxiliaryTarget", "CoOccurrenceTarget", "TextEmbeddingTarget"]
 
-WINDOW = 3  # how far apart two items of a history are neighbors at most, as in the walks of `embed.behavior`
+WINDOW = 3  # two items of a history are neighbors up to this distance, as in the walks of `encoders/collaborative.py`
 
 
 @dataclass(frozen=True, eq=False)
-class CoOccurrence:
-    """For each item the items that were met near it, as often as they were.
+class CoOccurrenceTarget:
+    """For each item, the items that users met near it, each as often as it was met.
 
     Parameters
     ----------
     offsets : int64 [N + 1]
-        Item i was met near `rows[offsets[i]:offsets[i + 1]]`.
+        Item i was met near the items `rows[offsets[i]:offsets[i + 1]]`.
     rows : int64 [n]
-    weight : of the loss against the RQ-VAE's own
-    temperature : of the cosines; lower asks for more distance to items that were not met near
+    weight : float
+        Of the loss relative to the RQ-VAE's own.
+    temperature : float
+        Of the cosines. A lower one asks for more distance to items that were not met nearby.
     """
 
     offsets: npt.NDArray[np.int64]
@@ -51,11 +53,24 @@ class CoOccurrence:
         *,
         weight: float,
         window: int = WINDOW,
-    ) -> CoOccurrence:
-        """From histories in rows of the items, -1 for others; see `interactions.Histories`.
+    ) -> CoOccurrenceTarget:
+        """Return the target for histories (`data.interactions.Histories`).
 
-        >>> guide = CoOccurrence.of_histories(np.array([0, 3]), np.array([2, 0, 2]), 3, weight=1.0)
-        >>> guide.offsets.tolist(), guide.rows.tolist()
+        Parameters
+        ----------
+        offsets : int64 [U + 1]
+            The history of user u is `rows[offsets[u]:offsets[u + 1]]`, oldest first.
+        rows : int64 [n]
+            Rows of the items; -1 for other items.
+        n_items : int
+            N.
+        weight : float
+            See the class.
+        window : int
+            Two items of a history are neighbors up to this distance.
+
+        >>> target = CoOccurrenceTarget.of_histories(np.array([0, 3]), np.array([2, 0, 2]), 3, weight=1.0)
+        >>> target.offsets.tolist(), target.rows.tolist()
         ([0, 2, 2, 4], [2, 2, 0, 0])
         """
         user = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
@@ -69,25 +84,28 @@ class CoOccurrence:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def take(self, kept: npt.NDArray[np.integer]) -> CoOccurrence:
-        """The same for some of the items, by ascending rows; pairs with others are dropped."""
+    def take(self, kept: npt.NDArray[np.integer]) -> CoOccurrenceTarget:
+        """Return the target for some of the items, by ascending rows; pairs with other items are dropped."""
         number = np.full(len(self), -1, np.int64)
         number[kept] = np.arange(len(kept))
         near = np.repeat(number, np.diff(self.offsets))
         far = number[self.rows]
         both = (near >= 0) & (far >= 0)
-        return CoOccurrence(*_grouped(near[both], far[both], len(kept)), self.weight, self.temperature)
+        return CoOccurrenceTarget(*_grouped(near[both], far[both], len(kept)), self.weight, self.temperature)
 
 
 @dataclass(frozen=True, eq=False)
-class SpokenText:
-    """For each item the mean of a frozen language model's input embeddings over the tokens of its text.
+class TextEmbeddingTarget:
+    """For each item, the mean of a frozen language model's input embeddings over the tokens of its text.
 
     Parameters
     ----------
-    vectors : float32 [N, H]; see `tokenizer_exports.text_rows`
-    weight : of the loss against the RQ-VAE's own
-    temperature : of the cosines of the contrastive part
+    vectors : float32 [N, H]
+        From `encoders.mean_text_rows`.
+    weight : float
+        Of the loss relative to the RQ-VAE's own.
+    temperature : float
+        Of the cosines of the contrastive part.
     """
 
     vectors: npt.NDArray[np.float32]
@@ -100,18 +118,18 @@ class SpokenText:
     def __len__(self) -> int:
         return len(self.vectors)
 
-    def take(self, kept: npt.NDArray[np.integer]) -> SpokenText:
-        """The same for some of the items."""
-        return SpokenText(self.vectors[kept], self.weight, self.temperature)
+    def take(self, kept: npt.NDArray[np.integer]) -> TextEmbeddingTarget:
+        """Return the target for some of the items."""
+        return TextEmbeddingTarget(self.vectors[kept], self.weight, self.temperature)
 
 
-Guide = CoOccurrence | SpokenText
+AuxiliaryTarget = CoOccurrenceTarget | TextEmbeddingTarget
 
 
 def _grouped(
     near: npt.NDArray[np.int64], far: npt.NDArray[np.int64], n_items: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Offsets and rows of pairs, by their first side."""
+    """Group pairs by their first side: offsets int64 [N + 1] and the second sides."""
     order = np.argsort(near, kind="stable")
     offsets = np.zeros(n_items + 1, np.int64)
     np.cumsum(np.bincount(near, minlength=n_items), out=offsets[1:])

@@ -1,11 +1,11 @@
-"""The losses of `auxiliary.py`, in torch: added to the RQ-VAE's own in each training step.
+"""The losses of the targets in `auxiliary.py`, in torch: added to the RQ-VAE's own loss in each training step.
 
 Both use InfoNCE: with a_i and b_i two sides of item i of a batch, s = cosine / temperature,
 
     mean_i  -log( exp s(a_i, b_i) / sum_j exp s(a_i, b_j) )
 
-where a j that is the same as i in truth is left out of the sum. a_i is the *quantized* latent, passed through to the
-encoder as the decoder's input is, so that the codes have to agree and not the latents alone.
+where a j that equals i is left out of the sum. a_i is the *quantized* latent with straight-through gradients, as in the
+decoder's input, so that the codes have to agree and not the latents alone.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from torch import nn
 from torch.nn import functional
 
 from semid.kernels.residual_train import residual_quantize
-from semid.train.auxiliary import CoOccurrence, Guide, SpokenText
+from semid.train.auxiliary import AuxiliaryTarget, CoOccurrenceTarget, TextEmbeddingTarget
 
-__all__ = ["CoOccurrenceLoss", "SpokenTextLoss", "Step", "centroid_pull", "info_nce", "losses_of"]
+__all__ = ["AuxiliaryLoss", "CoOccurrenceLoss", "TextEmbeddingLoss", "Step", "centroid_pull", "info_nce", "losses_of"]
 
 RIDGE = 1e-2  # of the first projection, relative to the latents' mean square in a dim
-SAME_TEXT = 1 - 1e-4  # cosine from which on two texts are one
+SAME_TEXT = 1 - 1e-4  # from this cosine on, two texts count as equal
 
 
 class Step(NamedTuple):
-    """What a training step knows: all rows [N, D], the batch's places in them [B], its latents and quantized [B, d]."""
+    """A training step: all rows [N, D], the batch's row numbers [B], its latents and quantized latents [B, d]."""
 
     encoder: nn.Module
     levels: Sequence[torch.Tensor]
@@ -40,7 +40,9 @@ class Step(NamedTuple):
 def info_nce(
     ours: torch.Tensor, theirs: torch.Tensor, temperature: float, same: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """InfoNCE of rows [B, d] against rows [B, d]; see above. `same` bool [B, B] marks pairs that are no negatives.
+    """Return the InfoNCE loss of rows [B, d] against rows [B, d]; see above.
+
+    `same`, bool [B, B], marks pairs that are not negatives.
 
     >>> eye = torch.eye(3)
     >>> float(info_nce(eye, eye, 0.01)) < 1e-6 < float(info_nce(eye, eye.roll(1, 0), 0.01))
@@ -58,13 +60,13 @@ def info_nce(
 def centroid_pull(
     levels: Sequence[torch.Tensor], codes: torch.Tensor, targets: torch.Tensor, projection: nn.Module
 ) -> torch.Tensor:
-    """How far projected centroids are from the mean target of the items under them.
+    """Return the squared distance of projected centroids to the mean target of the items under them.
 
     With u_k the share of the batch's items under code k and m_k the mean of their targets,
 
         mean_l sum_k u_k |projection(centroid_k) - m_k|^2.
 
-    codes int [B, L], targets [B, H]. Codes that no item of the batch has do not count.
+    codes int [B, L], targets [B, H]. Codes without an item in the batch do not count.
     """
     total = targets.new_zeros(())
     for level, centroids in enumerate(levels):
@@ -76,13 +78,13 @@ def centroid_pull(
 
 
 class CoOccurrenceLoss(nn.Module):
-    """InfoNCE between an item and one that was met near it, drawn anew at each step."""
+    """InfoNCE between an item and a neighbor from the histories, drawn anew at each step."""
 
-    def __init__(self, guide: CoOccurrence, device: torch.device | str, seed: int) -> None:
+    def __init__(self, target: CoOccurrenceTarget, device: torch.device | str, seed: int) -> None:
         super().__init__()
-        self.weight, self.temperature = guide.weight, guide.temperature
-        self.offsets = torch.from_numpy(guide.offsets).to(device)
-        self.near = torch.from_numpy(guide.rows).to(device)
+        self.weight, self.temperature = target.weight, target.temperature
+        self.offsets = torch.from_numpy(target.offsets).to(device)
+        self.near = torch.from_numpy(target.rows).to(device)
         self.draws = torch.Generator(device).manual_seed(seed)
 
     def forward(self, step: Step) -> torch.Tensor:
@@ -97,17 +99,17 @@ class CoOccurrenceLoss(nn.Module):
         )
 
 
-class SpokenTextLoss(nn.Module):
-    """Projected centroids towards the mean texts under them, and projected codes towards their own item's text.
+class TextEmbeddingLoss(nn.Module):
+    """Pull projected centroids towards the mean text under them, and projected codes towards their own item's text.
 
-    The targets are centered and of mean square length 1; the projection starts as ridge regression from the latents
-    [N, d] that training starts with.
+    Targets are centered and scaled to mean square length 1. The projection starts as ridge regression from the starting
+    latents [N, d].
     """
 
-    def __init__(self, guide: SpokenText, start: torch.Tensor) -> None:
+    def __init__(self, target: TextEmbeddingTarget, start: torch.Tensor) -> None:
         super().__init__()
-        self.weight, self.temperature = guide.weight, guide.temperature
-        targets = torch.from_numpy(guide.vectors).to(start)
+        self.weight, self.temperature = target.weight, target.temperature
+        targets = torch.from_numpy(target.vectors).to(start)
         targets = targets - targets.mean(0)
         self.targets = targets / targets.square().sum(1).mean().sqrt().clamp_min(1e-12)
         self.projection = _regression(start, self.targets)
@@ -122,16 +124,21 @@ class SpokenTextLoss(nn.Module):
         return pull + info_nce(self.projection(step.quantized), targets, self.temperature, same)
 
 
-def losses_of(guides: Sequence[Guide], start: torch.Tensor, seed: int) -> list[CoOccurrenceLoss | SpokenTextLoss]:
-    """A loss for each guide, on the device of the starting latents [N, d]."""
+AuxiliaryLoss = CoOccurrenceLoss | TextEmbeddingLoss
+
+
+def losses_of(targets: Sequence[AuxiliaryTarget], start: torch.Tensor, seed: int) -> list[AuxiliaryLoss]:
+    """Return a loss for each target, on the device of the starting latents [N, d]."""
     return [
-        CoOccurrenceLoss(guide, start.device, seed) if isinstance(guide, CoOccurrence) else SpokenTextLoss(guide, start)
-        for guide in guides
+        CoOccurrenceLoss(target, start.device, seed)
+        if isinstance(target, CoOccurrenceTarget)
+        else TextEmbeddingLoss(target, start)
+        for target in targets
     ]
 
 
 def _regression(inputs: torch.Tensor, targets: torch.Tensor) -> nn.Linear:
-    """The affine map from inputs [N, d] to centered targets [N, H], by ridge regression."""
+    """Fit the affine map from inputs [N, d] to centered targets [N, H], by ridge regression."""
     mean = inputs.mean(0)
     centered = (inputs - mean).double()
     normal = centered.T @ centered

@@ -24,11 +24,10 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from semid.clusters.spherical_kmeans import unit_rows
 from semid.errors import InputError
 from semid.quantize.codebooks import Codebooks
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
-from semid.runtime.arrays import sample_rows
+from semid.runtime.arrays import divided_by_length, sample_rows
 from semid.runtime.tables import RowTable, Tables
 from semid.train.latent import landmark_map, principal_map
 
@@ -59,7 +58,7 @@ def fuse(
     known = met > 0
     if not known.any():
         raise InputError("no item of the catalog was met in the training interactions. Are the ids the same?")
-    behavior = np.where(known[:, None], unit_rows(np.asarray(behavior, np.float32)), np.float32(0))
+    behavior = np.where(known[:, None], divided_by_length(np.asarray(behavior, np.float32)), np.float32(0))
     seen = _some(np.flatnonzero(known), seed)
     predict = text_network(np.asarray(vectors[seen], np.float32), behavior[seen], seed=seed)
     trust = (met / (met + PRIOR)).astype(np.float32)[:, None]

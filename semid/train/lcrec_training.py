@@ -1,4 +1,4 @@
-"""The training loop of `lcrec.LCRecRQVAE`, in torch. In: vectors. Out: trained floats, BatchNorm folded in.
+"""The training loop of `lcrec.LCRecRQVAE`, in torch: vectors in, trained float networks out, BatchNorm folded in.
 
     z = encoder(x),  r_0 = z,  r_{l+1} = r_l - c_l,  x^ = decoder(z + sg(sum_l c_l - z))
     loss = mse(x, x^) + w mean_l( mse(c_l, sg r_l) + beta mse(sg c_l, r_l) )
@@ -13,7 +13,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -24,17 +23,17 @@ from torch.nn import functional
 from semid.errors import ConfigError
 from semid.kernels.residual_train import residual_quantize
 from semid.quantize.network import FloatLayer, Network
+from semid.runtime.devices import pick_device
 from semid.runtime.progress import bar
 from semid.train.kmeans import kmeans
-from semid.train.rqvae_training import has_fused_optimizer, last_residual, pick_device
+from semid.train.rqvae_module import last_residual
+from semid.train.rqvae_training import has_fused_optimizer
+from semid.train.settings import LCRecSettings
 from semid.train.sinkhorn import lcrec_sinkhorn_torch
-
-if TYPE_CHECKING:
-    from semid.train.lcrec import LCRecRQVAE
 
 __all__ = ["LCRecModule", "LCRecTrained", "folded", "train"]
 
-log = logging.getLogger("semid")
+logger = logging.getLogger("semid")
 
 KMEANS_ROUNDS = 100
 CLIP_NORM = 1.0
@@ -43,10 +42,10 @@ ROWS_AT_ONCE = 8192
 
 @dataclass(frozen=True)
 class LCRecTrained:
-    """The kept epoch: float networks and centroids; its loss and its collision rate."""
+    """The kept epoch: float networks and centroids, its loss and its collision rate."""
 
-    encoder: Network
-    decoder: Network
+    encoder: Network[FloatLayer]
+    decoder: Network[FloatLayer]
     levels: list[npt.NDArray[np.float32]]
     kept_epoch: int
     loss: float
@@ -63,7 +62,7 @@ class LCRecModule(nn.Module):
         self.decoder = perceptron(widths[::-1], batch_norm=batch_norm)
 
     def start(self, latents: torch.Tensor, seed: int) -> None:
-        """Set every codebook by k-means on what the levels before it leave of these latents [n, d]."""
+        """Set every codebook by k-means on the residuals of these latents [n, d] after the levels before it."""
         residual = latents.detach().cpu().numpy()
         for number, centroids in enumerate(self.levels):
             found = torch.from_numpy(_starting_centroids(residual, len(centroids), seed + number))
@@ -74,7 +73,7 @@ class LCRecModule(nn.Module):
     def quantize(
         self, latents: torch.Tensor, *, beta: float, epsilon: float = 0.0, iterations: int = 50
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents [B, d] -> quantized latents [B, d] that pass gradients on, the loss (a scalar), codes [B, L]."""
+        """Return quantized latents [B, d] with straight-through gradients, the loss (a scalar), and codes [B, L]."""
         levels, balanced = list(self.levels), None
         if epsilon > 0:
             with torch.no_grad():
@@ -89,16 +88,16 @@ class LCRecModule(nn.Module):
 
     @torch.no_grad()
     def codes(self, rows: torch.Tensor) -> torch.Tensor:
-        """Nearest codes int64 [N, L] in eval mode, of rows [N, D]."""
+        """Return the nearest codes of rows [N, D], int64 [N, L], in eval mode."""
         self.eval()
         chunks = [self.quantize(self.encoder(chunk), beta=0.0)[2] for chunk in rows.split(ROWS_AT_ONCE)]
         return torch.cat(chunks)
 
 
 def perceptron(widths: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
-    """Linear [-> BatchNorm] -> ReLU per layer, nothing after the last; Xavier-normal weights, zero bias.
+    """Return Linear [-> BatchNorm] -> ReLU per layer, without either after the last; Xavier-normal weights, zero bias.
 
-    The original has a Dropout before each layer, of probability 0.
+    The original has a Dropout of probability 0 before each layer.
     """
     modules: list[nn.Module] = []
     for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
@@ -112,7 +111,7 @@ def perceptron(widths: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
 
 
 def folded(modules: nn.Sequential) -> Network:
-    """A trained perceptron in eval mode as arrays; each BatchNorm goes into the linear layer before it."""
+    """Return a trained perceptron as arrays, in eval mode: each BatchNorm is folded into the layer before it."""
     layers: list[FloatLayer] = []
     for module in modules:
         if isinstance(module, nn.Linear):
@@ -126,16 +125,23 @@ def folded(modules: nn.Sequential) -> Network:
 
 
 def train(
-    settings: LCRecRQVAE,
+    settings: LCRecSettings,
     vectors: npt.NDArray[np.float32],
     sizes: Sequence[int],
     *,
-    watch: Callable[[int, float, Callable[[], LCRecTrained]], object] | None = None,
+    callback: Callable[[int, float, Callable[[], LCRecTrained]], object] | None = None,
 ) -> LCRecTrained:
-    """Train on all rows; return the epoch that `settings.keep` prefers.
+    """Train on all rows and return the epoch that `settings.keep` prefers.
 
-    `watch(epoch, loss, trained)` hears of every epoch; `trained()` gives it as it is, its collision rate NaN where
-    nobody looked. For learning curves.
+    Parameters
+    ----------
+    settings : LCRecSettings
+    vectors : float32 [N, D]
+    sizes : L ints
+        K of each level.
+    callback : callable, optional
+        `callback(epoch, loss, snapshot)` is called after each epoch; `snapshot()` returns the weights as they are then,
+        with a collision rate of NaN where it was not measured. For learning curves.
     """
     device = pick_device(settings.device)
     batch_norm = settings.batch_norm and len(vectors) > 1  # one row has no variance
@@ -144,29 +150,29 @@ def train(
         widths = [vectors.shape[1], *settings.layers, settings.dim]
         module = LCRecModule(widths, sizes, batch_norm=batch_norm).to(device)
 
-        def shown(epoch: int, loss: float, collisions: float) -> None:
-            if watch is not None:
-                watch(epoch, loss, partial(_trained, module, epoch, loss, collisions))
+        def after_epoch(epoch: int, loss: float, collisions: float) -> None:
+            if callback is not None:
+                callback(epoch, loss, partial(_snapshot, module, epoch, loss, collisions))
 
         rows = torch.from_numpy(vectors).to(device)
-        state, epoch, loss, collisions = _run(settings, module, rows, batch_norm, shown)
+        state, epoch, loss, collisions = _run(settings, module, rows, batch_norm, after_epoch)
     module.load_state_dict(state)
-    return _trained(module, epoch, loss, collisions)
+    return _snapshot(module, epoch, loss, collisions)
 
 
-def _trained(module: LCRecModule, epoch: int, loss: float, collisions: float) -> LCRecTrained:
+def _snapshot(module: LCRecModule, epoch: int, loss: float, collisions: float) -> LCRecTrained:
     levels = [centroids.detach().cpu().numpy().copy() for centroids in module.levels]
     return LCRecTrained(folded(module.encoder), folded(module.decoder), levels, epoch, loss, collisions)
 
 
 def _run(
-    settings: LCRecRQVAE,
+    settings: LCRecSettings,
     module: LCRecModule,
     rows: torch.Tensor,
     batch_norm: bool,
-    shown: Callable[[int, float, float], object],
+    after_epoch: Callable[[int, float, float], object],
 ) -> tuple[dict[str, torch.Tensor], int, float, float]:
-    """The epochs. Returns the kept state, its number, loss and collision rate; `shown` hears these of each epoch."""
+    """Run the epochs; return the kept state, its epoch, loss and collision rate, which `after_epoch` gets of each."""
     optimizer = torch.optim.AdamW(
         module.parameters(),
         lr=settings.lr,
@@ -179,7 +185,7 @@ def _run(
     schedule = _schedule(optimizer, settings.warmup_epochs * n_batches, settings.epochs * n_batches)
     every = min(settings.eval_every, settings.epochs)
     kept, best = None, float("inf")
-    with bar("train", settings.epochs * n_batches, unit="step", shown=settings.verbose) as advance:
+    with bar("train", settings.epochs * n_batches, unit="step") as advance:
         for epoch in range(1, settings.epochs + 1):
             module.train()
             losses = []
@@ -196,18 +202,18 @@ def _run(
                 raise ConfigError(f"the loss is not finite in epoch {epoch}: lr={settings.lr} is too high. Lower it.")
             if epoch % every == 0:
                 collisions = _collision_rate(module, rows)
-                log.debug("epoch %d: loss %.5f, collision rate %.4f", epoch, loss, collisions)
+                logger.debug("epoch %d: loss %.5f, collision rate %.4f", epoch, loss, collisions)
                 score = collisions if settings.keep == "collision" else loss
                 if score < best:
                     kept, best = (copy.deepcopy(module.state_dict()), epoch, loss, collisions), score
-            shown(epoch, loss, collisions)
+            after_epoch(epoch, loss, collisions)
     return kept
 
 
 def _step(
-    settings: LCRecRQVAE, module: LCRecModule, optimizer: torch.optim.Optimizer, rows: torch.Tensor
+    settings: LCRecSettings, module: LCRecModule, optimizer: torch.optim.Optimizer, rows: torch.Tensor
 ) -> torch.Tensor:
-    """One optimizer step; returns the loss, without waiting for the device."""
+    """Do one optimizer step and return the loss, without waiting for the device."""
     loss = _loss(settings, module, rows)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -216,12 +222,12 @@ def _step(
     return loss.detach()
 
 
-def _start(settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor, first_batch: torch.Tensor) -> None:
-    """k-means on the first training batch, or on all rows where a codebook is larger than the batch."""
+def _start(settings: LCRecSettings, module: LCRecModule, rows: torch.Tensor, first_batch: torch.Tensor) -> None:
+    """Start by k-means on the first training batch, or on all rows where a codebook is larger than the batch."""
     largest = max(len(centroids) for centroids in module.levels)
     chunks = [first_batch]
     if len(first_batch) < min(largest, len(rows)):
-        log.warning(
+        logger.warning(
             "batch_size=%d is below codebook_size=%d, where LC-Rec stops with an error: "
             "k-means starts from all %d rows instead.",
             settings.batch_size,
@@ -235,7 +241,7 @@ def _start(settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor, first_
         module.start(torch.cat([module.encoder(chunk) for chunk in chunks]), settings.seed)
 
 
-def _loss(settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor) -> torch.Tensor:
+def _loss(settings: LCRecSettings, module: LCRecModule, rows: torch.Tensor) -> torch.Tensor:
     quantized, quantization, _ = module.quantize(
         module.encoder(rows), beta=settings.beta, epsilon=settings.epsilon, iterations=settings.iterations
     )
@@ -243,7 +249,7 @@ def _loss(settings: LCRecRQVAE, module: LCRecModule, rows: torch.Tensor) -> torc
 
 
 def _schedule(optimizer: torch.optim.Optimizer, warmup: int, total: int) -> torch.optim.lr_scheduler.LambdaLR:
-    """Up from 0 over `warmup` steps, then linearly down to 0 at `total` steps."""
+    """Raise the rate from 0 over `warmup` steps, then lower it linearly to 0 at `total` steps."""
 
     def factor(step: int) -> float:
         if step < warmup:

@@ -1,18 +1,19 @@
-"""ResidualKMeans: residual quantization by k-means in a linear latent space. Also where RQ-VAE training starts.
+"""ResidualKMeans: residual quantization by k-means in a linear latent space.
 
     1. principal directions, their spread partly evened out              (latent.principal_map)
     2. optionally, a closed-form step of every item towards its neighbors (latent.neighbor_map)
-    3. k-means on what the levels so far leave, level by level             (kmeans.kmeans)
+    3. k-means on the residual of the levels so far, level by level        (kmeans.kmeans)
     4. joint least squares over all levels, then evening out their use     (kmeans.improve_levels)
     5. a decoder by least squares: linear in the quantized latent, plus a table per level
 
-scikit-learn's estimator conventions: keyword-only constructor that stores its arguments untouched, `fit` returns
-self, learned state ends in `_`.
+Also where RQ-VAE training starts (`rqvae.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from semid.runtime.distributed import all_sum, from_writer, gather, place
 from semid.train.base import Learner
 from semid.train.kmeans import improve_levels, kmeans, least_squares_tables
 from semid.train.latent import nearest_neighbors, neighbor_map, principal_map
+from semid.train.settings import ResidualKMeansSettings
 
 __all__ = ["ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "starting_encoder"]
 
@@ -35,59 +37,46 @@ MAX_NEIGHBOR_ROWS = 16_384  # enough rows to learn the step from; each is compar
 TABLE_RIDGE = 10.0  # of 0.001 to 30, the best on held-out items
 
 
-class ResidualKMeans(Learner):
-    """Residual k-means with progressive starts, balanced use and joint refinement.
+@dataclass(kw_only=True, eq=False)
+class ResidualKMeans(ResidualKMeansSettings, Learner):
+    """Learn residual k-means with progressive starts, balanced use of codes and joint refinement.
 
-    Under torchrun each process gives `fit` its share of the vectors (`semid.runtime.distributed`), and all end with the
-    same.
+    Under torchrun each process passes its share of the vectors to `fit` (`semid.runtime.distributed`), and all end with
+    the same codebooks.
 
     Parameters
     ----------
-    levels : int, L
-    codebook_size : int, or one int per level
-    dim : latent width d; the vectors' own width if that is smaller
-    whiten : share of the principal directions' spread that is evened out, 0 to 1
-    pull : weight of an item's neighbors against itself (0 = off), see `latent.neighbor_map`
-    landmarks : hidden units of the neighbor map
-    balance : price of crowded codes, see `kmeans.even_out`; 0 = off
-    refine : most rounds of joint refinement
+    levels : int
+        L.
+    codebook_size : int or sequence of L ints
+        K of every level, or of each.
+    dim : int
+        Width of the latents, d; the vectors' own width if that is smaller.
+    whiten : float
+        Share of the principal directions' spread that is evened out, 0 to 1.
+    pull : float
+        Weight of an item's neighbors against the item itself (`latent.neighbor_map`). 0 turns it off.
+    landmarks : int
+        Hidden units of the neighbor map.
+    balance : float
+        Price of crowded codes (`kmeans.even_out`). 0 turns it off.
+    refine : int
+        Cap on the rounds of joint refinement.
     seed : int
 
     Attributes
     ----------
     codebooks_ : Codebooks
-    n_features_in_ : D
+    n_features_in_ : int
+        D.
 
     >>> points = np.random.default_rng(0).normal(size=(200, 8))
     >>> ResidualKMeans(levels=2, codebook_size=16).fit_transform(points).shape
     (200, 2)
     """
 
-    def __init__(
-        self,
-        *,
-        levels: int = 4,
-        codebook_size: int | Sequence[int] = 256,
-        dim: int = 192,
-        whiten: float = 0.6,
-        pull: float = 0.0,
-        landmarks: int = 2048,
-        balance: float = 0.1,
-        refine: int = 2,
-        seed: int = 0,
-    ) -> None:
-        self.levels = levels
-        self.codebook_size = codebook_size
-        self.dim = dim
-        self.whiten = whiten
-        self.pull = pull
-        self.landmarks = landmarks
-        self.balance = balance
-        self.refine = refine
-        self.seed = seed
-
-    def fit(self, X: npt.ArrayLike, y: object = None) -> ResidualKMeans:
-        """Learn from vectors [N, D]; y is ignored. Returns self."""
+    def fit(self, X: npt.ArrayLike, y: object = None) -> Self:
+        """Learn from vectors [N, D] and return self; y is ignored."""
         vectors = check_vectors(X)
         network = starting_encoder(
             vectors, self.dim, whiten=self.whiten, pull=self.pull, landmarks=self.landmarks, seed=self.seed
@@ -107,9 +96,9 @@ class ResidualKMeans(Learner):
 def starting_encoder(
     vectors: npt.NDArray[np.float32], dim: int, *, whiten: float, pull: float, landmarks: int, seed: int
 ) -> Network:
-    """Steps 1 and 2: the encoder as a float network, before any training.
+    """Return the encoder as a float network, before any training (steps 1 and 2).
 
-    Learned once, so where several processes learn together, the first one does it with the rows of all.
+    Where several processes learn together, the first one does it with the rows of all.
     """
     every = gather(vectors)
     return from_writer(lambda: _starting_encoder(every, dim, whiten, pull, landmarks, seed))
@@ -138,7 +127,7 @@ def _starting_encoder(
 def learn_levels(
     latents: npt.NDArray[np.float64], sizes: Sequence[int], *, balance: float, refine: int, seed: int
 ) -> tuple[npt.NDArray[np.float32], ...]:
-    """Steps 3 and 4: centroids on the grid for each level, from latents on the grid."""
+    """Return centroids on the grid for each level, from latents on the grid (steps 3 and 4)."""
     residual, levels = latents.astype(np.float32), []
     for level, size in enumerate(sizes):
         centroids = snap_centroids(kmeans(residual, size, seed=seed + level))
@@ -156,7 +145,7 @@ def codebooks_from_encoder(
     refine: int,
     seed: int,
 ) -> Codebooks:
-    """Steps 3 to 5: learn levels and a decoder in the latent space of an encoder."""
+    """Learn levels and a decoder in the latent space of an encoder (steps 3 to 5)."""
     latents = encoder(vectors)
     levels = learn_levels(latents, sizes, balance=balance, refine=refine, seed=seed)
     codes = residual_codes(latents, levels)
@@ -166,7 +155,7 @@ def codebooks_from_encoder(
 
 
 def linear_decoder(quantized: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]) -> FloatLayer:
-    """The affine map from quantized latents [N, d] nearest to the vectors [N, D], by least squares."""
+    """Fit the affine map from quantized latents [N, d] to the vectors [N, D], by least squares."""
     n_items = place(len(vectors))[1]
     mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
     center = all_sum(quantized.sum(axis=0)) / n_items
@@ -184,6 +173,6 @@ def fit_decoder(
     vectors: npt.NDArray[np.float32],
     sizes: Sequence[int],
 ) -> Decoder:
-    """Add to a decoder network the tables that explain, code by code, what it leaves."""
+    """Add tables to a decoder network: per code, the mean part of its residual, by least squares."""
     left = vectors - Decoder(network)(quantized, codes)
     return Decoder(network, tuple(least_squares_tables(codes, left, sizes, ridge=TABLE_RIDGE)))

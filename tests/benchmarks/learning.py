@@ -69,7 +69,7 @@ def preset_epochs(vectors: Floats, epochs: int, *, batch_norm: bool) -> Epochs:
     """By semid's preset."""
     learner = LCRecRQVAE(epochs=epochs, eval_every=epochs + 1, batch_norm=batch_norm, device="cpu")
     return _watched(
-        lambda watch: lcrec_training.train(learner, vectors, SIZES, watch=lambda epoch, loss, trained: watch(loss))
+        lambda watch: lcrec_training.train(learner, vectors, SIZES, callback=lambda epoch, loss, snapshot: watch(loss))
     )
 
 
@@ -173,7 +173,7 @@ def lcrec_curve(task: Task, epochs: int, *, batch_norm: bool) -> list[Point]:
 
         curve.look(epoch, books if epoch == 1 or epoch % LOOK_EVERY == 0 else None)
 
-    lcrec_training.train(learner, task.seen, SIZES, watch=watch)
+    lcrec_training.train(learner, task.seen, SIZES, callback=watch)
     return curve.points
 
 
@@ -190,7 +190,7 @@ def semid_curve(task: Task) -> list[Point]:
 
         curve.look(epoch, books)
 
-    with patch.object(rqvae_training, "train", partial(rqvae_training.train, watch=watch)):
+    with patch.object(rqvae_training, "train", partial(rqvae_training.train, callback=watch)):
         learner.fit(task.seen)
     curve.look(None, lambda: learner.codebooks_)
     return curve.points

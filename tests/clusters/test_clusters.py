@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from semid.artifact import store as artifact
 from semid.clusters.cold_start import add_members
 from semid.clusters.fit import ClusterConfig, default_clusters, fit_clusters, vectors_by_text
-from semid.clusters.spherical_kmeans import balanced_clusters, capped, spherical_kmeans, unit_rows
+from semid.clusters.spherical_kmeans import balanced_clusters, capped, spherical_kmeans
 from semid.clusters.tokens import ClusterTokens, Entity, check_apart
 from semid.data.interactions import read_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
+from semid.runtime.arrays import divided_by_length
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.communities import histories, lines
 
@@ -314,7 +315,7 @@ def test_balanced_clusters_cost_little_where_clusters_are_even():
     """Points in even groups are clustered as they are: balancing takes nothing from them."""
     draw = np.random.default_rng(0)
     centers = np.eye(6, dtype=np.float32)
-    points = unit_rows(np.repeat(centers, 20, axis=0) + 0.1 * draw.standard_normal((120, 6)))
+    points = divided_by_length(np.repeat(centers, 20, axis=0) + 0.1 * draw.standard_normal((120, 6)))
     _, labels = balanced_clusters(points, spherical_kmeans(points, 6), 20)
     assert all(len(set(labels[start : start + 20].tolist())) == 1 for start in range(0, 120, 20))
     with pytest.raises(ConfigError, match="at least 20"):

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.data.interactions import read_interactions
-from semid.data.splits import training_edges
+from semid.data.splits import training_interactions
 from semid.encoders.collaborative import Graph, WalkConfig, learn_behavior, walk_rounds
 from semid.encoders.collaborative_files import read_behavior
 from semid.encoders.skip_gram import alias_table
@@ -42,7 +42,7 @@ def steps(graph: Graph, walks: np.ndarray) -> set[tuple[str, str]]:
 def test_no_walk_takes_an_edge_that_is_held_out(include_valid):
     held_out = 1 if include_valid else 2
     allowed = {(LOG.users[u], item) for u in range(len(LOG)) for item in LOG.history(u)[:-held_out]}
-    graph = Graph(training_edges(LOG, include_valid=include_valid))
+    graph = Graph(training_interactions(LOG, include_valid=include_valid))
     taken = set()
     for walks in walk_rounds(graph, ["U-I-U", "I-U-I", "U-I-I-U"], number=20, length=12, seed=0):
         taken |= steps(graph, walks)
@@ -54,7 +54,7 @@ def test_vectors_do_not_depend_on_what_is_held_out():
     others = [line | {"items": [*line["items"][:-2], *reversed(line["items"][-2:])]} for line in lines()]
     moved = read_interactions(others)
     assert edges_of(LOG) == edges_of(moved) and LOG.items.tolist() != moved.items.tolist()
-    one, other = (learn_behavior(training_edges(log), WalkConfig(**SMALL)) for log in (LOG, moved))
+    one, other = (learn_behavior(training_interactions(log), WalkConfig(**SMALL)) for log in (LOG, moved))
     assert np.array_equal(one.users, other.users) and np.array_equal(one.items, other.items)
 
 
@@ -62,31 +62,33 @@ def test_items_met_only_in_validation_or_test_have_no_vector():
     log = read_interactions(
         [{"user": "u", "items": ["a", "b", "valid", "test"]}, {"user": "v", "items": ["a", "test"]}]
     )
-    found = learn_behavior(training_edges(log), WalkConfig(**SMALL))
+    found = learn_behavior(training_interactions(log), WalkConfig(**SMALL))
     assert dict(zip(log.item_ids, found.items_known.tolist(), strict=True)) == {
         "a": True, "b": True, "test": False, "valid": False,
     }  # fmt: skip
     assert found.users_known.tolist() == [True, False]
     assert not found.items[~found.items_known].any() and not found.users[1].any()
-    assert learn_behavior(training_edges(log, include_valid=True), WalkConfig(**SMALL)).items_known.sum() == 3
+    assert learn_behavior(training_interactions(log, include_valid=True), WalkConfig(**SMALL)).items_known.sum() == 3
 
 
 def test_the_split_of_the_data_themselves():
     records = [{"user": "u", "items": ["a", "b", "c", "d"], "n_valid": 0, "n_test": 1}]
     records += [{"user": "v", "items": ["a", "b", "c"], "n_valid": 2, "n_test": 1}]
     log = read_interactions(records)
-    cut = training_edges(log, "own", source=records)
+    cut = training_interactions(log, "own")
     assert [cut.history(user) for user in (0, 1)] == [["a", "b", "c"], []]
-    assert training_edges(log, "own", source=records, include_valid=True).history(1) == ["a", "b"]
-    assert training_edges(log, "all") is log
-    with pytest.raises(InputError, match="what 1 users hold out, 'v'"):  # nobody is learned from whole by accident
-        training_edges(log, "own", source=records[:1])
-    with pytest.raises(InputError, match="n_test"):
-        training_edges(log, "own", source=[{"user": "u", "items": ["a"], "n_valid": 1}])
-    with pytest.raises(InputError, match="holds out 5"):
-        training_edges(log, "own", source=[{"user": "u", "n_valid": 1, "n_test": 4}, records[1]])
+    assert training_interactions(log, "own", include_valid=True).history(1) == ["a", "b"]
+    assert training_interactions(log, "all") is log
+    for missing, said in (
+        ({"user": "u", "items": ["a"]}, r"^items\[1\]: n_valid=None, n_test=None: expected two whole"),
+        ({"user": "u", "items": ["a"], "n_valid": 1}, r"^items\[1\]: n_valid=1, n_test=None: expected two whole"),
+        ({"user": "u", "items": ["a"], "n_valid": 1, "n_test": True}, "n_test=True: expected two whole"),
+        ({"user": "u", "items": list("abcd"), "n_valid": 1, "n_test": 4}, 'user "u" has 4 items and holds out 5'),
+    ):  # nobody is learned from whole by accident
+        with pytest.raises(InputError, match=said):
+            training_interactions(read_interactions([records[1], missing]), "own")
     with pytest.raises(ConfigError, match="leave-one-out, own, all"):
-        training_edges(log, "last")
+        training_interactions(log, "last")
 
 
 # ---- walks

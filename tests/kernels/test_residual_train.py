@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from semid.kernels.residual_train import residual_quantize
-from semid.train import rqvae_training
+from semid.train import rqvae_module
 from tests.kernels.residual_train_cases import agrees_with_autograd, balanced_last_codes, random_step
 
 
@@ -29,7 +29,7 @@ def test_outputs_and_gradients_are_those_of_autograd(batch, dims, sizes, seed, s
 def test_it_is_the_learner_s_own_quantize():
     latents, codebooks = random_step(60, 12, [16, 16, 20])
     levels = nn.ParameterList(nn.Parameter(level.detach().clone()) for level in codebooks)
-    total, codebook, commitment = rqvae_training.quantize(latents, levels)
+    total, codebook, commitment = rqvae_module.quantize(latents, levels)
     found = residual_quantize(latents, codebooks)
     torch.testing.assert_close(tuple(found[:3]), (total, codebook, commitment), rtol=0, atol=0)
     ours = torch.autograd.grad((found.codebook + 0.25 * found.commitment).mean(), [latents, *codebooks])

@@ -9,22 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError
-from semid.train.auxiliary import CoOccurrence, SpokenText
-from semid.train.auxiliary_losses import CoOccurrenceLoss, SpokenTextLoss, Step, centroid_pull, info_nce, losses_of
+from semid.train.auxiliary import CoOccurrenceTarget, TextEmbeddingTarget
+from semid.train.auxiliary_losses import CoOccurrenceLoss, Step, TextEmbeddingLoss, centroid_pull, info_nce, losses_of
 from semid.train.rqvae import RQVAE
 
 histories_ = st.lists(st.lists(st.integers(-1, 6), max_size=6), min_size=1, max_size=6)
 
 
-def pairs_of(guide: CoOccurrence) -> list[tuple[int, int]]:
-    return sorted((item, int(near)) for item in range(len(guide)) for near in
-                  guide.rows[guide.offsets[item] : guide.offsets[item + 1]])  # fmt: skip
+def pairs_of(target: CoOccurrenceTarget) -> list[tuple[int, int]]:
+    return sorted((item, int(near)) for item in range(len(target)) for near in
+                  target.rows[target.offsets[item] : target.offsets[item + 1]])  # fmt: skip
 
 
-def guide_of(histories: list[list[int]], n_items: int = 7, window: int = 2, **choices: float) -> CoOccurrence:
+def target_of(histories: list[list[int]], n_items: int = 7, window: int = 2, **choices: float) -> CoOccurrenceTarget:
     offsets = np.cumsum([0, *map(len, histories)])
     rows = np.array([item for history in histories for item in history], np.int64)
-    return CoOccurrence.of_histories(offsets, rows, n_items, window=window, weight=1.0, **choices)
+    return CoOccurrenceTarget.of_histories(offsets, rows, n_items, window=window, weight=1.0, **choices)
 
 
 # ---- what was met near what
@@ -40,13 +40,13 @@ def test_pairs_are_those_inside_the_window_of_one_history(histories):
         if item >= 0 <= other and item != other
         for pair in ((item, other), (other, item))
     ]
-    assert pairs_of(guide_of(histories)) == sorted(wanted)
+    assert pairs_of(target_of(histories)) == sorted(wanted)
 
 
 @given(histories_, st.sets(st.integers(0, 6), min_size=1))
 def test_some_of_the_items_keep_the_pairs_among_them(histories, kept):
     kept = sorted(kept)
-    whole = guide_of(histories)
+    whole = target_of(histories)
     wanted = sorted((kept.index(a), kept.index(b)) for a, b in pairs_of(whole) if a in kept and b in kept)
     assert pairs_of(whole.take(np.array(kept))) == wanted
 
@@ -54,7 +54,7 @@ def test_some_of_the_items_keep_the_pairs_among_them(histories, kept):
 @pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf")])
 def test_weights_are_above_zero(bad):
     with pytest.raises(ConfigError, match="weight=.* above 0"):
-        SpokenText(np.zeros((3, 2), np.float32), bad)
+        TextEmbeddingTarget(np.zeros((3, 2), np.float32), bad)
 
 
 # ---- the losses
@@ -103,11 +103,11 @@ def step(seed: int = 0, n_rows: int = 40) -> Step:
 
 def test_both_losses_reach_the_encoder_and_only_the_pull_the_centroids():
     ring = np.arange(40)
-    met = CoOccurrence(np.arange(41), (ring + 1) % 40, 1.0)
-    spoken = SpokenText(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), 1.0)
-    for guide, moves_centroids in ((met, False), (spoken, True)):
+    met = CoOccurrenceTarget(np.arange(41), (ring + 1) % 40, 1.0)
+    spoken = TextEmbeddingTarget(np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32), 1.0)
+    for target, moves_centroids in ((met, False), (spoken, True)):
         here = step()
-        [loss] = losses_of([guide], here.encoder(here.rows).detach(), 0)
+        [loss] = losses_of([target], here.encoder(here.rows).detach(), 0)
         loss(here).backward()
         assert here.encoder.weight.grad.abs().max() > 0
         assert all((level.grad is not None) == moves_centroids for level in here.levels)
@@ -115,7 +115,7 @@ def test_both_losses_reach_the_encoder_and_only_the_pull_the_centroids():
 
 def test_a_batch_that_met_nothing_adds_nothing():
     here = step()
-    loss = CoOccurrenceLoss(CoOccurrence(np.zeros(41, np.int64), np.zeros(0, np.int64), 1.0), "cpu", 0)(here)
+    loss = CoOccurrenceLoss(CoOccurrenceTarget(np.zeros(41, np.int64), np.zeros(0, np.int64), 1.0), "cpu", 0)(here)
     loss.backward()
     assert float(loss.detach()) == 0 and not here.encoder.weight.grad.any()
 
@@ -125,14 +125,14 @@ def test_partners_are_drawn_from_those_that_were_met():
     here = step()
     here.rows[2:] = torch.nan
     here = here._replace(batch=torch.arange(2), latents=here.latents[:2], quantized=here.quantized[:2])
-    met = CoOccurrence(np.array([0, 1, 2, *[2] * 38]), np.array([1, 0]), 1.0)
+    met = CoOccurrenceTarget(np.array([0, 1, 2, *[2] * 38]), np.array([1, 0]), 1.0)
     assert torch.isfinite(CoOccurrenceLoss(met, "cpu", 0)(here))
 
 
 def test_the_projection_starts_where_least_squares_is():
     start = torch.randn(200, 3)
-    spoken = SpokenText((start @ torch.randn(3, 7) + 5).numpy(), 1.0)
-    loss = SpokenTextLoss(spoken, start)
+    spoken = TextEmbeddingTarget((start @ torch.randn(3, 7) + 5).numpy(), 1.0)
+    loss = TextEmbeddingLoss(spoken, start)
     left = loss.projection(start) - loss.targets
     assert left.square().sum(1).mean() < 1e-3 * loss.targets.square().sum(1).mean()
 
@@ -140,13 +140,13 @@ def test_the_projection_starts_where_least_squares_is():
 # ---- inside training
 
 
-def world(n_items: int = 400, seed: int = 0) -> tuple[np.ndarray, CoOccurrence, np.ndarray]:
+def world(n_items: int = 400, seed: int = 0) -> tuple[np.ndarray, CoOccurrenceTarget, np.ndarray]:
     """Vectors that say softly which group an item is of, and loudly other things; histories inside the groups."""
     draw = np.random.default_rng(seed)
     groups = draw.integers(0, 4, n_items)
     vectors = np.concatenate([0.5 * np.eye(4)[groups], draw.normal(size=(n_items, 4))], axis=1)
     near = np.array([draw.choice(np.flatnonzero(groups == groups[item])) for item in range(n_items)])
-    return vectors.astype(np.float32), CoOccurrence(np.arange(n_items + 1), near, 1.0), groups
+    return vectors.astype(np.float32), CoOccurrenceTarget(np.arange(n_items + 1), near, 1.0), groups
 
 
 def small(epochs: int = 3, **choices: object) -> RQVAE:
@@ -162,33 +162,33 @@ def agreement(codes: np.ndarray, groups: np.ndarray) -> float:
 
 def test_items_met_together_come_to_share_codes():
     vectors, met, groups = world()
-    met = CoOccurrence(met.offsets, met.rows, 3.0)
-    plain, drawn = (small(30, lr=1e-2).fit(vectors, guides=guides).transform(vectors) for guides in ((), [met]))
+    met = CoOccurrenceTarget(met.offsets, met.rows, 3.0)
+    plain, drawn = (small(30, lr=1e-2).fit(vectors, targets=targets).transform(vectors) for targets in ((), [met]))
     assert agreement(drawn, groups) > agreement(plain, groups) + 0.3
 
 
-def test_no_guides_change_no_bit_and_guided_training_repeats():
+def test_no_targets_change_no_bit_and_training_with_targets_repeats():
     vectors, met, _ = world()
-    codes = [small().fit(vectors, guides=guides).transform(vectors) for guides in ((), [], [met], [met])]
+    codes = [small().fit(vectors, targets=targets).transform(vectors) for targets in ((), [], [met], [met])]
     assert np.array_equal(codes[0], small().fit_transform(vectors))
     assert np.array_equal(codes[0], codes[1]) and np.array_equal(codes[2], codes[3])
     assert not np.array_equal(codes[0], codes[2])
 
 
-def test_guides_follow_a_sample_of_the_items():
+def test_targets_follow_a_sample_of_the_items():
     vectors, met, _ = world()
-    spoken = SpokenText(vectors, 1.0)
-    learner = small(sample=300).fit(vectors, guides=[met, spoken])
+    spoken = TextEmbeddingTarget(vectors, 1.0)
+    learner = small(sample=300).fit(vectors, targets=[met, spoken])
     assert learner.training_.kept_epoch == learner.training_.epochs > 0
 
 
-def test_a_guide_of_another_length_is_refused():
+def test_a_target_of_another_length_is_refused():
     vectors, met, _ = world()
-    with pytest.raises(ConfigError, match="CoOccurrence has 400 entries; expected 300"):
-        small().fit(vectors[:300], guides=[met])
+    with pytest.raises(ConfigError, match="CoOccurrenceTarget has 400 entries; expected 300"):
+        small().fit(vectors[:300], targets=[met])
 
 
 def test_too_few_items_to_train_say_so(caplog):
     vectors, met, _ = world()
-    small().fit(vectors[:100], guides=[met.take(np.arange(100))])
-    assert "nothing aligned" in caplog.text
+    small().fit(vectors[:100], targets=[met.take(np.arange(100))])
+    assert "auxiliary targets have no effect without training" in caplog.text

@@ -195,11 +195,11 @@ def test_the_learning_rate_warms_up_and_falls_to_nothing():
 def test_training_can_be_watched_epoch_by_epoch_and_is_no_other_for_it():
     vectors, seen = sheet(0), []
 
-    def watch(epoch, loss, trained):
-        assert trained().loss == loss
-        seen.append(trained())
+    def callback(epoch, loss, snapshot):
+        assert snapshot().loss == loss
+        seen.append(snapshot())
 
-    kept = train(small(epochs=4, eval_every=2, keep="loss"), vectors, (8, 8), watch=watch)
+    kept = train(small(epochs=4, eval_every=2, keep="loss"), vectors, (8, 8), callback=callback)
     plain = train(small(epochs=4, eval_every=2, keep="loss"), vectors, (8, 8))
     assert [one.kept_epoch for one in seen] == [1, 2, 3, 4]
     assert [np.isnan(one.collision_rate) for one in seen] == [True, False, True, False]
@@ -215,7 +215,7 @@ def test_training_can_be_watched_epoch_by_epoch_and_is_no_other_for_it():
 def test_losses_are_those_of_a_plain_version_of_the_published_code(batch_norm):
     vectors, plain, ours = sheet(3), [], []
     settings = LCRecRQVAE(layers=(16, 8), dim=4, epochs=3, batch_norm=batch_norm, device="cpu", seed=7)
-    train(settings, vectors, (8, 8), watch=lambda epoch, loss, trained: ours.append(loss))
+    train(settings, vectors, (8, 8), callback=lambda epoch, loss, snapshot: ours.append(loss))
     train_plain(vectors, [10, 16, 8, 4], (8, 8), epochs=3, batch_norm=batch_norm, seed=7, watch=plain.append)
     np.testing.assert_allclose(ours, plain, rtol=1e-4)
 

@@ -21,7 +21,9 @@ from semid.train.base import Learner
 from semid.train.lcrec import LCRecRQVAE
 from semid.train.residual_kmeans import ResidualKMeans
 from semid.train.rqvae import RQVAE
-from semid.train.rqvae_training import RQVAEModule, SkipMLP, _loss, quantize, train
+from semid.train.rqvae_module import RQVAEModule, SkipMLP, quantize
+from semid.train.rqvae_training import _loss, train
+from tests.helpers.progress import shown_bars
 
 try:
     from sklearn.utils.validation import validate_data
@@ -363,7 +365,8 @@ def test_a_large_catalog_is_learned_from_a_sample_and_encoded_whole():
 def test_progress_is_silent_unless_asked_for(capfd):
     tiny(RQVAE).fit(curved(0, 250))
     assert capfd.readouterr() == ("", "")
-    tiny(RQVAE, verbose=True).fit(curved(0, 250))
+    with shown_bars():
+        tiny(RQVAE).fit(curved(0, 250))
     assert "train" in capfd.readouterr().err
 
 
@@ -552,7 +555,7 @@ def test_training_can_be_watched_epoch_by_epoch_and_is_no_other_for_it():
     vectors, seen = curved(3), {}
     settings, held = tiny(RQVAE).set_params(epochs=3), np.arange(600) % 10 == 0
     start = tiny(RQVAE).set_params(epochs=0).fit(vectors).codebooks_
-    kept = train(settings, start, vectors, held, watch=lambda epoch, trained: seen.update({epoch: trained()}))
+    kept = train(settings, start, vectors, held, callback=lambda epoch, snapshot: seen.update({epoch: snapshot()}))
     plain = train(settings, start, vectors, held)
     assert list(seen) == [0, 1, 2, 3] == [one.kept_epoch for one in seen.values()]
     for now, then, unwatched in zip(kept.levels, seen[kept.kept_epoch].levels, plain.levels, strict=True):
