@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.artifact import kinds
 from semid.artifact import store as artifact
-from semid.artifact.manifest import fingerprint
 from semid.artifact.old_names import renew_config, renew_provenance
+from semid.artifact.token_artifact import TokenArtifact
 from semid.config import SemanticIDConfig
 from semid.data.strings import StringChain
 from semid.errors import ArtifactError, ConfigError, InputError
@@ -44,7 +44,7 @@ EncoderState = tuple[dict[str, np.ndarray], dict[str, Any]]  # arrays, and JSON 
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class TokenizerState:
+class TokenizerState(TokenArtifact):
     """The learned parts, the table of items with their unique codes, and the names of their tokens.
 
     Parameters
@@ -67,6 +67,8 @@ class TokenizerState:
     history : list of dict, optional
         What each generation added, retired or updated; by default the fit alone.
     """
+
+    kind: ClassVar[str] = kinds.IDS
 
     config: SemanticIDConfig | None
     vocabulary: Vocabulary
@@ -134,15 +136,10 @@ class TokenizerState:
         arrays |= {ENCODER + name: array for name, array in self.encoder_state[0].items()} | dict(self.fit_statistics)
         return [arrays, *self.ledger.parts()]
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """`sha256:...`, as in the artifact: names these IDs wherever they are kept. Reads all of them if not opened."""
-        return fingerprint(self.manifest(), {name: one for part in self.parts() for name, one in part.items()})
-
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
         return {
-            "kind": kinds.IDS,
+            "kind": self.kind,
             # Where it was learned is not what was learned.
             "config": None if self.config is None else self.config.to_dict() | {"device": "auto"},
             "encoder": self.encoder_state[1],
@@ -154,10 +151,10 @@ class TokenizerState:
             "provenance": self.provenance,
         }
 
-    def tsv_tables(self, parts: Iterable[int]) -> dict[str, Iterable[str]]:
-        """The tables for people of some parts of the ledger: file name -> lines."""
+    def tsv_tables(self, parts: Iterable[int] | None = None) -> dict[str, Iterable[str]]:
+        """The tables for people of all parts of the ledger, or of some: file name -> lines."""
         tables: dict[str, Iterable[str]] = {}
-        for number in parts:
+        for number in range(len(self.ledger.segments)) if parts is None else parts:
             segment = self.ledger.segments[number]
             if number and not len(segment):
                 continue  # a change that brought no rows
@@ -204,17 +201,6 @@ class TokenizerState:
         return self.ledger.codes
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """K of each level."""
-        return tuple(self.vocabulary.sizes)
-
-    @property
-    def base(self) -> int | None:
-        """Token id of the first code in the language model that the artifact lies beside; None if in none."""
-        base = self.provenance.get("base")
-        return base if type(base) is int and base >= 0 else None
-
-    @property
     def is_fitted(self) -> bool:
         """Whether these IDs were learned here; imported ones have neither codebooks nor an encoder nor a config."""
         return self.learned is not None
@@ -248,7 +234,12 @@ class TokenizerState:
 
         return Codebooks.from_arrays(self.learned)
 
-    def embed(self, items: Items, *, progress: bool = False) -> npt.NDArray[np.float32]:
+    @property
+    def level_vectors(self) -> Sequence[npt.NDArray[np.float32]] | None:
+        """The codebooks as L arrays float32 [K, d]; None if the IDs were imported."""
+        return self.codebooks.levels if self.is_fitted else None
+
+    def embed(self, items: Items) -> npt.NDArray[np.float32]:
         """Vectors of items, float32 [N, D], by the encoder that the IDs were learned with.
 
         Raises ConfigError if that was not an encoder of semid, or if the IDs were imported.
@@ -266,7 +257,8 @@ class TokenizerState:
         return self._encoder.transform(items)
 
     @cached_property
-    def _encoder(self) -> LexicalEncoder | NeuralEncoder:
+    def encoder(self) -> LexicalEncoder | NeuralEncoder:
+        """The encoder that the IDs were learned with, which turns items into vectors."""
         from semid.encoders import encoder_from_state
 
         return encoder_from_state(*self.encoder_state)

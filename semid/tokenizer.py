@@ -24,19 +24,20 @@ from semid.config import SemanticIDConfig
 from semid.errors import ConfigError
 from semid.state import TokenizerState
 from semid.tokens.block import TokenTable
+from semid.tokens.id_table import IDTable
 from semid.tokens.parse import Parsed, find_in_token_ids, look_up
 
 if TYPE_CHECKING:
     from semid.data.interactions import Histories
     from semid.evaluation.quality import Quality
     from semid.pipeline.add import Added
-    from semid.pipeline.signals import Guidance
+    from semid.pipeline.signals import Signals
 
 __all__ = ["Parsed", "SemanticIDTokenizer"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class SemanticIDTokenizer(TokenizerState):
+class SemanticIDTokenizer(TokenizerState, IDTable):
     """A catalog's semantic IDs: made by `fit` or `from_pretrained`.
 
     >>> items = [{"id": str(n), "title": f"{color} {thing}"} for n, (color, thing) in enumerate(
@@ -70,8 +71,7 @@ class SemanticIDTokenizer(TokenizerState):
         *,
         embeddings: Any = None,
         id_field: str = "id",
-        progress: bool = False,
-        guidance: Guidance | None = None,
+        signals: Signals | None = None,
         interactions: Any = None,
         memory: str | int | None = None,
         **choices: Any,
@@ -85,12 +85,10 @@ class SemanticIDTokenizer(TokenizerState):
         config : SemanticIDConfig, or its fields as keywords
         embeddings : path of a .npy or .safetensors file, or array [N, D], in the order of the items
             Used instead of an encoder.
-        progress : bool
-            Show progress on stderr.
-        guidance : semid.pipeline.signals.Guidance, optional
+        signals : semid.pipeline.signals.Signals, optional
             What IDs should agree with besides the text: behavior, a language model.
         interactions : path or Interactions, optional
-            What the guidance learns from.
+            What the signals learns from.
         memory : "4GB" or bytes
             What the process may hold; by default 60 % of the machine's memory.
 
@@ -109,8 +107,7 @@ class SemanticIDTokenizer(TokenizerState):
             config,
             embeddings=embeddings,
             id_field=id_field,
-            progress=progress,
-            guidance=guidance,
+            signals=signals,
             interactions=interactions,
             memory=memory,
         )
@@ -126,7 +123,7 @@ class SemanticIDTokenizer(TokenizerState):
 
         Raises OutputExistsError if the folder holds something, unless `force` allows to replace an artifact.
         """
-        every = self.tsv_tables(range(len(self.ledger.segments))) | dict(tables or {})
+        every = self.tsv_tables() | dict(tables or {})
         return artifact.save(folder, self.manifest(), *self.parts(), tables=every, force=force)
 
     @classmethod
@@ -174,20 +171,6 @@ class SemanticIDTokenizer(TokenizerState):
 
     # ---- looking up
 
-    def encode(self, item_ids: str | Iterable[str]) -> npt.NDArray[np.uint16]:
-        """Codes of items: uint16 [M, L], or [L] for a single id.
-
-        Raises UnknownIDError with near matches for an id that the catalog does not hold.
-        """
-        one = isinstance(item_ids, str)
-        codes = self.ledger.codes_of(self.ledger.rows_of([item_ids] if one else item_ids))
-        return codes[0] if one else codes
-
-    def tokens(self, item_ids: str | Iterable[str]) -> str | list[str]:
-        """Semantic IDs of items as text: `"<s_a_12><s_b_201>..."` for each; a single string for a single id."""
-        codes = self.encode(item_ids)
-        return self.vocabulary.text(codes) if codes.ndim == 1 else self.vocabulary.texts(codes)
-
     def decode(self, ids: str | Sequence[str] | npt.NDArray[np.integer]) -> str | None | list[str | None]:
         """Item ids of semantic IDs: of a text, of several, or of codes int [M, L]. None where no item has the ID.
 
@@ -199,7 +182,7 @@ class SemanticIDTokenizer(TokenizerState):
         if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
             codes = ids
         else:
-            codes = np.array([self._codes_of(text) for text in ids], np.int64).reshape(-1, len(self.sizes))
+            codes = self.vocabulary.codes_of_texts(ids)
         rows = self.ledger.rows_of_codes(codes)
         return [None if row < 0 else self.ledger.item_ids[row] for row in rows.tolist()]
 
@@ -237,13 +220,6 @@ class SemanticIDTokenizer(TokenizerState):
                 base = self.base
             found = find_in_token_ids(self.vocabulary, text_or_token_ids, base, tokenizer)
         return look_up(found, self.ledger)
-
-    def _codes_of(self, text: str) -> Sequence[int]:
-        """Codes of a text that is one ID; otherwise codes that no item has."""
-        found = self.vocabulary.find(text)
-        if len(found) == 1 and found[0].codes is not None and found[0].text == text.strip():
-            return found[0].codes
-        return [-1] * len(self.sizes)
 
     # ---- judging
 

@@ -10,31 +10,30 @@ calls them out-of-vocabulary). Users and items share the clusters and their toke
 meets. A coarse code is a cluster; the last ones are reserved for those of whom nothing is known. A fine code is a rank
 inside the cluster, or a code of a second level with a vector of its own.
 
-Looking up never computes anything. An object of this kind has what `semid.tokenizer_exports.extend` asks of semantic
-IDs, so its tokens enter a model the same way.
+Looking up never computes anything. `semid.extend` adds these tokens to a model as it adds semantic IDs.
 
-Not here: learning (`fit.py`), newcomers (`cold_start.py`), scores (`metrics.py`).
+Not here: learning (`fit.py`), new users and items (`cold_start.py`), scores (`metrics.py`).
 U users, I items, C coarse codes, F fine codes, D dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.artifact import kinds
 from semid.artifact import store as artifact
-from semid.artifact.manifest import fingerprint
+from semid.artifact.token_artifact import TokenArtifact
 from semid.data.strings import StringChain
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.ledger.ledger import Ledger
 from semid.ledger.lookup import code_keys
+from semid.tokens.id_table import IDTable
 from semid.tokens.vocabulary import Vocabulary
 
 __all__ = ["ClusterTokens", "Entity", "Members", "ParsedEntity", "check_apart"]
@@ -66,16 +65,19 @@ class ParsedEntity:
     problem: str | None
 
 
-@dataclass(frozen=True, eq=False)
-class Members:
-    """All users, or all items: who has which codes, and where each was when the clusters were made."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Members(IDTable):
+    """All users, or all items: the codes of each, and its vector when the clusters were learned."""
 
     ledger: Ledger
-    vocabulary: Vocabulary = field(repr=False)
-    vectors: npt.NDArray[np.float16]  # [N, D] of unit length; zero where nothing was known
+    vocabulary: Vocabulary
+    vectors: npt.NDArray[np.float16]  # [N, D] of unit length; zeros where nothing was known
 
     def __len__(self) -> int:
         return len(self.ledger)
+
+    def __repr__(self) -> str:
+        return f"Members({len(self)} ids)"
 
     @property
     def ids(self) -> StringChain:
@@ -87,27 +89,9 @@ class Members:
         """uint16 [N, 2]: coarse and fine code, in the order of the table."""
         return self.ledger.codes
 
-    def encode(self, ids: str | Iterable[str]) -> npt.NDArray[np.uint16]:
-        """Codes: uint16 [M, 2], or [2] for a single id; UnknownIDError, with near matches, for an unknown one."""
-        one = isinstance(ids, str)
-        codes = self.ledger.codes_of(self.ledger.rows_of([ids] if one else ids))
-        return codes[0] if one else codes
 
-    def tokens(self, ids: str | Iterable[str]) -> str | list[str]:
-        """The two tokens of each id as text; a single string for a single id."""
-        codes = self.encode(ids)
-        return self.vocabulary.text(codes) if codes.ndim == 1 else self.vocabulary.texts(codes)
-
-
-@dataclass(frozen=True, eq=False)
-class Levels:
-    """The vectors of the codes, level by level, where `extend` looks for them."""
-
-    levels: tuple[npt.NDArray[np.float32], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ClusterTokens:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClusterTokens(TokenArtifact):
     """The tokens of users and items; made by `fit_clusters`, `open` or an import.
 
     Parameters
@@ -126,6 +110,9 @@ class ClusterTokens:
         The choices they were made with, as JSON data.
     """
 
+    kind: ClassVar[str] = kinds.CLUSTERS
+    ledger: ClassVar[None] = None  # users and items have one each
+
     vocabulary: Vocabulary
     users: Members
     items: Members
@@ -135,6 +122,10 @@ class ClusterTokens:
     config: Mapping[str, Any]
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.users)} users, {len(self.items)} items"
+        return f"ClusterTokens({counts}, {'x'.join(map(str, self.sizes))}, {self.fingerprint[:15]}…)"
+
     # ---- keeping and opening
 
     def save(self, folder: str | Path, *, force: bool = False) -> str:
@@ -142,17 +133,12 @@ class ClusterTokens:
 
         Raises OutputExistsError if the folder holds something, unless `force` allows to replace what is in it.
         """
-        return artifact.save(folder, self.manifest(), self.arrays(), tables=self.tables(), force=force)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """`sha256:...`, as in the folder. Reads everything if the tokens were not opened from one."""
-        return fingerprint(self.manifest(), self.arrays())
+        return artifact.save(folder, self.manifest(), *self.parts(), tables=self.tsv_tables(), force=force)
 
     def manifest(self) -> dict[str, Any]:
         """What `semid.json` says besides names and checksums of files and arrays."""
         return {
-            "kind": kinds.CLUSTERS,
+            "kind": self.kind,
             "config": dict(self.config),
             "vocabulary": self.vocabulary.to_dict(),
             "coarse_of": {name: list(bounds) for name, bounds in self.coarse_of.items()},
@@ -160,20 +146,20 @@ class ClusterTokens:
             "provenance": dict(self.provenance),
         }
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Name -> array of everything."""
-        arrays = {"centroids": self.centroids}
+    def parts(self) -> list[dict[str, np.ndarray]]:
+        """Return all arrays by name, in one dict: there is one data file."""
+        arrays: dict[str, np.ndarray] = {"centroids": self.centroids}
         if self.fine is not None:
             arrays["fine"] = self.fine
         for side in SIDES:
             members = self.members(side)
             arrays[f"{side}s.vectors"] = members.vectors
             arrays |= {f"{side}s.{name}": array for name, array in members.ledger.arrays().items()}
-        return arrays
+        return [arrays]
 
-    def tables(self) -> dict[str, Iterator[str]]:
-        """Tables for people: users.tsv and items.tsv."""
-        tables = {}
+    def tsv_tables(self) -> dict[str, Iterable[str]]:
+        """Return the tables for people: users.tsv and items.tsv, each with its lines."""
+        tables: dict[str, Iterable[str]] = {}
         for side in SIDES:
             members = self.members(side)
             tokens = self.vocabulary.texts(members.codes)
@@ -232,15 +218,9 @@ class ClusterTokens:
         return len(self.vocabulary)
 
     @property
-    def base(self) -> int | None:
-        """Token id of the first code in the language model whose folder these tokens lie in; None if in none."""
-        base = self.provenance.get("base")
-        return base if type(base) is int and base >= 0 else None
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        """C and F."""
-        return tuple(self.vocabulary.sizes)
+    def level_vectors(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Centroids float32 [C, D], and fine vectors [F, D], or [F, 0] where fine codes are ranks."""
+        return self.centroids, np.zeros((self.sizes[1], 0), np.float32) if self.fine is None else self.fine
 
     def decode(self, ids: str | Sequence[str] | npt.NDArray[np.integer]) -> Entity | None | list[Entity | None]:
         """Who has these tokens: of a text, of several, or of codes int [M, 2]. None where nobody has.
@@ -249,12 +229,14 @@ class ClusterTokens:
         """
         if isinstance(ids, str):
             return self.decode([ids])[0]
-        if not isinstance(ids, np.ndarray):
-            ids = np.array([self._codes_of(text) for text in ids], np.int64).reshape(-1, 2)
-        found: list[Entity | None] = [None] * len(ids)
+        codes = ids if isinstance(ids, np.ndarray) else self.vocabulary.codes_of_texts(ids)
+        return self._owners(codes)
+
+    def _owners(self, codes: npt.NDArray[np.integer]) -> list[Entity | None]:
+        found: list[Entity | None] = [None] * len(codes)
         for side in SIDES:
             members = self.members(side)
-            for place, row in enumerate(members.ledger.rows_of_codes(ids).tolist()):
+            for place, row in enumerate(members.ledger.rows_of_codes(codes).tolist()):
                 if row >= 0:
                     found[place] = Entity(side, members.ids[row])
         return found
@@ -262,20 +244,13 @@ class ClusterTokens:
     def parse(self, text: str) -> list[ParsedEntity]:
         """Every pair of tokens in a text, in order, with whose it is; malformed and unknown ones are reported."""
         attempts = self.vocabulary.find(text)
-        owners = iter(self.decode(np.array([one.codes for one in attempts if one.codes], np.int64).reshape(-1, 2)))
+        owners = iter(self._owners(np.array([one.codes for one in attempts if one.codes], np.int64).reshape(-1, 2)))
         parsed = []
         for one in attempts:
             entity = next(owners) if one.codes else None
             problem = one.problem or (None if entity else "nobody has these tokens")
             parsed.append(ParsedEntity(one.start, one.end, one.text, one.codes, entity, problem))
         return parsed
-
-    def _codes_of(self, text: str) -> Sequence[int]:
-        """Codes of a text that is one pair; otherwise codes that nobody has."""
-        found = self.vocabulary.find(text)
-        if len(found) == 1 and found[0].codes is not None and found[0].text == text.strip():
-            return found[0].codes
-        return [-1, -1]
 
     def check(self) -> list[str]:
         """Every broken invariant, one sentence each: of both tables, and that no user has the tokens of an item."""
@@ -284,17 +259,6 @@ class ClusterTokens:
         if len(shared):
             problems.append(f"{len(shared)} pairs of tokens belong to a user and to an item.")
         return problems
-
-    # ---- what `extend` asks of semantic IDs
-
-    is_fitted = True
-    texts = None
-
-    @property
-    def codebooks(self) -> Levels:
-        """The vectors of both levels; ranks have none."""
-        fine = np.zeros((self.sizes[1], 0), np.float32) if self.fine is None else self.fine
-        return Levels((self.centroids, fine))
 
 
 def check_apart(vocabulary: Vocabulary, other: Vocabulary) -> None:

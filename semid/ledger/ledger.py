@@ -35,7 +35,7 @@ __all__ = ["Ledger", "LedgerCodes"]
 GROWN = 4  # a segment is merged into the one before when that is less than this many times its weight
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ledger:
     """A table of N items; make one with `create` or `from_arrays`.
 
@@ -51,6 +51,10 @@ class Ledger:
     """
 
     segments: tuple[Segment, ...]  # at least one
+
+    def __repr__(self) -> str:
+        retired = f", {len(self) - self.n_live} of them retired" if self.n_live < len(self) else ""
+        return f"Ledger({len(self)} items{retired}, {self.n_levels} levels, generation {self.last_generation})"
 
     @classmethod
     def create(cls, item_ids: Iterable[str], codes: npt.ArrayLike, texts: Iterable[str] | None = None) -> Ledger:

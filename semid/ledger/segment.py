@@ -62,7 +62,7 @@ class Notes:
         return len(self.rows)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segment:
     """Rows `first` to `first + n` of a ledger, and notes about those rows and the ones before."""
 
@@ -151,6 +151,10 @@ class Segment:
     def __len__(self) -> int:
         """Rows."""
         return len(self.codes)
+
+    def __repr__(self) -> str:
+        notes = f"{len(self.retired)} retired, {len(self.revised)} revised"
+        return f"Segment({len(self)} rows from {self.first}, {notes})"
 
     @property
     def weight(self) -> int:

@@ -196,6 +196,21 @@ class Vocabulary:
         codes = self._shaped(token_ids, "token_ids").astype(np.int64) - base - self.offsets[:-1]
         return np.where((codes >= 0) & (codes < np.array(self.sizes)), codes, -1)
 
+    def codes_of_texts(self, texts: Iterable[str]) -> npt.NDArray[np.int64]:
+        """Return the codes of texts, int64 [N, L]; -1 for every level of a text that is not one well-formed ID.
+
+        Blanks around an ID do not count. For IDs inside other text see `find`.
+
+        >>> Vocabulary([4, 2]).codes_of_texts(["<s_a_3><s_b_1>", "a <s_a_3><s_b_1>", "<s_a_3>"]).tolist()
+        [[3, 1], [-1, -1], [-1, -1]]
+        """
+        rows = []
+        for text in texts:
+            found = self.find(text)
+            good = len(found) == 1 and found[0].text == text.strip()
+            rows.append((found[0].codes if good else None) or (-1,) * self.n_levels)
+        return np.array(rows, np.int64).reshape(-1, self.n_levels)
+
     def _shaped(self, values: npt.ArrayLike, name: str) -> npt.NDArray[np.integer]:
         values = np.asarray(values)
         if values.shape in ((0,), (0, self.n_levels)):
