@@ -16,6 +16,7 @@ UNIFORM = {"catalogue": "catalog"}
 QUALITY = {"neighbour_recall": "neighbor_recall", "neighbour_queries": "neighbor_queries"}
 SIGNALS = {
     "behaviour": "collaborative_fusion",
+    "behavior": "collaborative_fusion",
     "collaborative": "collaborative_loss",
     "llm": "llm_loss",
     "llm_weight": "llm_loss_weight",

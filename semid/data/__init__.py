@@ -1,1 +1,39 @@
-"""Files and Python objects in; items and interactions out."""
+"""Catalogs and interactions, whatever they are stored in.
+
+Files in reading order:
+
+problems      what is wrong with a source, collected with its place
+records       a file, table or iterable -> (line number, dict) pairs
+arrow         Parquet, datasets and Arrow streams for `records`
+columns       columns of the tables that batch functions receive
+values        the value of a field as clean text, an id or a time
+items         a catalog: ids and text fields
+interactions  who met what and when
+splits        training and held-out interactions
+strings       string tables as two arrays
+index_files   ID files of other systems
+"""
+
+from semid.data.index_files import IndexFile, read_index
+from semid.data.interactions import Histories, Interactions, read_interactions
+from semid.data.items import Items, read_items
+from semid.data.problems import Problems
+from semid.data.records import iter_records
+from semid.data.splits import held_out_interactions, training_interactions
+from semid.data.strings import PackedStrings, StringChain
+
+__all__ = [
+    "Histories",
+    "IndexFile",
+    "Interactions",
+    "Items",
+    "PackedStrings",
+    "Problems",
+    "StringChain",
+    "held_out_interactions",
+    "iter_records",
+    "read_index",
+    "read_interactions",
+    "read_items",
+    "training_interactions",
+]

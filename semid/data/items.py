@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import logging
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.problems import Problems, name_list, quote
-from semid.data.records import iter_records, with_progress
+from semid.data.records import iter_records
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.values import clean_text, has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
 from semid.errors import ConfigError, InputError
+from semid.runtime.progress import track
 
 __all__ = ["ColumnReader", "Items", "no_such_field", "read_items"]
 
@@ -34,7 +35,7 @@ logger = logging.getLogger("semid")
 
 @dataclass(frozen=True, eq=False)
 class Items:
-    """A catalog of N items: their ids and their text, in columns.
+    """A catalog of N items: their ids and their text, in columns. Iterating gives a dict of strings per item.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ class Items:
         order into the order of the items. By default 0 .. N - 1.
 
     >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
+    >>> items, next(iter(items))
+    (Items(2 items; title, brand), {'id': 'b', 'title': 'Red polish.', 'brand': 'OPI'})
     >>> list(items.texts()), list(items.sorted().ids), items.sorted().rows.tolist()
     (['Red polish. OPI', 'Kohl'], ['a', 'b'], [1, 0])
     """
@@ -67,6 +70,13 @@ class Items:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __iter__(self) -> Iterator[dict[str, str]]:
+        columns = [self.ids, *self.fields.values()]
+        return (dict(zip(("id", *self.fields), values, strict=True)) for values in zip(*columns, strict=True))
+
+    def __repr__(self) -> str:
+        return f"Items({len(self)} items; {', '.join(self.fields) or 'no text'})"
 
     def texts(self) -> PackedStrings:
         """One string per item: its fields joined with ". ", skipping empty ones."""
@@ -114,7 +124,6 @@ def read_items(
     *,
     text: Sequence[str] | str | None = None,
     id_field: str = "id",
-    progress: bool = False,
     on_warning: Callable[[str], None] | None = None,
 ) -> Items:
     """Read a catalog.
@@ -130,8 +139,6 @@ def read_items(
         (title, name, brand, categories, description, ...) first, the others by name.
     id_field : str
         The field with the item's id: a string or an integer, kept as a string.
-    progress : bool
-        Count the records on standard error.
     on_warning : callable, optional
         Receives each warning as a string; by default they go to the logger "semid".
 
@@ -161,7 +168,7 @@ def read_items(
     reader = ColumnReader(problems, id_field, names)
     named = {id_field, *(names or ())}
     records = iter_records(source, keep=named.__contains__, problems=problems)
-    for line, record in with_progress(records, problems.name, shown=progress):
+    for line, record in track(records, f"reading {problems.name}", unit="record"):
         reader.add(line, record)
     ids, fields = reader.finish(on_warning or logger.warning)
     return Items(ids, fields, problems.name)

@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from semid.data.arrow import Record, from_parquet, from_table
-from semid.data.problems import Problems, is_table, name_list, quote
+from semid.data.problems import Problems, is_table, quote
 from semid.errors import InputError
 
-__all__ = ["Problems", "iter_records", "name_list", "quote", "with_progress"]
+__all__ = ["iter_records"]
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv",
@@ -254,12 +254,3 @@ def _decoded(lines: Iterable[tuple[int, bytes]], problems: Problems) -> Iterator
             problems.add(line, _utf8_fault(error))
             text = raw.decode("utf-8", "replace")
         yield text
-
-
-def with_progress(records: Iterable[Record], name: str, *, shown: bool) -> Iterable[Record]:
-    """The same records, counted on standard error where `shown`."""
-    if not shown:
-        return records
-    from tqdm import tqdm
-
-    return tqdm(records, desc=f"reading {name}", unit=" records", unit_scale=True, leave=False)

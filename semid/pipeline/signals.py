@@ -1,13 +1,12 @@
-"""What IDs should agree with besides the text: behavior, and a language model's words. All off by default.
+"""Training signals besides the text: user interactions and LLM embeddings. All off by default.
 
-- `behavior`: vectors of who met what (`encoders/collaborative.py`) beside the text vectors, see
-  `semid/train/fusion.py`.
-- `collaborative`: items that users met near each other are drawn together while the RQ-VAE trains.
-- `llm`: centroids and codes are drawn to a frozen language model's input embeddings of the items' texts.
+- `collaborative_fusion`: vectors learned from interactions (`encoders/collaborative.py`) are put beside the text
+  vectors, see `train/fusion.py`.
+- `collaborative_loss`: a loss pulls items together that users met near each other.
+- `llm_loss`: a loss pulls centroids and codes towards a frozen language model's input embeddings of the items' texts.
 
-The last two are losses, see `train/auxiliary.py`. Only training interactions are learned from: `split` says which.
-
-Not here: the command, and reading the model (`semid/encoders/input_embeddings.py`).
+The losses are part of RQ-VAE training, see `train/auxiliary.py`. Only training interactions are learned from: `split`
+says what is held out. N items, D dims.
 """
 
 from __future__ import annotations
@@ -24,177 +23,188 @@ import numpy.typing as npt
 from semid.config import SemanticIDConfig
 from semid.data.interactions import Interactions, read_interactions
 from semid.data.items import Items
-from semid.data.splits import Split, training_edges
+from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.runtime.distributed import one_process_only
 from semid.runtime.tables import RowTable, Tables
-from semid.train.auxiliary import CoOccurrence, Guide, SpokenText
+from semid.train.auxiliary import AuxiliaryTarget, CoOccurrenceTarget, TextEmbeddingTarget
 from semid.train.fusion import fuse
 
-__all__ = ["Guidance", "options_of", "unseen_interactions"]
+__all__ = ["Signals", "options_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guidance:
-    """The choices; weights of 0 are off.
+class Signals:
+    """The training signals of a fit. A weight of 0 turns a signal off.
 
     Parameters
     ----------
-    behavior : of behavior against text; 1 lets both say as much
-    collaborative : of the loss on items that were met near each other
-    llm : folder of a language model, of which the tokenizer and the input embedding are read
-    llm_weight : of the loss towards it
-    split : what is not learned from, see `training_edges`
-    walks : how behavior vectors are learned; their seed is that of the config
+    collaborative_fusion : float
+        Weight of collaborative embeddings relative to text embeddings; at 1 both have the same variance.
+    collaborative_loss : float
+        Weight of the loss on items that were met near each other, relative to the RQ-VAE's own.
+    llm_loss : str, optional
+        Folder of a language model, for a loss towards its input embeddings. Its tokenizer and input embedding are read.
+    llm_loss_weight : float
+        Weight of that loss, relative to the RQ-VAE's own.
+    split : {"leave-one-out", "own", "all"}
+        Which interactions are held out; see `training_interactions`.
+    walks : WalkConfig
+        How collaborative embeddings are learned. The seed is that of the fit.
 
-    >>> Guidance(behavior=-1)
+    >>> Signals(collaborative_fusion=-1)
     Traceback (most recent call last):
-    semid.errors.ConfigError: behavior=-1 should be a number, 0 (off) or above.
+    semid.errors.ConfigError: collaborative_fusion=-1 should be a number, 0 (off) or above.
     """
 
-    behavior: float = 0.0
-    collaborative: float = 0.0
-    llm: str | None = None
-    llm_weight: float = 0.3
+    collaborative_fusion: float = 0.0
+    collaborative_loss: float = 0.0
+    llm_loss: str | None = None
+    llm_loss_weight: float = 0.3
     split: Split = "leave-one-out"
     walks: WalkConfig = field(default_factory=WalkConfig)
 
     def __post_init__(self) -> None:
-        for name in ("behavior", "collaborative", "llm_weight"):
+        for name in ("collaborative_fusion", "collaborative_loss", "llm_loss_weight"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < np.inf:
                 raise ConfigError(f"{name}={value!r} should be a number, 0 (off) or above.")
         if self.split not in get_args(Split):
             raise ConfigError(f"split={self.split!r} should be one of {', '.join(get_args(Split))}.")
-        if self.llm is not None and not isinstance(self.llm, str):
-            raise ConfigError(f"llm={self.llm!r} should be a string, the folder of a language model.")
+        if self.llm_loss is not None and not isinstance(self.llm_loss, str):
+            raise ConfigError(f"llm_loss={self.llm_loss!r} should be a string, the folder of a language model.")
 
     @property
     def uses_interactions(self) -> bool:
         """Whether anything is learned from interactions."""
-        return self.behavior > 0 or self.collaborative > 0
+        return self.collaborative_fusion > 0 or self.collaborative_loss > 0
 
     @property
-    def losses(self) -> bool:
-        """Whether anything is added to the loss."""
-        return self.collaborative > 0 or (self.llm is not None and self.llm_weight > 0)
+    def uses_llm(self) -> bool:
+        """Whether there is a loss towards a language model."""
+        return self.llm_loss is not None and self.llm_loss_weight > 0
 
     def __bool__(self) -> bool:
-        return self.uses_interactions or self.losses
+        return self.uses_interactions or self.uses_llm
 
     @property
     def extra_dims(self) -> int:
-        """E, how much wider vectors get."""
-        return self.walks.dim if self.behavior > 0 else 0
+        """Dimensions that fusion adds to the vectors."""
+        return self.walks.dim if self.collaborative_fusion > 0 else 0
 
-    def edges(self, config: SemanticIDConfig, interactions: Any) -> Interactions | None:
-        """The interactions to learn from, of a path or Interactions; None where there are none to learn from.
-
-        ConfigError for choices that do not go together, or lack interactions; InputError for a folder without a model.
-        """
-        if not self:
-            return None
-        one_process_only("Alignment")
-        if self.losses and (config.method != "rqvae" or config.epochs == 0):
-            raise ConfigError(
-                f"method={config.method!r}, epochs={config.epochs}: collaborative and llm are losses of the RQ-VAE's "
-                "training. Use method='rqvae' and at least one epoch, or behavior alone."
-            )
-        if self.llm is not None and not (Path(self.llm) / "config.json").is_file():  # or it shows only after embedding
-            raise InputError(f"llm={self.llm!r}: no config.json there; expected a language model's folder.")
-        if not self.uses_interactions:
-            return None
-        if interactions is None:
-            name = "behavior" if self.behavior > 0 else "collaborative"
-            raise ConfigError(f"{name}={getattr(self, name)} needs interactions to learn from. Give them too.")
-        if self.split == "own" and isinstance(interactions, Interactions):
-            raise ConfigError("split='own' needs the file itself, which says what is held out. Give its path.")
-        return training_edges(read_interactions(interactions), self.split, source=interactions)
-
-    def prepare(
-        self,
-        items: Items,
-        vectors: RowTable,
-        edges: Interactions | None,
-        tables: Tables,
-        *,
-        seed: int = 0,
-        progress: bool = False,
-    ) -> tuple[RowTable, list[Guide]]:
-        """What to learn from instead of the vectors [N, D], and the guides; both as they were where all is off.
+    def training_interactions(self, config: SemanticIDConfig, interactions: object) -> Interactions | None:
+        """Return the interactions to learn from, or None if no signal uses any.
 
         Parameters
         ----------
-        edges : the interactions to learn from
-        tables : makes the table of fused vectors
+        config : SemanticIDConfig
+            The settings of the fit.
+        interactions : Interactions, or a source as `read_interactions` takes it, or None
+            Everything that is known; what `split` holds out is left out.
+
+        Raises
+        ------
+        ConfigError
+            Settings that do not go together, or missing interactions.
+        InputError
+            `llm_loss` is not the folder of a model.
         """
-        inputs, guides = vectors, []
-        if self.behavior > 0:
-            learned = learn_behavior(edges, replace(self.walks, seed=seed))
-            behavior, met = _of_catalog(learned, edges, items.ids)
-            inputs = fuse(vectors, behavior, met, weight=self.behavior, tables=tables, seed=seed)
-        if self.collaborative > 0:
-            met, weight = edges.map_to(items.ids), float(self.collaborative)
-            guides.append(CoOccurrence.of_histories(met.offsets, met.rows, len(items), weight=weight))
-        if self.llm is not None and self.llm_weight > 0:
+        if not self:
+            return None
+        one_process_only("Training with signals")
+        if (self.collaborative_loss > 0 or self.uses_llm) and (config.method != "rqvae" or config.epochs == 0):
+            raise ConfigError(
+                f"method={config.method!r}, epochs={config.epochs}: collaborative_loss and llm_loss are losses of "
+                "RQ-VAE training. Use method='rqvae' and at least one epoch, or collaborative_fusion alone."
+            )
+        if self.llm_loss is not None and not (Path(self.llm_loss) / "config.json").is_file():  # before embedding
+            raise InputError(f"llm_loss={self.llm_loss!r}: no config.json there; expected a language model's folder.")
+        if not self.uses_interactions:
+            return None
+        if interactions is None:
+            name = "collaborative_fusion" if self.collaborative_fusion > 0 else "collaborative_loss"
+            raise ConfigError(f"{name}={getattr(self, name)} needs interactions to learn from. Give them too.")
+        return training_interactions(read_interactions(interactions), self.split)
+
+    def inputs(
+        self, items: Items, vectors: RowTable, interactions: Interactions | None, tables: Tables, *, seed: int = 0
+    ) -> tuple[RowTable, list[AuxiliaryTarget]]:
+        """Return the vectors to learn from, and the targets of the losses.
+
+        Parameters
+        ----------
+        items : Items
+            The catalog, N items.
+        vectors : float [N, D]
+            Vectors of their text. Without fusion these are returned.
+        interactions : Interactions, optional
+            The result of `training_interactions`.
+        tables : Tables
+            Makes the table of fused vectors.
+        seed : int
+            Of the collaborative embeddings.
+        """
+        inputs, targets = vectors, list[AuxiliaryTarget]()
+        if interactions is not None and self.collaborative_fusion > 0:
+            learned = learn_behavior(interactions, replace(self.walks, seed=seed))
+            behavior, met = _of_catalog(learned, interactions, items.ids)
+            inputs = fuse(vectors, behavior, met, weight=self.collaborative_fusion, tables=tables, seed=seed)
+        if interactions is not None and self.collaborative_loss > 0:
+            known, weight = interactions.map_to(items.ids), float(self.collaborative_loss)
+            targets.append(CoOccurrenceTarget.of_histories(known.offsets, known.rows, len(items), weight=weight))
+        if self.llm_loss is not None and self.uses_llm:
             from semid.encoders.input_embeddings import mean_text_rows
 
-            rows = mean_text_rows(self.llm, items.texts())
-            guides.append(SpokenText(rows, float(self.llm_weight)))
-        return inputs, guides
+            rows = mean_text_rows(self.llm_loss, items.texts())
+            targets.append(TextEmbeddingTarget(rows, float(self.llm_loss_weight)))
+        return inputs, targets
 
-    def in_words(self, edges: Interactions | None) -> str:
-        """For a line to people."""
-        parts = [] if edges is None else [f"{len(edges.items):,} training interactions"]
-        if self.llm is not None and self.llm_weight > 0:
-            parts.append(f"the words of {self.llm}")
-        return " and ".join(parts)
+    def describe(self, interactions: Interactions | None) -> str:
+        """Return the signals in words, for a log line."""
+        parts = []
+        if interactions is not None and self.collaborative_fusion > 0:
+            parts.append(f"collaborative embeddings of {len(interactions.items):,} training interactions")
+        if interactions is not None and self.collaborative_loss > 0:
+            parts.append(f"collaborative loss on {len(interactions.items):,} training interactions")
+        if self.uses_llm:
+            parts.append(f"LLM loss towards the input embeddings of {self.llm_loss}")
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
+        """Return the fields as JSON data."""
         return asdict(self) | {"walks": self.walks.to_dict()}
 
 
 def options_of(noted: Mapping[str, Any]) -> str:
-    """The options of the command line that ask for the same again, of `Guidance.to_dict` as an artifact noted it.
+    """Return the command line options that ask for the same signals again.
 
-    >>> options_of(Guidance(behavior=1.5).to_dict())
-    '--interactions HISTORIES --fuse-behavior 1.5'
+    Parameters
+    ----------
+    noted : dict
+        `Signals.to_dict` as an artifact notes it, under "signals" in its provenance.
+
+    >>> options_of(Signals(collaborative_fusion=1.5).to_dict())
+    '--interactions HISTORIES --collaborative-fusion 1.5'
     """
     given = {
-        "--fuse-behavior": noted.get("behavior"),
-        "--align-collaborative": noted.get("collaborative"),
-        "--align-llm": noted.get("llm"),
-        "--align-llm-weight": noted.get("llm_weight") if noted.get("llm") else None,
+        "--collaborative-fusion": noted.get("collaborative_fusion"),
+        "--collaborative-loss": noted.get("collaborative_loss"),
+        "--llm-loss": noted.get("llm_loss"),
+        "--llm-loss-weight": noted.get("llm_loss_weight") if noted.get("llm_loss") else None,
     }
     words = [f"{option} {shlex.quote(str(value))}" for option, value in given.items() if value]
-    if noted.get("behavior") or noted.get("collaborative"):
+    if noted.get("collaborative_fusion") or noted.get("collaborative_loss"):
         split = noted.get("split", "leave-one-out")
         words = ["--interactions HISTORIES", *words, *([] if split == "leave-one-out" else [f"--split {split}"])]
     return " ".join(words)
 
 
-def unseen_interactions(log: Interactions, edges: Interactions) -> Interactions:
-    """What of each history does not belong to the training edges, which are its first part.
-
-    >>> from semid.data.interactions import read_interactions
-    >>> log = read_interactions([{"user": "u", "items": ["a", "b", "c", "d"]}])
-    >>> unseen_interactions(log, training_edges(log)).history(0)
-    ['c', 'd']
-    """
-    lengths = np.diff(log.offsets)
-    place = np.arange(len(log.items)) - np.repeat(log.offsets[:-1], lengths)
-    seen = np.diff(edges.offsets)
-    offsets = np.concatenate([[0], np.cumsum(lengths - seen)])
-    return Interactions(log.users, log.item_ids, offsets, log.items[place >= np.repeat(seen, lengths)], log.source)
-
-
 def _of_catalog(
-    learned: BehaviorVectors, edges: Interactions, item_ids: Sequence[str]
+    learned: BehaviorVectors, interactions: Interactions, item_ids: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Behavior vectors in the order of `item_ids`, and how often each item was met."""
-    place = {item_id: row for row, item_id in enumerate(edges.item_ids)}
+    """Return collaborative embeddings [N, E] in the order of `item_ids`, and how often each item was met [N]."""
+    place = {item_id: row for row, item_id in enumerate(interactions.item_ids)}
     rows = np.array([place.get(item_id, -1) for item_id in item_ids], np.int64)
-    met = np.where(rows >= 0, np.bincount(edges.items, minlength=len(edges.item_ids))[rows], 0)
+    met = np.where(rows >= 0, np.bincount(interactions.items, minlength=len(interactions.item_ids))[rows], 0)
     return np.where((met > 0)[:, None], learned.items[rows], np.float32(0)), met

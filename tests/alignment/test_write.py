@@ -453,12 +453,18 @@ def test_a_split_by_time_cuts_everybody_at_one_moment(tmp_path):
     assert found == {"train": ["i1", "i2", "i3", "i5"], "validation": ["i9"], "test": ["i6", "i7"]}
 
 
-def test_a_split_by_time_needs_a_source_that_can_be_read_twice(tmp_path):
-    for source in (read_interactions(BASIC), iter(BASIC)):
-        with pytest.raises(ConfigError, match="reads the interactions twice"):
-            write(tmp_path, source, split="time")
-        with pytest.raises(ConfigError, match="split='own' reads the interactions twice"):
-            write(tmp_path, source, split="own")
+@pytest.mark.parametrize("split", ["time", "own"])
+def test_every_split_takes_sources_that_can_be_read_only_once(tmp_path, split):
+    people = [one | {"times": list(range(len(one["items"]))), "n_valid": 1, "n_test": 0} for one in BASIC]
+    sources = people, read_interactions(people), iter(people)
+    done = [write(tmp_path / str(n), source, split=split) for n, source in enumerate(sources)]
+    assert tree(done[0].folder) == tree(done[1].folder) == tree(done[2].folder)
+
+
+def test_a_split_that_the_source_does_not_know_is_refused(tmp_path):
+    for split, said in (("time", "no time, which a split by time needs"), ("own", "n_valid=None, n_test=None")):
+        with pytest.raises(InputError, match=said):
+            write(tmp_path, read_interactions(BASIC), split=split)
 
 
 # ---- the command

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.interactions import Histories
-from semid.data.splits import training_edges
+from semid.data.splits import held_out_interactions, training_interactions
 from semid.evaluation.metrics import evaluate
 from semid.evaluation.neighbors import Neighbors, find_neighbors
-from semid.pipeline.signals import Guidance, unseen_interactions
+from semid.pipeline.signals import Signals
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalog, use_threads, versions
 from tests.benchmarks.page import update
@@ -50,7 +50,7 @@ class World:
     @classmethod
     def read(cls, folder: Path) -> World:
         found = read_catalog(folder)
-        unseen = unseen_interactions(found.interactions, training_edges(found.interactions))
+        unseen = held_out_interactions(found.interactions, training_interactions(found.interactions))
         return cls(
             folder, found.item_ids, found.vectors, find_neighbors(found.vectors), found.histories,
             unseen.map_to(found.item_ids),
@@ -62,18 +62,18 @@ class World:
         return first_embeddings(self.folder)
 
 
-def variants(llm: str | None) -> dict[str, Guidance]:
+def variants(llm: str | None) -> dict[str, Signals]:
     """The rows of the table."""
     found = {
-        "**semid**, plain": Guidance(),
-        "behavior 1": Guidance(behavior=1.0),
-        "behavior 1.5": Guidance(behavior=1.5),
-        "behavior 3": Guidance(behavior=3.0),
-        "collaborative 10": Guidance(collaborative=10.0),
-        "behavior 1.5, collaborative 10": Guidance(behavior=1.5, collaborative=10.0),
+        "**semid**, plain": Signals(),
+        "behavior 1": Signals(collaborative_fusion=1.0),
+        "behavior 1.5": Signals(collaborative_fusion=1.5),
+        "behavior 3": Signals(collaborative_fusion=3.0),
+        "collaborative 10": Signals(collaborative_loss=10.0),
+        "behavior 1.5, collaborative 10": Signals(collaborative_fusion=1.5, collaborative_loss=10.0),
     }
     if llm is not None:
-        found["llm 1"] = Guidance(llm=llm, llm_weight=1.0)
+        found["llm 1"] = Signals(llm_loss=llm, llm_loss_weight=1.0)
     return found
 
 
@@ -94,13 +94,13 @@ def judged(name: str, codes: npt.NDArray[np.integer], sizes: list[int] | None, w
     ]
 
 
-def measured(name: str, guidance: Guidance, world: World) -> list[str]:
+def measured(name: str, signals: Signals, world: World) -> list[str]:
     """A fit, and its row."""
     start = time.process_time()
     ids = SemanticIDTokenizer.fit(
         world.folder / "items.jsonl.gz",
         embeddings=world.embeddings,
-        guidance=guidance,
+        signals=signals,
         interactions=world.folder / "sequences.jsonl.gz",
     )
     took = time.process_time() - start
@@ -128,10 +128,10 @@ def main() -> None:
     for folder in arguments.data:
         world = World.read(folder)
         rows = [judged(ids.name, ids.codes, ids.sizes, world) for ids in published(folder, world.item_ids)]
-        for name, guidance in variants(arguments.llm).items():
+        for name, signals in variants(arguments.llm).items():
             if arguments.only and name not in arguments.only:
                 continue
-            rows.append(measured(name, guidance, world))
+            rows.append(measured(name, signals, world))
             print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
         n_pairs = len(world.last_two.rows) // 2
         parts += [f"{folder.name}, {n_pairs:,} last pairs:", markdown(COLUMNS, rows)]

@@ -19,25 +19,25 @@ from pathlib import Path
 import numpy as np
 
 from semid.data.interactions import Interactions
-from semid.data.splits import training_edges
+from semid.data.splits import held_out_interactions, training_interactions
 from semid.evaluation.churn import Churn
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.pipeline.refit import refit
-from semid.pipeline.signals import Guidance, unseen_interactions
+from semid.pipeline.signals import Signals
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import joined, machine, markdown, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.refit import Change, Shop, arrivals_last
 
-BEHAVIOR = Guidance(behavior=1.5)
+BEHAVIOR = Signals(collaborative_fusion=1.5)
 COLUMNS = ["way", "keep 1 / 2 / 3 / 4 codes", "lift, last two", "CPU s"]
 
 
 def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
     """A row of the table for the old IDs in the old catalog, then for each way in the new one."""
-    again = {"guidance": BEHAVIOR, "interactions": shop.interactions}
+    again = {"signals": BEHAVIOR, "interactions": shop.interactions}
     now = {"embeddings": shop.vectors[change.new]}
-    held_out = unseen_interactions(shop.interactions, training_edges(shop.interactions))
+    held_out = held_out_interactions(shop.interactions, training_interactions(shop.interactions))
 
     def line(name: str, ids: SemanticIDTokenizer, began: float) -> list[str]:
         kept = "" if ids is old else joined((100 * share for share in _kept(old, ids)), ".1f")

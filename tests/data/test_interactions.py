@@ -185,3 +185,63 @@ SINGLE, TIMED = '{"user": 1, "item": 2}', '{"user": 1, "item": 2, "ts": 1}'
 def test_a_bad_line_is_named(tmp_path, lines, message):
     path = write_lines(tmp_path / "log.jsonl", *lines)
     assert refusal(path).startswith(f"{path}{message}")
+
+
+# ---- times and held-out counts
+
+
+def test_times_come_in_the_order_of_the_interactions():
+    log = read_interactions(
+        [{"user": "v", "item": "x", "ts": 1}, *({"user": "u", "item": i, "ts": 9 - i} for i in range(3))]
+    )
+    assert log.times.dtype == np.float64 and log.times.tolist() == [7, 8, 9, 1]
+    lists = [{"user": "u", "items": ["a", "b"], "timestamps": ["1970-01-01", "1970-01-02"]}, {"user": "a", "items": []}]
+    assert read_interactions(lists[:1]).times.tolist() == [0, 86_400 * 10**6]
+    named = read_interactions([{"user": "u", "items": [1, 2], "when": [0.5, 2]}], time_field="when")
+    assert named.times.tolist() == [0.5, 2]
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        (HISTORIES, r"^items\[0\]: no time, which a split by time needs.*\nitems\[1\]: no time"),
+        ([{"user": 1, "items": [1, 2], "times": [1]}], r"^items\[0\]: no time"),
+        ([{"user": 1, "items": [1, 2], "times": [1, "soon"]}], r"^items\[0\]: no time"),
+        ([{"user": 1, "items": [1, 2], "times": [2, 1]}], r"^items\[0\]: the times of the history fall"),
+        ([{"user": 1, "items": [1], "ts": [2]}, {"user": 2, "items": [1], "ts": ["2020-01-01"]}], r"^items\[1\]: num"),
+        ([{"user": 1, "item": 1}] * 12, r"(?s)^items\[0\]: no time.*\n\.\.\. and 2 more$"),
+    ],
+)  # fmt: skip
+def test_missing_times_are_an_error_only_where_they_are_needed(records, message):
+    log = read_interactions(records)
+    assert log.times is None and len(log.items)
+    with pytest.raises(InputError, match=message):
+        log.require_times()
+
+
+def test_held_out_counts_come_in_the_order_of_the_users():
+    records = [{"user": u, "items": ["a", "b", "c"], "n_valid": n, "n_test": 1} for n, u in enumerate("wv")]
+    log = read_interactions(records)
+    assert log.held_out.tolist() == [[1, 1], [0, 1]] and log.require_held_out() is log.held_out
+    rows = [{"user": "u", "item": item, "time": 1, "n_valid": 0, "n_test": 2} for item in "abc"]
+    assert read_interactions(rows).held_out.tolist() == [[0, 2]]
+    with pytest.raises(InputError, match=r"^items\[1\]: n_valid=0, n_test=1: an earlier record of the user has other"):
+        read_interactions([rows[0], rows[1] | {"n_test": 1}]).require_held_out()
+
+
+def test_a_part_keeps_users_items_and_times():
+    log = read_interactions(
+        [{"user": u, "items": ["a", "b", "c"], "times": [1, 2, 3], "n_valid": 0, "n_test": 1} for u in "uv"]
+    )
+    part = log.where(np.array([True, False, True, False, False, False]))
+    assert list(part) == [("u", ["a", "c"]), ("v", [])] and part.times.tolist() == [1, 3]
+    assert (part.users, part.item_ids, part.source) == (log.users, log.item_ids, log.source)
+    with pytest.raises(InputError, match="items: no n_valid and n_test"):
+        part.require_held_out()
+
+
+def test_interactions_and_histories_tell_what_they_hold():
+    log = read_interactions(HISTORIES)
+    assert repr(log) == "Interactions(2 users, 3 items, 4 events)" and len(log) == 2
+    assert list(log) == [("1", ["7"]), ("u2", ["b", "a", "b"])]
+    assert repr(log.map_to(["a", "b"])) == "Histories(2 users, 4 events, 1 unknown)" and len(log.map_to([])) == 2

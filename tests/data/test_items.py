@@ -21,6 +21,7 @@ from semid.data.problems import Problems
 from semid.data.records import iter_records
 from semid.data.values import clean_text, id_string, text_of
 from semid.errors import ConfigError, DependencyError, InputError
+from semid.runtime.progress import show_progress
 
 TOY = [
     {"id": "B1", "title": "Red polish", "brand": "OPI", "categories": ["Nails", "Polish"]},
@@ -489,6 +490,18 @@ def test_nan_and_infinity_in_json_are_numbers_without_text(tmp_path):
 def test_progress_goes_to_standard_error_only_when_asked(capsys):
     read_items(TOY)
     assert capsys.readouterr() == ("", "")
-    read_items(TOY, progress=True)
+    show_progress(True)
+    try:
+        read_items(TOY)
+    finally:
+        show_progress(None)
     out, err = capsys.readouterr()
     assert out == "" and "reading items" in err
+
+
+def test_items_tell_what_they_hold_and_can_be_looped_over():
+    items = read_items(TOY)
+    assert repr(items) == "Items(3 items; title, brand, categories)" and len(items) == 3
+    assert list(items)[0] == {"id": "B1", "title": "Red polish", "brand": "OPI", "categories": "Nails, Polish"}
+    assert [item["id"] for item in items] == ["B1", "B2", "3"]
+    assert repr(Items(["a"], {})) == "Items(1 items; no text)" and list(Items(["a"], {})) == [{"id": "a"}]

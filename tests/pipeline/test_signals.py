@@ -1,4 +1,4 @@
-"""`semid fit` with behavior and a language model beside the text."""
+"""`semid fit` with training signals besides the text: interactions and a language model."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from semid.cli.fit import guidance_of
+from semid.cli.fit import signals_of
 from semid.cli.refit import refit as refit_command
 from semid.data.interactions import read_interactions
-from semid.data.splits import training_edges
+from semid.data.splits import held_out_interactions, training_interactions
 from semid.encoders.input_embeddings import mean_text_rows
 from semid.errors import ConfigError, InputError
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.pipeline.refit import refit
-from semid.pipeline.signals import Guidance, options_of, unseen_interactions
+from semid.pipeline.signals import Signals, options_of
 from semid.runtime.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
 from semid.train.fusion import from_text_alone, fuse
@@ -33,11 +33,9 @@ VECTORS = np.random.default_rng(0).normal(size=(len(IDS), 6)).astype(np.float32)
 KMEANS = {"method": "rqkmeans", "levels": 2, "codebook_size": 8}
 
 
-def fitted(guidance: Guidance | None = None, records: list[dict] | None = None, **choices: object):
+def fitted(signals: Signals | None = None, records: list[dict] | None = None, **choices: object):
     log = None if records is None else read_interactions(records)
-    return SemanticIDTokenizer.fit(
-        SHOP, embeddings=VECTORS, guidance=guidance, interactions=log, **{**KMEANS, **choices}
-    )
+    return SemanticIDTokenizer.fit(SHOP, embeddings=VECTORS, signals=signals, interactions=log, **{**KMEANS, **choices})
 
 
 def same_first(ids: SemanticIDTokenizer) -> float:
@@ -51,16 +49,16 @@ def same_first(ids: SemanticIDTokenizer) -> float:
 
 
 def test_behavior_brings_items_met_together_under_one_code():
-    assert same_first(fitted()) < 1.5 < 2.0 < same_first(fitted(Guidance(behavior=2.0), lines()))
+    assert same_first(fitted()) < 1.5 < 2.0 < same_first(fitted(Signals(collaborative_fusion=2.0), lines()))
 
 
 def test_all_off_is_the_plain_fit_to_the_last_byte(tmp_path):
     prints = [
-        fitted(guidance, records).save_pretrained(tmp_path / name)
-        for name, guidance, records in (("a", None, None), ("b", Guidance(), None), ("c", Guidance(), lines()))
+        fitted(signals, records).save_pretrained(tmp_path / name)
+        for name, signals, records in (("a", None, None), ("b", Signals(), None), ("c", Signals(), lines()))
     ]
     assert prints[0] == prints[1] == prints[2]
-    assert "guidance" not in fitted().provenance
+    assert "signals" not in fitted().provenance
 
 
 def test_what_is_held_out_changes_nothing():
@@ -69,21 +67,21 @@ def test_what_is_held_out_changes_nothing():
         {**record, "items": record["items"][:-2] + [IDS[place % 40], IDS[(place + 20) % 40]]}
         for place, record in enumerate(lines())
     ]
-    one, two = (fitted(Guidance(behavior=1.0), records) for records in (lines(), other))
+    one, two = (fitted(Signals(collaborative_fusion=1.0), records) for records in (lines(), other))
     assert np.array_equal(one.encode(IDS), two.encode(IDS))
-    third = fitted(Guidance(behavior=1.0, split="all"), other)
+    third = fitted(Signals(collaborative_fusion=1.0, split="all"), other)
     assert not np.array_equal(one.encode(IDS), third.encode(IDS))
 
 
 def test_the_choices_are_written_into_the_artifact(tmp_path):
-    fitted(Guidance(behavior=0.5), lines()).save_pretrained(tmp_path / "sid")
+    fitted(Signals(collaborative_fusion=0.5), lines()).save_pretrained(tmp_path / "sid")
     kept = json.loads((tmp_path / "sid" / "semid.json").read_text())
-    assert kept["provenance"]["guidance"]["behavior"] == 0.5
-    assert kept["provenance"]["guidance"]["split"] == "leave-one-out"
+    assert kept["provenance"]["signals"]["collaborative_fusion"] == 0.5
+    assert kept["provenance"]["signals"]["split"] == "leave-one-out"
 
 
 def test_new_items_need_vectors_of_text_alone():
-    ids = fitted(Guidance(behavior=1.0), lines())
+    ids = fitted(Signals(collaborative_fusion=1.0), lines())
     assert ids.codebooks.input_dim == VECTORS.shape[1]
     assert ids.codebooks.reconstruct(ids.encode(IDS)).shape == VECTORS.shape
 
@@ -138,7 +136,7 @@ def test_codebooks_for_text_alone_find_most_first_codes_again():
 
 def test_histories_of_another_catalog_are_refused():
     with pytest.raises(InputError, match="no item of the catalog was met"):
-        fitted(Guidance(behavior=1.0), [{"user": "u", "items": ["x", "y", "z", "w"]}])
+        fitted(Signals(collaborative_fusion=1.0), [{"user": "u", "items": ["x", "y", "z", "w"]}])
 
 
 # ---- the language model's words
@@ -166,15 +164,15 @@ def test_mean_rows_are_those_of_the_loaded_model(model_folder):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no config\.json there"):
         mean_text_rows(tmp_path, ["a"])
-    with pytest.raises(InputError, match=r"llm=.*no config\.json there"):
-        fitted(Guidance(llm=str(tmp_path)), method="rqvae")
+    with pytest.raises(InputError, match=r"llm_loss=.*no config\.json there"):
+        fitted(Signals(llm_loss=str(tmp_path)), method="rqvae")
 
 
 def test_a_fit_reads_the_model_s_words(model_folder):
     items = [{**item, "id": str(n)} for n, item in enumerate(ITEMS * 5)]  # enough for training
     plain, towards = (
-        SemanticIDTokenizer.fit(items, levels=2, codebook_size=16, epochs=2, device="cpu", guidance=guidance)
-        for guidance in (None, Guidance(llm=str(model_folder), llm_weight=1.0))
+        SemanticIDTokenizer.fit(items, levels=2, codebook_size=16, epochs=2, device="cpu", signals=signals)
+        for signals in (None, Signals(llm_loss=str(model_folder), llm_loss_weight=1.0))
     )
     assert towards.provenance["training"]["kept_epoch"] == 2
     assert not np.array_equal(plain.codebooks.levels[0], towards.codebooks.levels[0])
@@ -186,27 +184,27 @@ def test_a_fit_reads_the_model_s_words(model_folder):
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"behavior": -1.0}, "behavior=-1.0"),
-        ({"collaborative": float("nan")}, "collaborative=nan"),
-        ({"behavior": "much"}, "behavior='much'"),
-        ({"behavior": 1.0, "split": "half"}, "split='half'"),
-        ({"llm": 7}, "llm=7"),
+        ({"collaborative_fusion": -1.0}, "collaborative_fusion=-1.0"),
+        ({"collaborative_loss": float("nan")}, "collaborative_loss=nan"),
+        ({"collaborative_fusion": "much"}, "collaborative_fusion='much'"),
+        ({"collaborative_fusion": 1.0, "split": "half"}, "split='half'"),
+        ({"llm_loss": 7}, "llm_loss=7"),
     ],
 )
 def test_impossible_choices_are_refused(choices, said):
     with pytest.raises(ConfigError, match=said):
-        Guidance(**choices)
+        Signals(**choices)
 
 
 @pytest.mark.parametrize("method", ["rqkmeans", "lc-rec"])
 def test_losses_need_the_training_they_are_part_of(method):
-    with pytest.raises(ConfigError, match="losses of the RQ-VAE's training"):
-        fitted(Guidance(collaborative=1.0), lines(), method=method)
+    with pytest.raises(ConfigError, match="losses of RQ-VAE training"):
+        fitted(Signals(collaborative_loss=1.0), lines(), method=method)
 
 
 def test_behavior_without_interactions_is_refused():
-    with pytest.raises(ConfigError, match=r"behavior=1\.0 needs interactions"):
-        fitted(Guidance(behavior=1.0))
+    with pytest.raises(ConfigError, match=r"collaborative_fusion=1\.0 needs interactions"):
+        fitted(Signals(collaborative_fusion=1.0))
 
 
 # ---- learned again
@@ -233,15 +231,15 @@ def warned(caplog) -> list[str]:
 
 
 def test_a_refit_keeps_behavior_if_it_is_given_again(caplog):
-    old = fitted(Guidance(behavior=2.0), lines())
-    wanted = Guidance(behavior=2.0, split="all")
-    new, churn = refitted(old, learn="fresh", guidance=wanted, interactions=read_interactions(lines()))
+    old = fitted(Signals(collaborative_fusion=2.0), lines())
+    wanted = Signals(collaborative_fusion=2.0, split="all")
+    new, churn = refitted(old, init="scratch", signals=wanted, interactions=read_interactions(lines()))
     assert not warned(caplog)
     assert groups_of(new) > 2.0
-    assert new.provenance["guidance"] == wanted.to_dict()
-    assert new.provenance["refit"]["dropped_guidance"] is None
+    assert new.provenance["signals"] == wanted.to_dict()
+    assert new.provenance["refit"]["dropped_signals"] is None
     assert new.codebooks.input_dim == VECTORS.shape[1]  # items to come have text alone
-    plain, plainly = refitted(old, learn="fresh")
+    plain, plainly = refitted(old, init="scratch")
     assert groups_of(plain) < 1.5
     assert churn.kept_prefix[0] > plainly.kept_prefix[0]
     same = new.encode(IDS[2:])[:, 0] == old.encode(IDS[2:])[:, 0]
@@ -250,48 +248,48 @@ def test_a_refit_keeps_behavior_if_it_is_given_again(caplog):
 
 
 def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
-    """Without slack, the same items share their codes as in a fit of the new catalog from nothing."""
-    chosen = {"guidance": Guidance(behavior=1.0), "interactions": read_interactions(lines())}
-    new, _ = refitted(fitted(), learn="fresh", slack=0.0, **chosen)
+    """Without tolerance, the same items share their codes as in a fit of the new catalog from nothing."""
+    chosen = {"signals": Signals(collaborative_fusion=1.0), "interactions": read_interactions(lines())}
+    new, _ = refitted(fitted(), init="scratch", keep_tolerance=0.0, **chosen)
     fresh = SemanticIDTokenizer.fit(NOW, embeddings=NOW_VECTORS, **chosen, **KMEANS)
     ids = [item["id"] for item in NOW]
     one, other = (codes.encode(ids)[:, 0] for codes in (new, fresh))
     assert np.array_equal(one[:, None] == one, other[:, None] == other)
 
 
-@pytest.mark.parametrize("learn", ["warm", "fresh"])
-def test_a_refit_without_it_says_what_is_given_up(caplog, learn):
-    old = fitted(Guidance(behavior=2.0), lines())
-    new, _ = refitted(old, learn=learn)
+@pytest.mark.parametrize("init", ["warm", "scratch"])
+def test_a_refit_without_it_says_what_is_given_up(caplog, init):
+    old = fitted(Signals(collaborative_fusion=2.0), lines())
+    new, _ = refitted(old, init=init)
     [said] = warned(caplog)
-    assert said.endswith("To keep it, add: --learn fresh --interactions HISTORIES --fuse-behavior 2.0")
-    assert new.provenance["refit"]["dropped_guidance"] == old.provenance["guidance"]
-    assert "guidance" not in new.provenance
+    assert said.endswith("To keep them, add: --init scratch --interactions HISTORIES --collaborative-fusion 2.0")
+    assert new.provenance["refit"]["dropped_signals"] == old.provenance["signals"]
+    assert "signals" not in new.provenance
     caplog.clear()
-    again, _ = refitted(new, learn=learn)
-    assert not warned(caplog) and again.provenance["refit"]["dropped_guidance"] is None
+    again, _ = refitted(new, init=init)
+    assert not warned(caplog) and again.provenance["refit"]["dropped_signals"] is None
 
 
-def test_codebooks_that_go_on_take_no_guidance():
-    with pytest.raises(ConfigError, match="Use learn=fresh"):
-        refitted(fitted(), guidance=Guidance(behavior=1.0), interactions=read_interactions(lines()))
-    with pytest.raises(ConfigError, match=r"behavior=1\.0 needs interactions"):
-        refitted(fitted(), learn="fresh", guidance=Guidance(behavior=1.0))
+def test_codebooks_that_go_on_take_no_signals():
+    with pytest.raises(ConfigError, match="Use init=.scratch."):
+        refitted(fitted(), signals=Signals(collaborative_fusion=1.0), interactions=read_interactions(lines()))
+    with pytest.raises(ConfigError, match=r"collaborative_fusion=1\.0 needs interactions"):
+        refitted(fitted(), init="scratch", signals=Signals(collaborative_fusion=1.0))
 
 
 @pytest.mark.parametrize(
-    "guidance",
+    "signals",
     [
-        Guidance(behavior=1.5, split="all"),
-        Guidance(collaborative=10, llm="a folder/it's", llm_weight=0.5),
-        Guidance(llm="x", split="own"),
+        Signals(collaborative_fusion=1.5, split="all"),
+        Signals(collaborative_loss=10, llm_loss="a folder/it's", llm_loss_weight=0.5),
+        Signals(llm_loss="x", split="own"),
     ],
 )
-def test_the_options_named_ask_for_the_same_again(guidance):
-    words = shlex.split(options_of(guidance.to_dict()))
-    given = guidance_of(refit_command.make_context("refit", ["d", "i", "-o", "o", *words]).params)
-    assert dataclasses.replace(given, split=guidance.split) == guidance
-    assert given.split == guidance.split or not guidance.uses_interactions
+def test_the_options_named_ask_for_the_same_again(signals):
+    words = shlex.split(options_of(signals.to_dict()))
+    given = signals_of(refit_command.make_context("refit", ["d", "i", "-o", "o", *words]).params)
+    assert dataclasses.replace(given, split=signals.split) == signals
+    assert given.split == signals.split or not signals.uses_interactions
 
 
 # ---- the command
@@ -308,10 +306,10 @@ def write_shop(records: list[dict]) -> list[str]:
 
 
 def test_the_command_measures_with_what_it_did_not_learn_from(semid):
-    done = semid("fit", *write_shop(lines()), "--interactions", "log.jsonl", "--fuse-behavior", "1")
+    done = semid("fit", *write_shop(lines()), "--interactions", "log.jsonl", "--collaborative-fusion", "1")
     assert done.code == 0, done.err
     log = read_interactions(lines())
-    unseen = unseen_interactions(log, training_edges(log)).map_to(IDS)
+    unseen = held_out_interactions(log, training_interactions(log)).map_to(IDS)
     assert np.diff(unseen.offsets).tolist() == [2] * len(log)
     codes = SemanticIDTokenizer.from_pretrained("sid").encode(IDS)
     lift, _ = sequence_lift(number_prefixes(codes)[:1], unseen.offsets, unseen.rows)
@@ -320,24 +318,24 @@ def test_the_command_measures_with_what_it_did_not_learn_from(semid):
 
 def test_the_command_says_what_is_missing(semid):
     arguments = write_shop(lines())
-    done = semid("fit", *arguments, "--fuse-behavior", "1")
+    done = semid("fit", *arguments, "--collaborative-fusion", "1")
     assert done.code == 1 and "needs interactions" in done.err
-    done = semid("fit", *arguments, "--align-llm-weight", "1")
-    assert done.code == 2 and "--align-llm" in done.err
+    done = semid("fit", *arguments, "--llm-loss-weight", "1")
+    assert done.code == 2 and "--llm-loss-weight requires --llm-loss MODEL." in done.err
 
 
 def test_the_refit_command_says_what_is_given_up_or_keeps_it(semid):
     arguments = write_shop(lines())
-    done = semid("fit", *arguments, "--interactions", "log.jsonl", "--fuse-behavior", "2")
+    done = semid("fit", *arguments, "--interactions", "log.jsonl", "--collaborative-fusion", "2")
     assert done.code == 0, done.err
     again = ("refit", "sid", "items.jsonl", "--embeddings", "vectors.npy", "--json")
     done = semid(*again, "-o", "warm")
-    assert "--learn fresh --interactions HISTORIES --fuse-behavior 2.0" in done.err
-    assert json.loads(done.out)["dropped_guidance"]["behavior"] == 2.0
-    aligned = ("--learn", "fresh", "--interactions", "log.jsonl", "--fuse-behavior", "2")
+    assert "--init scratch --interactions HISTORIES --collaborative-fusion 2.0" in done.err
+    assert json.loads(done.out)["dropped_signals"]["collaborative_fusion"] == 2.0
+    aligned = ("--init", "scratch", "--interactions", "log.jsonl", "--collaborative-fusion", "2")
     done = semid(*again, "-o", "fresh", *aligned)
-    assert done.code == 0 and "To keep it" not in done.err and "aligned     with" in done.err
-    assert json.loads(done.out)["dropped_guidance"] is None
+    assert done.code == 0 and "To keep them" not in done.err and "signals     collaborative embeddings of " in done.err
+    assert json.loads(done.out)["dropped_signals"] is None
     assert semid(*again, "-o", "other", *aligned[2:]).code == 1  # warm
     done = semid(*again, "-o", "other", "--interactions", "log.jsonl")
-    assert done.code == 2 and "go with" in done.err
+    assert done.code == 2 and "--interactions requires" in done.err

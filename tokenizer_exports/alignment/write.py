@@ -21,7 +21,7 @@ import numpy.typing as npt
 from semid._version import __version__
 from semid.artifact.atomic import check_folder
 from semid.artifact.staging import staging
-from semid.data.interactions import Interactions, check_twice, read_interactions, times_of
+from semid.data.interactions import Interactions, read_interactions
 from semid.data.splits import cut_by_time, leave_one_out, own_split
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.runtime.keyed_random import chance, share
@@ -179,10 +179,8 @@ def _gathered(
             raise ConfigError(f"tasks: {task} needs {lacking[task]}. Give the file, or leave the task out.")
     tasks = [task for task in config.tasks or TASKS if task not in lacking]
     notes = [f"{task} is left out: no {lacking[task]}." for task in TASKS if task in lacking and not config.tasks]
-    if config.split != "leave-one-out":
-        check_twice(interactions, config.split)
     log = read_interactions(interactions)
-    histories = split_histories(log, ids.ledger, _ends(log, interactions, config))
+    histories = split_histories(log, ids.ledger, _ends(log, config))
     if histories.n_unknown:
         notes.append(f"interactions with items without a live ID: {histories.n_unknown:,} left out.")
     if repeats := histories.repeats():
@@ -192,15 +190,11 @@ def _gathered(
     return Material(ids, histories, texts, config, queries, preferences, user_tokens), tasks, notes
 
 
-def _ends(log: Interactions, source: Any, config: AlignmentConfig) -> npt.NDArray[np.int64]:
-    """int64 [U, 2]: where training and validation end."""
+def _ends(log: Interactions, config: AlignmentConfig) -> npt.NDArray[np.int64]:
+    """Return where training and validation end in each history: int64 [U, 2]."""
     if config.split == "time":
-        return cut_by_time(log, times_of(source, log), config.cuts)
-    if config.split == "own":
-        n_valid, n_test = own_split(log, source).T
-        ends = np.diff(log.offsets) - n_test
-        return np.stack([ends - n_valid, ends], axis=1)
-    return leave_one_out(log)
+        return cut_by_time(log, config.cuts)
+    return own_split(log) if config.split == "own" else leave_one_out(log)
 
 
 def _write_task(task: str, material: Material, templates: Templates, draft: Path, progress: bool) -> dict[str, int]:
