@@ -1,6 +1,6 @@
-"""Every choice of a fit, in one frozen object that goes into the artifact and comes back out of it.
+"""The settings of a fit, in one frozen object that is stored in the artifact.
 
-Options of `semid fit` carry the names of the fields. None means "the learner's own default".
+Options of `semid fit` have the names of the fields. None means the default of the method.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticIDConfig:
-    """The choices of a fit.
+    """Hold the settings of a fit; ConfigError for values that do not fit or do not go together.
 
     >>> SemanticIDConfig(codebook_size=[64, 256]).sizes
     (64, 256)
@@ -51,21 +51,21 @@ class SemanticIDConfig:
     """
 
     encoder: str = "lexical"  # "lexical", or a model's folder or hub id; not used with ready embeddings
-    pooling: Pooling = "auto"  # of a model's token vectors, where the model does not say itself
-    prompt: str = ""  # put before every text that goes into a model
-    text: tuple[str, ...] | None = None  # the text fields, in order; None: found
+    pooling: Pooling = "auto"  # of a language model's hidden states; auto: as the model says, else mean
+    prompt: str = ""  # text to prepend to every item's text, for encoders that expect one
+    text: tuple[str, ...] | None = None  # text fields, in order; None: detected
     method: Method = "rqvae"
     levels: int | None = None  # L, codes per item; None: 4, or as many as codebook_size names
     codebook_size: int | tuple[int, ...] = 256  # K, one for all levels or one per level
-    dim: int | None = None  # d, width of the latents
-    epochs: int | None = None  # of training
-    uniform: Uniform = "training"  # where the last level's codes are balanced (uniform semantic mapping)
-    encode_beam: int = 1  # prefixes kept at each level when an item gets its codes; 1: the nearest code each time
-    assign: Assign = "local"  # collisions: keep prefixes, or let them move for less distortion
-    template: str = "onerec"  # how a token is written: a name, or a pattern such as "<{letter}_{code}>"
+    dim: int | None = None  # d, dimensions of the latent space
+    epochs: int | None = None  # training epochs
+    uniform: Uniform = "training"  # when to balance the last level's codes (uniform semantic mapping)
+    encode_beam: int = 1  # beam width of quantization; 1: greedy, the nearest code at each level
+    assign: Assign = "local"  # resolve collisions within the item's prefix, or across all prefixes
+    template: str = "onerec"  # of the tokens: a name, or a pattern such as "<{letter}_{code}>"
     store_text: bool = True  # keep the items' text in the artifact, for `semid show` and token initialization
     seed: int = 0
-    device: str = "auto"
+    device: str = "auto"  # to train on
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
@@ -109,30 +109,31 @@ class SemanticIDConfig:
         """K of each level."""
         from semid.quantize.checks import check_sizes
 
-        one = isinstance(self.codebook_size, int)
-        levels = self.levels if self.levels is not None else (4 if one else len(self.codebook_size))
+        levels = self.levels
+        if levels is None:
+            levels = 4 if isinstance(self.codebook_size, int) else len(self.codebook_size)
         return check_sizes(self.codebook_size, levels)
 
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> SemanticIDConfig:
-        """A named recipe ("default", "lc-rec"), with changes."""
+        """Return the settings of a named recipe ("default", "lc-rec"), with changes."""
         if name not in PRESETS:
             raise ConfigError(f"preset={name!r} should be one of {', '.join(PRESETS)}.")
         return cls.from_dict(PRESETS[name] | changes)
 
     @classmethod
     def from_dict(cls, choices: dict[str, Any]) -> SemanticIDConfig:
-        """From JSON data; an unknown key is an error that names near matches."""
+        """Return settings from JSON data; ConfigError with near matches for an unknown key."""
         check_names(cls, choices, no="setting of semid", listed="It has")
         return cls(**choices)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data; the inverse of `from_dict`."""
+        """Return the settings as JSON data; the inverse of `from_dict`."""
         return as_json(self)
 
 
 def check_names(cls: type, choices: Iterable[str], *, no: str, listed: str) -> None:
-    """ConfigError, with near matches, for the first of the choices that is no field of the dataclass."""
+    """Raise ConfigError, with near matches, for the first of the choices that is no field of the dataclass."""
     names = [field.name for field in dataclasses.fields(cls)]
     for key in choices:
         if key not in names:
@@ -142,6 +143,6 @@ def check_names(cls: type, choices: Iterable[str], *, no: str, listed: str) -> N
 
 
 def as_json(choices: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON data: tuples become lists."""
+    """Return the fields of a dataclass as JSON data: tuples become lists."""
     values = dataclasses.asdict(choices)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}

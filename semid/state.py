@@ -254,7 +254,7 @@ class TokenizerState(TokenArtifact):
                 "These IDs were learned from ready vectors, so semid cannot embed new items. "
                 "Embed them as before, and give the vectors (--embeddings, embeddings=), or use encode_vectors."
             )
-        return self._encoder.transform(items)
+        return self.encoder.transform(items)
 
     @cached_property
     def encoder(self) -> LexicalEncoder | NeuralEncoder:

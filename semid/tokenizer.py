@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -88,7 +88,7 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
         signals : semid.pipeline.signals.Signals, optional
             What IDs should agree with besides the text: behavior, a language model.
         interactions : path or Interactions, optional
-            What the signals learns from.
+            User histories that the signals are learned from.
         memory : "4GB" or bytes
             What the process may hold; by default 60 % of the machine's memory.
 
@@ -171,18 +171,22 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
 
     # ---- looking up
 
+    @overload
+    def decode(self, ids: str) -> str | None: ...
+
+    @overload
+    def decode(self, ids: Sequence[str] | npt.NDArray[np.integer]) -> list[str | None]: ...
+
     def decode(self, ids: str | Sequence[str] | npt.NDArray[np.integer]) -> str | None | list[str | None]:
-        """Item ids of semantic IDs: of a text, of several, or of codes int [M, L]. None where no item has the ID.
+        """Return the item ids of semantic IDs, given as a text, several texts, or codes int [M, L]; None for no item.
 
         Each text must be one well-formed ID and nothing else; use `parse` for IDs inside other text. Retired
         items are decoded too.
         """
         if isinstance(ids, str):
             return self.decode([ids])[0]
-        if isinstance(ids, np.ndarray) and ids.dtype.kind in "iu":
-            codes = ids
-        else:
-            codes = self.vocabulary.codes_of_texts(ids)
+        is_codes = isinstance(ids, np.ndarray) and ids.dtype.kind in "iu"
+        codes = ids if is_codes else self.vocabulary.codes_of_texts(ids)
         rows = self.ledger.rows_of_codes(codes)
         return [None if row < 0 else self.ledger.item_ids[row] for row in rows.tolist()]
 

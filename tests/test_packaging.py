@@ -45,15 +45,20 @@ def settings() -> dict:
 
 def test_public_names_are_pinned():
     assert semid.__all__ == [
-        "Guidance",
+        "ClusterTokens",
         "SemanticIDConfig",
         "SemanticIDTokenizer",
+        "Signals",
         "Trie",
         "__version__",
         "embed",
         "evaluate",
+        "export",
         "extend",
+        "extend_folder",
+        "fit_clusters",
         "generate_items",
+        "import_index",
         "read_interactions",
         "read_items",
         "write_alignment",
@@ -63,8 +68,45 @@ def test_public_names_are_pinned():
         assert name in dir(semid)
 
 
+AFTER_A_FIT = """
+import torch, semid
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedTokenizerFast
+from tokenizers import Tokenizer, models
+
+items = [{"id": str(n), "title": f"{c} {t}"} for n, (c, t) in enumerate(
+    (c, t) for c in ("red", "blue", "green") for t in ("shoe", "shirt", "hat"))]
+ids = semid.SemanticIDTokenizer.fit(items, levels=2, codebook_size=4)
+ids.quality()
+trie = semid.Trie.from_tokenizer(ids, base=8)
+model = LlamaForCausalLM(LlamaConfig(
+    vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1))
+semid.generate_items(model, torch.tensor([[1]]), trie, num_return=2)
+
+from semid import *
+histories = read_interactions([{"user": f"u{u}", "items": [str((u + k) % 9) for k in range(4)]} for u in range(9)])
+assert len(read_items(items)) == 9 and embed(items).shape[0] == 9
+assert evaluate(ids.codes, sizes=ids.sizes).n_items == 9 and Signals() is not None
+assert isinstance(fit_clusters(histories), ClusterTokens)
+assert SemanticIDTokenizer.fit(items, SemanticIDConfig(levels=2, codebook_size=4)).tokens("0")
+assert len(Trie.from_tokenizer(ids)) == 9
+assert generate_items(model, torch.tensor([[1]]), trie, num_return=2).rows.shape == (1, 2)
+vocabulary = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({f"w{n}": n for n in range(16)})))
+assert extend(vocabulary, model, ids).base == 16
+assert export(ids, "index.json", to="lcrec") is not None and len(import_index("index.json")) == 9
+ids.save_pretrained("sid")
+vocabulary.save_pretrained("llm"), model.save_pretrained("llm")
+assert write_alignment(ids, histories, "data") is not None and callable(extend_folder)
+"""
+
+
+def test_public_names_are_what_they_say_for_the_whole_life_of_a_process(tmp_path):
+    """Importing a file must never put a module in the place of a function of the same name."""
+    run_python(AFTER_A_FIT, cwd=tmp_path)
+
+
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: Guidance, Semantic"):
+    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: ClusterTokens, Semantic"):
         _ = semid.tokenize
 
 

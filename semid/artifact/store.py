@@ -54,9 +54,10 @@ __all__ = [
     "check_output",
     "check_path",
     "load",
-    "tsv_rows",
-    "tsv_name",
     "save",
+    "tsv_escape",
+    "tsv_name",
+    "tsv_rows",
     "verify",
 ]
 
@@ -236,6 +237,15 @@ def tsv_name(part: int) -> str:
     return f"ids-{part}.tsv" if part else PEOPLE
 
 
+def tsv_escape(text: str) -> str:
+    r"""Return text as one cell of a tab-separated line.
+
+    >>> tsv_escape("two\nlines")
+    'two\\nlines'
+    """
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
 def tsv_rows(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
     r"""The lines of `ids.tsv`: item id, tokens and text, tab-separated under a header line.
 
@@ -246,10 +256,9 @@ def tsv_rows(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str
     ['item_id\ttokens\ttext', 'B1\t<s_a_1>\ttwo\\nlines']
     """
     yield "item_id\ttokens\ttext"
-    escapes = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
     for item_id, words, text in zip(item_ids, tokens, texts, strict=True):
         shown = text if len(text) <= 200 else text[:199] + "…"
-        yield f"{item_id.translate(escapes)}\t{words}\t{shown.translate(escapes)}"
+        yield f"{tsv_escape(item_id)}\t{words}\t{tsv_escape(shown)}"
 
 
 def _write(

@@ -17,13 +17,14 @@ import click
 from semid._version import __version__
 from semid.errors import SemidError
 from semid.runtime.distributed import is_writer
+from semid.runtime.progress import show_progress
 
 if TYPE_CHECKING:
     from semid.clusters.tokens import ClusterTokens
     from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
-    "cell",
+    "arguments_or_stdin",
     "cli",
     "folder_argument",
     "json_option",
@@ -35,7 +36,6 @@ __all__ = [
     "print_json",
     "print_quality",
     "say",
-    "words",
 ]
 
 log = logging.getLogger("semid")
@@ -101,8 +101,8 @@ class _Ordered(click.Group):
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="semid")
-@click.option("-v", "--verbose", count=True, help="Say more; twice for everything.")
-@click.option("--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-v", "--verbose", count=True, help="Print more log messages; -vv for all of them.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use. Default: OMP_NUM_THREADS, or all cores.")
 @click.pass_context
 def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> None:
@@ -111,9 +111,9 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     \b
     semid fit items.jsonl -o my-sid      learn IDs
     semid show my-sid B004756YJA         look at one
-    semid doctor my-sid                  how good are they?
+    semid doctor my-sid                  measure their quality
 
-    The options below may also stand behind the command.
+    These options may also come after the command.
     """
     quiet = quiet or not is_writer()
     level = logging.ERROR if quiet else [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
@@ -121,6 +121,12 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     handler.setFormatter(logging.Formatter("semid: %(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(level)
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(message)s"))
+    steps = logging.getLogger("semid.steps")  # one line per finished step, as it is
+    steps.handlers[:], steps.propagate = [plain], False
+    steps.setLevel(logging.ERROR if quiet else logging.INFO)
+    show_progress(False if quiet else None)
     ctx.obj = {"quiet": quiet}
     # Idle OpenMP threads sleep: spinning ones make a shared machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -157,7 +163,7 @@ def open_tokens(folder: Path) -> SemanticIDTokenizer | ClusterTokens:
     return ClusterTokens.open(folder)
 
 
-def words(arguments: tuple[str, ...]) -> list[str]:
+def arguments_or_stdin(arguments: tuple[str, ...]) -> list[str]:
     """The arguments, or the lines of standard input for a single `-`."""
     if arguments != ("-",):
         return list(arguments)
@@ -169,11 +175,6 @@ def words(arguments: tuple[str, ...]) -> list[str]:
         raise InputError(f"<stdin>: byte {error.start}: not UTF-8. Convert it: iconv -t UTF-8") from None
     # Not splitlines(), which also cuts at characters that an id may hold, such as U+2028.
     return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-
-
-def cell(text: str) -> str:
-    """Text as one cell of a tab-separated line, escaped as in ids.tsv."""
-    return text.translate(str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}))
 
 
 def print_json(data: Any) -> None:

@@ -8,31 +8,41 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import json_option, log, nearest_folder, print_quality, say
+from semid.cli.app import json_option, log, nearest_folder, print_quality
 
 if TYPE_CHECKING:
     from semid.data.interactions import Interactions
-    from semid.pipeline.signals import Guidance
+    from semid.pipeline.signals import Signals
 
 
-GUIDANCE = (
-    click.option("--fuse-behavior", "behavior", type=float, help="Weight of who met what beside the text. Default: 0."),
+SIGNALS = (
     click.option(
-        "--align-collaborative", "collaborative", type=float, help="Weight of the loss on items met together."
+        "--collaborative-fusion",
+        type=float,
+        help="Weight of collaborative embeddings relative to text embeddings. Default: 0.",
     ),
-    click.option("--align-llm", "llm", type=click.Path(), help="A language model's folder: a loss towards its words."),
-    click.option("--align-llm-weight", "llm_weight", type=float, help="Weight of that loss. Default: 0.3."),
+    click.option(
+        "--collaborative-loss",
+        type=float,
+        help="Weight of the loss that pulls items together that users met near each other. Default: 0.",
+    ),
+    click.option(
+        "--llm-loss",
+        metavar="MODEL",
+        help="Folder of an LLM: pull codebooks towards its input embeddings of the item texts.",
+    ),
+    click.option("--llm-loss-weight", type=float, help="Weight of that loss. Default: 0.3."),
     click.option(
         "--split",
         type=click.Choice(["leave-one-out", "own", "all"]),
-        help="What is not learned from: each user's last two (default), what n_valid and n_test say, or nothing.",
+        help="Held-out interactions: last two per user (default), as given by n_valid/n_test, or none.",
     ),
 )
 
 
-def guidance_options(command: Any) -> Any:
-    """Adds to a command the options that `guidance_of` takes out of its choices."""
-    for option in reversed(GUIDANCE):
+def signal_options(command: Any) -> Any:
+    """Add the options of training signals to a command; `signals_of` takes them out of its choices."""
+    for option in reversed(SIGNALS):
         command = option(command)
     return command
 
@@ -50,52 +60,59 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.command()
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
-@click.option("--text", help="Text fields, in order: title,brand. Default: found.")
+@click.option("--text", help="Comma-separated text fields. Default: detected.")
 @click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
-@click.option("--encoder", help="lexical (default), or a model's folder or Hub id.")
-@click.option("--pooling", type=click.Choice(["auto", "mean", "last", "eos"]), help="Of a language model's states.")
-@click.option("--prompt", help="Put before every text that goes into a model.")
+@click.option("--encoder", help="Text encoder: lexical (default), or a model's folder or Hub id.")
+@click.option(
+    "--pooling",
+    type=click.Choice(["auto", "mean", "last", "eos"]),
+    help="Pooling of a language model's hidden states. Default: auto.",
+)
+@click.option("--prompt", help="Text to prepend to every item's text, for encoders that expect a prompt.")
 @click.option(
     "--embeddings",
     type=click.Path(path_type=Path, readable=False),
     help="Ready vectors: .npy, .safetensors, .parquet, or a folder of them.",
 )
 @click.option("--method", type=click.Choice(["rqvae", "rqkmeans", "lc-rec"]), help="Learner. Default: rqvae.")
-@click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="A published recipe as it is.")
+@click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="Use the settings of a published recipe.")
 @click.option("--levels", type=int, help="Codes per item. Default: 4.")
 @click.option("--codebook-size", callback=sizes_option, help="Codes per level: 256 (default), or 64,256,256,256.")
-@click.option("--dim", type=int, help="Width of the latents. Default: the learner's.")
-@click.option("--epochs", type=int, help="Of training. Default: the learner's.")
+@click.option("--dim", type=int, help="Dimensions of the latent space. Default: set by the method.")
+@click.option("--epochs", type=int, help="Training epochs. Default: set by the method.")
 @click.option(
     "--uniform",
     type=click.Choice(["training", "catalog", "off"]),
-    help="Where the last level's codes are balanced. Default: training.",
+    help="When to balance the use of the last level's codes. Default: training.",
 )
-@click.option(
-    "--encode-beam", type=int, help="Prefixes kept at each level when items get their codes. Default: 1, greedy."
-)
+@click.option("--encode-beam", type=int, help="Beam width of quantization. Default: 1, greedy.")
 @click.option(
     "--assign",
     type=click.Choice(["local", "global"]),
-    help="Resolve collisions under the item's own prefix (default), or under any.",
+    help="Resolve collisions within the item's own prefix (default) or across all prefixes.",
 )
-@click.option("--template", help="How tokens are written: onerec (default), lcrec, rectokens, or '<{letter}_{code}>'.")
-@click.option("--store-text/--no-store-text", default=None, help="Keep the items' text in the folder (default).")
-@click.option("--seed", type=int, help="Default: 0.")
-@click.option("--device", help="auto (default), cpu, cuda, ...")
 @click.option(
-    "--config", "config_file", type=click.Path(path_type=Path, readable=False), help="Settings from a JSON file."
+    "--template", help="Token template: onerec (default), lcrec, rectokens, or your own, such as '<{letter}_{code}>'."
 )
-@click.option("--memory", help="What semid may hold in memory: 4GB, 800MB. Default: 60 % of the machine's.")
+@click.option("--store-text/--no-store-text", default=None, help="Store the items' text in the folder (default).")
+@click.option("--seed", type=int, help="Random seed. Default: 0.")
+@click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
 @click.option(
-    "--interactions", type=click.Path(readable=False), help="User histories, to measure the IDs against and align with."
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, readable=False),
+    help="JSON file with settings; options override it.",
 )
-@guidance_options
+@click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
+@click.option(
+    "--interactions",
+    type=click.Path(readable=False),
+    help="User histories, for quality figures and signals.",
+)
+@signal_options
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
-@click.pass_context
 def fit(
-    ctx: click.Context,
     items: str,
     output: Path,
     id_field: str,
@@ -123,65 +140,61 @@ def fit(
     from semid.data.interactions import read_interactions
     from semid.pipeline.fit import fit as run
     from semid.runtime.distributed import is_writer
-    from semid.runtime.progress import Stages, watched
+    from semid.runtime.progress import Stages, log_step
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
-    guidance = guidance_of(choices)
+    signals = signals_of(choices)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
-    histories = read_interactions(interactions) if interactions else None
-    stages = Stages()
+    histories = None if interactions is None else read_interactions(interactions)
     made = run(
         items,
         config,
         embeddings=embeddings,
         id_field=id_field,
-        progress=watched() and not ctx.obj["quiet"],
-        say=lambda line: say(ctx, line),
         memory=memory,
         folder=nearest_folder(output),
-        stages=stages,
-        guidance=guidance,
-        interactions=interactions,
+        signals=signals,
+        interactions=histories,
     )
     if not is_writer():
         return
     ids = SemanticIDTokenizer.of(made)
-    if histories and guidance.uses_interactions:
-        histories = _unseen(histories, guidance, interactions)
-    known = histories.map_to(ids.item_ids) if histories else None
+    if histories is not None and signals.uses_interactions:
+        histories = _held_out(histories, signals)
+    known = None if histories is None else histories.map_to(ids.item_ids)
     if known is not None and known.n_unknown == len(known.rows):
         log.warning("%s: none of its items is in the catalog. Are the ids the same?", interactions)
+    stages = Stages()
     quality = ids.quality(histories=known)  # before saving: an interrupt until there leaves nothing behind
     fingerprint = ids.save_pretrained(output, force=force)
-    say(ctx, f"saved       {output}")
+    log_step("saved", str(output))
     stages.lap("save")
     print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
 
 
-def guidance_of(choices: dict[str, Any]) -> Guidance:
-    """The options of alignment, taken out of the choices."""
-    from semid.pipeline.signals import Guidance
+def signals_of(choices: dict[str, Any]) -> Signals:
+    """Take the options of training signals out of the choices."""
+    from semid.pipeline.signals import Signals
 
-    names = ("behavior", "collaborative", "llm", "llm_weight", "split")
+    names = ("collaborative_fusion", "collaborative_loss", "llm_loss", "llm_loss_weight", "split")
     given = {name: choices.pop(name) for name in names}
-    if given["llm"] is None and given["llm_weight"] is not None:
-        raise click.UsageError("--align-llm-weight is of --align-llm. Give the model's folder too.")
-    return Guidance(**{name: value for name, value in given.items() if value is not None})
+    if given["llm_loss"] is None and given["llm_loss_weight"] is not None:
+        raise click.UsageError("--llm-loss-weight requires --llm-loss MODEL.")
+    return Signals(**{name: value for name, value in given.items() if value is not None})
 
 
-def _unseen(histories: Interactions, guidance: Guidance, source: str) -> Interactions:
-    """The histories to measure with: the part that was not learned from, if there is any."""
-    from semid.data.splits import training_edges
-    from semid.pipeline.signals import unseen_interactions
+def _held_out(histories: Interactions, signals: Signals) -> Interactions:
+    """Return the interactions to measure with: those that were held out from training, if there are any."""
+    from semid.data.splits import held_out_interactions, training_interactions
 
-    unseen = unseen_interactions(histories, training_edges(histories, guidance.split, source=source))
-    if len(unseen.items) == 0:
-        log.warning("sequence_lift is of the interactions that were learned from: split=all keeps none apart.")
+    held_out = held_out_interactions(histories, training_interactions(histories, signals.split))
+    if len(held_out.items) == 0:
+        log.warning("sequence_lift is measured on training interactions: split=%s holds out none.", signals.split)
         return histories
-    log.info("sequence_lift is of the %d interactions that were not learned from", len(unseen.items))
-    return unseen
+    log.info("sequence_lift is measured on the %d held-out interactions", len(held_out.items))
+    return held_out
 
 
 def _config(preset: str | None, config_file: Path | None, choices: dict[str, Any]):

@@ -1,4 +1,4 @@
-"""semid show, encode, decode: looking at IDs."""
+"""semid show, encode, decode: look IDs up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from semid.cli.app import cell, folder_argument, json_option, open_ids, open_tokens, print_json, say, words
+from semid.cli.app import (
+    arguments_or_stdin,
+    folder_argument,
+    json_option,
+    open_ids,
+    open_tokens,
+    print_json,
+)
 
 __all__ = ["batch_options", "encode_items"]
 
@@ -17,29 +24,34 @@ __all__ = ["batch_options", "encode_items"]
 
 
 OPTIONS = [
-    click.option("--items", "source", metavar="FILE", help="Instead: a whole data set, Parquet, JSONL or CSV."),
-    click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), help="Of --items: .parquet file."),
-    click.option("--engine", type=click.Choice(["local", "ray"]), help="Of --items: where to work. Default: local."),
-    click.option("--vectors", metavar="COLUMN", help="Of --items: a column of ready vectors, instead of the encoder."),
-    click.option("--text", help="Of --items: text columns. Default: those that the IDs were learned from."),
-    click.option("--id-field", help="Of --items: field with the item's id. Default: id."),
-    click.option("--batch-size", type=click.IntRange(1), help="Of --items: rows at a time. Default: 8192."),
-    click.option("--concurrency", type=click.IntRange(1), help="Of --items: batches in work at once."),
-    click.option("--force", is_flag=True, help="Of --items: replace an existing file."),
+    click.option("--items", "source", metavar="FILE", help="Encode every row of a data set: Parquet, JSONL or CSV."),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, readable=False),
+        help="With --items: the .parquet file to write.",
+    ),
+    click.option(
+        "--engine", type=click.Choice(["local", "ray"]), help="With --items: run here or on Ray. Default: local."
+    ),
+    click.option("--vector-column", metavar="COLUMN", help="With --items: column of ready vectors. Default: none."),
+    click.option("--text", help="With --items: comma-separated text columns. Default: those of the fit."),
+    click.option("--id-field", help="With --items: column with the item's id. Default: id."),
+    click.option("--batch-size", type=click.IntRange(1), help="With --items: rows per batch. Default: 8192."),
+    click.option("--concurrency", type=click.IntRange(1), help="With --items: batches to encode in parallel."),
+    click.option("--force", is_flag=True, help="With --items: replace an existing file."),
 ]  # all without a default of click's, so that `encode_items` sees what was given
 
 
 def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `semid encode` that go with --items."""
+    """Add the options of `semid encode` that go with --items."""
     for option in reversed(OPTIONS):
         command = option(command)
     return command
 
 
-def encode_items(
-    ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bool, given: dict[str, Any]
-) -> bool:
-    """Encode the data set that --items names; False if it was not given, and nothing done."""
+def encode_items(folder: Path, items: tuple[str, ...], as_json: bool, given: dict[str, Any]) -> bool:
+    """Encode the data set that --items names; return False, with nothing done, if it was not given."""
     given = {name: value for name, value in given.items() if value}
     source = given.pop("source", None)
     if source is None:
@@ -55,17 +67,17 @@ def encode_items(
 
     from semid.pipeline.batch_encoder import BatchEncoder
     from semid.pipeline.dataset_encoder import encode_file
-    from semid.runtime.progress import watched
+    from semid.runtime.progress import log_step
 
     text = given.pop("text", None)
     encoder = BatchEncoder(
         folder,
         id_field=given.pop("id_field", "id"),
-        vectors=given.pop("vectors", None),
+        vector_column=given.pop("vector_column", None),
         text=None if text is None else [name.strip() for name in text.split(",")],
     )
-    done = encode_file(encoder, source, progress=watched() and not ctx.obj["quiet"], **given)
-    say(ctx, f"encoded     {done.n_items:,} rows, {done.n_known:,} of them items of the catalog")
+    done = encode_file(encoder, source, **given)
+    log_step("encoded", f"{done.n_items:,} rows, {done.n_known:,} of them items of the catalog")
     if as_json:
         print_json({"output": str(done.path), "items": done.n_items, "known": done.n_known})
     else:
@@ -76,12 +88,14 @@ def encode_items(
 @click.command()
 @folder_argument
 @click.argument("items", metavar="ITEM...", nargs=-1, required=True)
-@click.option("--neighbors", default=5, show_default=True, type=click.IntRange(0), help="How many to list.")
+@click.option(
+    "--neighbors", default=5, show_default=True, type=click.IntRange(0), help="Number of similar items to list."
+)
 @json_option
 def show(folder: Path, items: tuple[str, ...], neighbors: int, as_json: bool) -> None:
-    """Show items: their ID, text, and the items nearest by ID.
+    """Show items: ID, text, and the items with the most similar IDs.
 
-    Of a folder of `semid clusters`, users too: their tokens, and who is nearest in their cluster.
+    For a folder written by `semid clusters`, show users too: their tokens and the nearest members of their cluster.
 
     \b
     Examples:
@@ -93,16 +107,17 @@ def show(folder: Path, items: tuple[str, ...], neighbors: int, as_json: bool) ->
     from semid.diagnostics.describe import describe, describe_lines, describe_member_lines, describe_members
 
     tokens = open_tokens(folder)
+    wanted = arguments_or_stdin(items)
     if isinstance(tokens, ClusterTokens):
-        described = [one for wanted in words(items) for one in describe_members(tokens, wanted, neighbors)]
-        in_lines = describe_member_lines
+        described = [one for item_id in wanted for one in describe_members(tokens, item_id, neighbors)]
+        blocks = [describe_member_lines(one) for one in described]
     else:
-        described = [describe(tokens, item_id, neighbors) for item_id in words(items)]
-        in_lines = describe_lines
+        described = [describe(tokens, item_id, neighbors) for item_id in wanted]
+        blocks = [describe_lines(one) for one in described]
     if as_json:
         print_json(described)
     else:
-        click.echo("\n\n".join("\n".join(in_lines(one)) for one in described))
+        click.echo("\n\n".join("\n".join(lines) for lines in blocks))
 
 
 @click.command()
@@ -110,11 +125,10 @@ def show(folder: Path, items: tuple[str, ...], neighbors: int, as_json: bool) ->
 @click.argument("items", metavar="[ITEM...|-]", nargs=-1)
 @batch_options
 @json_option
-@click.pass_context
-def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bool, **batch: Any) -> None:
-    """Item ids to semantic IDs; - reads ids from standard input, one a line.
+def encode(folder: Path, items: tuple[str, ...], as_json: bool, **batch: Any) -> None:
+    """Print the semantic IDs of items; - reads item ids from standard input, one per line.
 
-    With --items, every row of a data set, in the catalog or not: its ID, or its nearest codes.
+    With --items, encode every row of a data set: an item of the catalog gets its ID, any other its nearest codes.
 
     \b
     Examples:
@@ -122,9 +136,11 @@ def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bo
       cut -f1 purchases.tsv | semid encode my-sid -
       semid encode my-sid --items new.parquet -o codes.parquet --engine ray
     """
-    if encode_items(ctx, folder, items, as_json, batch):
+    from semid.artifact.store import tsv_escape
+
+    if encode_items(folder, items, as_json, batch):
         return
-    ids, wanted = open_ids(folder), words(items)
+    ids, wanted = open_ids(folder), arguments_or_stdin(items)
     codes = ids.encode(wanted)
     tokens = ids.vocabulary.texts(codes)
     if as_json:
@@ -135,7 +151,7 @@ def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bo
             ]
         )
     else:
-        click.echo("\n".join(f"{cell(item_id)}\t{text}" for item_id, text in zip(wanted, tokens, strict=True)))
+        click.echo("\n".join(f"{tsv_escape(item_id)}\t{text}" for item_id, text in zip(wanted, tokens, strict=True)))
 
 
 @click.command()
@@ -143,9 +159,9 @@ def encode(ctx: click.Context, folder: Path, items: tuple[str, ...], as_json: bo
 @click.argument("texts", metavar="'TOKENS'...|-", nargs=-1, required=True)
 @json_option
 def decode(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
-    """Semantic IDs to item ids. Finds IDs inside any text; reports unknown and partial ones, never guesses.
+    """Find semantic IDs in a text and print their item ids. Unknown and partial IDs are reported, never guessed.
 
-    Prints one line per ID: the ID, the item, and what is wrong with it, if anything.
+    Prints one line per ID: the ID, its item, and the problem, if there is one.
 
     \b
     Examples:
@@ -154,13 +170,15 @@ def decode(folder: Path, texts: tuple[str, ...], as_json: bool) -> None:
     """
     from dataclasses import asdict
 
+    from semid.artifact.store import tsv_escape
+
     ids = open_ids(folder)
-    found = [one for text in words(texts) for one in ids.parse(text)]
+    found = [one for text in arguments_or_stdin(texts) for one in ids.parse(text)]
     if as_json:
         print_json([asdict(one) for one in found])
     else:
         for one in found:
             note = "retired" if one.retired else one.problem
-            click.echo("\t".join(map(cell, filter(None, [one.text, one.item_id or "-", note]))))
+            click.echo("\t".join(map(tsv_escape, filter(None, [one.text, one.item_id or "-", note]))))
     if not found:
         raise click.ClickException("no semantic ID in the text.")

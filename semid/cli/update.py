@@ -1,4 +1,4 @@
-"""semid add, retire, history, diff: a catalog that lives."""
+"""semid add, retire, history, diff: change an artifact and see what changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from semid.cli.app import cell, folder_argument, json_option, log, open_ids, print_json, words
+from semid.cli.app import arguments_or_stdin, folder_argument, json_option, log, open_ids, print_json
 
-date_option = click.option("--date", help="Noted in the history as it is, for instance 2026-11-21. Default: none.")
+date_option = click.option("--date", help="Date to record in the history, such as 2026-11-21. Default: none.")
 
 
 @click.command()
@@ -16,20 +16,20 @@ date_option = click.option("--date", help="Noted in the history as it is, for in
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
 @click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
 @click.option(
-    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Ready vectors, if the fit had them too."
+    "--embeddings",
+    type=click.Path(path_type=Path, readable=False),
+    help="Ready vectors, if the IDs were fitted to ready vectors.",
 )
-@click.option("--update", is_flag=True, help="Store the new text of items that are there; their IDs stand.")
+@click.option("--update", is_flag=True, help="Store the new text of known items; their IDs do not change.")
 @click.option(
     "--reuse-after",
     type=click.IntRange(1),
     metavar="GENERATIONS",
-    help="Give out IDs again that were retired so many generations ago. Default: never.",
+    help="Reissue IDs that were retired at least this many generations ago. Default: never.",
 )
 @date_option
 @json_option
-@click.pass_context
 def add(
-    ctx: click.Context,
     folder: Path,
     items: str,
     id_field: str,
@@ -39,9 +39,9 @@ def add(
     date: str | None,
     as_json: bool,
 ) -> None:
-    """Give new items IDs. Those that are there keep theirs; adding a file twice changes nothing.
+    """Add new items to an artifact. Known items keep their IDs; adding a file twice changes nothing.
 
-    ITEMS is as for fit: JSONL, CSV or Parquet, or - for standard input. Each new item gets the nearest free ID.
+    ITEMS is JSONL, CSV or Parquet, or - for standard input, as for fit. Each new item gets the nearest free ID.
 
     \b
     Examples:
@@ -50,7 +50,6 @@ def add(
       zcat new.jsonl.gz | semid add my-sid -
     """
     from semid.pipeline import update as changing
-    from semid.runtime.progress import watched
 
     report = changing.add(
         folder,
@@ -60,7 +59,6 @@ def add(
         update=update,
         reuse_after=reuse_after,
         date=date,
-        progress=watched() and not ctx.obj["quiet"],
     )
     for warning in report.warnings():
         log.warning("%s", warning)
@@ -76,7 +74,7 @@ def add(
 @date_option
 @json_option
 def retire(folder: Path, items: tuple[str, ...], date: str | None, as_json: bool) -> None:
-    """Retire items: still decoded, no longer generated, their IDs never given out again.
+    """Retire items: their IDs still decode, are no longer generated, and are never reissued.
 
     \b
     Examples:
@@ -87,7 +85,7 @@ def retire(folder: Path, items: tuple[str, ...], date: str | None, as_json: bool
 
     from semid.pipeline import update as changing
 
-    report = changing.retire(folder, words(items), date=date)
+    report = changing.retire(folder, arguments_or_stdin(items), date=date)
     if as_json:
         print_json(asdict(report))
         return
@@ -100,7 +98,7 @@ def retire(folder: Path, items: tuple[str, ...], date: str | None, as_json: bool
 @folder_argument
 @json_option
 def history(folder: Path, as_json: bool) -> None:
-    """List the generations of an artifact: what each added, retired and updated, and its date if one was given.
+    """List the generations of an artifact: items added, retired and updated, with dates where given.
 
     \b
     Example:
@@ -109,7 +107,7 @@ def history(folder: Path, as_json: bool) -> None:
     ids = open_ids(folder)
     dates = ids.provenance.get("dates")
     dates = dates if isinstance(dates, dict) else {}
-    told = [one | {"date": dates.get(str(one.get("generation")))} for one in ids.history]
+    told = [one | {"date": dates.get(str(one.get("generation")))} for one in ids.history or []]
     if as_json:
         print_json(told)
         return
@@ -125,20 +123,20 @@ def history(folder: Path, as_json: bool) -> None:
 @click.command()
 @click.argument("first", metavar="A", type=click.Path(path_type=Path, readable=False))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path, readable=False))
-@click.option("--items", "listed", is_flag=True, help="List the items too, tab-separated.")
+@click.option("--items", "listed", is_flag=True, help="Also list the items, tab-separated.")
 @json_option
 def diff(first: Path, second: Path, listed: bool, as_json: bool) -> None:
-    """Compare two artifacts: which items came and went, and how much of their IDs the others kept.
+    """Compare two artifacts: items added and removed, and how many codes the others kept.
 
     \b
     Examples:
       semid diff my-sid my-sid-refit
       semid diff my-sid my-sid-refit --items | grep ^renamed
     """
-    from semid.artifact import store as artifact
+    from semid.artifact.store import load, tsv_escape
     from semid.diagnostics.diff import difference
 
-    same = artifact.load(first).fingerprint == artifact.load(second).fingerprint
+    same = load(first).fingerprint == load(second).fingerprint
     found = difference(open_ids(first), open_ids(second), same=same)
     if as_json:
         print_json(found.to_dict())
@@ -146,4 +144,4 @@ def diff(first: Path, second: Path, listed: bool, as_json: bool) -> None:
     click.echo("\n".join(found.lines()), err=listed)
     if listed:
         for kind, item_id, before, after in found.item_rows():
-            click.echo(f"{kind}\t{cell(item_id)}\t{before}\t{after}")
+            click.echo(f"{kind}\t{tsv_escape(item_id)}\t{before}\t{after}")

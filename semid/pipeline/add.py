@@ -138,7 +138,6 @@ def add(
     update: bool = False,
     reuse_after: int | None = None,
     date: str | None = None,
-    progress: bool = False,
 ) -> tuple[State, Added]:
     """A tokenizer with the new items of `source`, each with the nearest free ID, and what was done.
 
@@ -172,7 +171,7 @@ def add(
             "embeddings were given, but these IDs have an encoder of their own, which embeds new items too. "
             "Leave them out."
         )
-    items = _read(ids, source, id_field, progress)
+    items = _read(ids, source, id_field)
     rows = ids.ledger.find_rows(items.ids)
     known = _Known.among(ids, items, rows)
     places = sorted(np.flatnonzero(rows < 0).tolist(), key=items.ids.__getitem__)  # one order, however they came
@@ -182,10 +181,10 @@ def add(
         return ids, Added(ids.ledger.last_generation, 0, known.unchanged, 0, list(known.differing), known.retired)
 
     assignment, drift = None, None
-    codes = np.zeros((0, len(ids.sizes)), np.uint16)
+    codes: npt.NDArray[np.integer] = np.zeros((0, len(ids.sizes)), np.uint16)
     if len(new):
         ready = embeddings is not None
-        vectors = given_vectors(items, embeddings)[places] if ready else ids.embed(new, progress=progress)
+        vectors = given_vectors(items, embeddings)[np.array(places)] if ready else ids.embed(new)
         _check_width(ids, vectors)
         latents = ids.codebooks.latents(vectors)
         beam = 1 if ids.config is None else ids.config.encode_beam
@@ -216,12 +215,12 @@ def add(
     return ids.changed(ledger, noted, date=date), report
 
 
-def _read(ids: TokenizerState, source: Any, id_field: str, progress: bool) -> Items:
+def _read(ids: TokenizerState, source: Any, id_field: str) -> Items:
     """The items with the text fields of the fit, in its order; those that no item has are left out."""
     if ids.text_fields is None:
-        return read_items(source, id_field=id_field, progress=progress)
+        return read_items(source, id_field=id_field)
     if not isinstance(source, Items):
-        source = read_items(source, id_field=id_field, progress=progress)
+        source = read_items(source, id_field=id_field)
     fields = {name: source.fields[name] for name in ids.text_fields if name in source.fields}
     if ids.text_fields and not fields:
         have, want = ", ".join(source.fields) or "none", ", ".join(ids.text_fields)
@@ -262,7 +261,7 @@ def _check_width(ids: TokenizerState, vectors: npt.NDArray[np.float32]) -> None:
         raise InputError(f"embeddings: D={vectors.shape[1]} should be {wanted}, as when the IDs were learned.")
 
 
-def _drift(ids: TokenizerState, latents: npt.NDArray[np.float32], raw: npt.NDArray[np.integer]) -> Drift | None:
+def _drift(ids: TokenizerState, latents: npt.NDArray[np.floating], raw: npt.NDArray[np.integer]) -> Drift | None:
     """None where the artifact has no figures of its fit, or the items are too few to tell."""
     known = ids.fit_statistics
     if "fit.errors" not in known or len(latents) < FEWEST:

@@ -58,14 +58,14 @@ class BatchEncoder:
     ----------
     folder : path of an artifact, which every worker sees under this path.
     id_field : the column with the items' ids; None if there is none, and then no row is known.
-    vectors : a column of ready vectors, to be used instead of the stored encoder.
+    vector_column : a column of ready vectors, to be used instead of the stored encoder.
     text : the text columns, in order. By default those that the IDs were learned from.
 
     Raises
     ------
     ArtifactError : no artifact there.
     InputError : one of another kind.
-    ConfigError : the IDs were imported; or they were learned from ready vectors and `vectors` is not given; or it is
+    ConfigError : the IDs were imported; they were learned from ready vectors and `vector_column` is not given; or it is
         not known which columns hold the text.
     """
 
@@ -74,7 +74,7 @@ class BatchEncoder:
         folder: str | Path,
         *,
         id_field: str | None = "id",
-        vectors: str | None = None,
+        vector_column: str | None = None,
         text: Sequence[str] | None = None,
     ) -> None:
         self.folder = str(Path(folder).absolute())
@@ -84,8 +84,8 @@ class BatchEncoder:
         if manifest.get("config") is None:
             raise ConfigError(f"{folder}: these IDs were imported, so nothing says what codes a new item would have.")
         self.id_field = id_field
-        self.vectors = vectors
-        self.text = () if vectors is not None else _text_fields(self.folder, manifest, text)
+        self.vector_column = vector_column
+        self.text = () if vector_column is not None else _text_fields(self.folder, manifest, text)
 
     @property
     def ids(self) -> TokenizerState:
@@ -95,7 +95,7 @@ class BatchEncoder:
     @property
     def columns(self) -> list[str]:
         """The columns that are looked at; text columns may be missing, but not all of them."""
-        used = self.text if self.vectors is None else (self.vectors,)
+        used = self.text if self.vector_column is None else (self.vector_column,)
         return list(dict.fromkeys([*([] if self.id_field is None else [self.id_field]), *used]))
 
     def __call__(self, batch: Any) -> Any:
@@ -150,13 +150,15 @@ class BatchEncoder:
         self, batch: Any, rows: npt.NDArray[np.int64], problems: Problems, lines: Sequence[int]
     ) -> npt.NDArray[np.float32]:
         """float32 [len(rows), D] of some rows of the batch."""
-        if self.vectors is None:
+        if self.vector_column is None:
             return self.ids.embed(self._items(batch, rows.tolist(), problems, lines))
-        vectors = matrix(batch, self.vectors)[rows]
+        vectors = matrix(batch, self.vector_column)[rows]
         with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which is no vector either
             bad = np.flatnonzero(~np.isfinite(vectors.astype(np.float32)).all(axis=1))
         for row in bad.tolist():
-            problems.add(lines[rows[row]], f"{quote(self.vectors)} holds NaN, infinity or numbers beyond float32.")
+            problems.add(
+                lines[rows[row]], f"{quote(self.vector_column)} holds NaN, infinity or numbers beyond float32."
+            )
         problems.raise_if_any()
         return check_vectors(vectors)
 
@@ -199,7 +201,7 @@ def _text_fields(folder: str, manifest: dict, text: Sequence[str] | None) -> tup
     if encoder["kind"] == "vectors":
         raise ConfigError(
             f"{folder}: these IDs were learned from ready vectors, so semid cannot embed items. "
-            "Name the column of vectors: vectors=, or --vectors."
+            "Name the column of vectors: vector_column=, or --vector-column."
         )
     if noted is None and encoder["kind"] == "lexical":  # an older artifact; the order is all one to this encoder
         noted = encoder["field_weights"]

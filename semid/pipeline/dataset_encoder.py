@@ -31,6 +31,8 @@ from semid.runtime.progress import bar
 from semid.runtime.threads import thread_count
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     import pyarrow
 
 __all__ = ["BATCH_SIZE", "Engine", "FileDone", "encode_file"]
@@ -66,7 +68,6 @@ def encode_file(
     engine: Engine = "local",
     batch_size: int = BATCH_SIZE,
     concurrency: int | None = None,
-    progress: bool = False,
     force: bool = False,
 ) -> FileDone:
     """Encode every row of a data set into a Parquet file.
@@ -93,7 +94,7 @@ def encode_file(
         tables = on_ray(encoder, source.parquet_files("ray"), batch_size, concurrency)
     else:
         tables = _on_this_machine(encoder, source.parts(batch_size), concurrency or 1)
-    with bar("encode", source.n_rows, shown=progress) as advance:
+    with bar("encode", source.n_rows) as advance:
         counted = _Counted(tables, advance)
         with drafting(output.parent) as draft:
             check_path(output, force)  # again, now that nobody else is writing
@@ -190,7 +191,7 @@ def _on_this_machine(encoder: BatchEncoder, parts: Iterable[Part], n_processes: 
         n_processes, mp_context=get_context("spawn"), initializer=_limit_threads, initargs=(threads,)
     )
     try:
-        waiting = deque()
+        waiting: deque[Future[pyarrow.Table]] = deque()
         for part in parts:
             waiting.append(pool.submit(encoder.answers, *part))
             if len(waiting) > 2 * n_processes:

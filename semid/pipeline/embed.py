@@ -18,8 +18,9 @@ from semid.config import SemanticIDConfig
 from semid.data.items import Items
 from semid.errors import InputError
 from semid.runtime.tables import RowTable, Tables
+from semid.state import EncoderState, TokenizerState
 
-__all__ = ["embed", "encoder_name", "given_vectors"]
+__all__ = ["embed", "embed_as_before", "encoder_name", "given_vectors"]
 
 BLOCK = 1 << 14  # rows of a given array copied at once
 Prepare = Callable[..., object]
@@ -29,12 +30,11 @@ def embed(
     items: Items,
     config: SemanticIDConfig,
     embeddings: Any,
-    progress: bool,
     *,
     tables: Tables | None = None,
     prepare: Prepare = lambda dim, fitting=0: None,
-) -> tuple[RowTable, dict[str, np.ndarray], dict[str, Any]]:
-    """Vectors in the items' order, float32 [N, D], and the encoder's arrays and description.
+) -> tuple[RowTable, EncoderState]:
+    """Return vectors in the items' order, float32 [N, D], and the encoder's arrays and description.
 
     Parameters
     ----------
@@ -48,20 +48,30 @@ def embed(
     """
     if embeddings is not None:
         vectors = given_vectors(items, embeddings, tables=tables, prepare=prepare)
-        return vectors, {}, {"kind": "vectors", "dim": vectors.shape[1]}
-    from semid.encoders import make_encoder
+        return vectors, ({}, {"kind": "vectors", "dim": vectors.shape[1]})
+    from semid.encoders import LexicalEncoder, make_encoder
 
     options = {}
     if config.encoder != "lexical":
         options = {"pooling": config.pooling, "prompt": config.prompt, "device": config.device}
     encoder = make_encoder(config.encoder, **options)
-    if config.encoder == "lexical":
+    if isinstance(encoder, LexicalEncoder):
         prepare(encoder.dim, encoder.memory_to_fit(items))
     encoder.fit(items)
     prepare(encoder.dim_)
     vectors = _filled(tables, len(items), encoder.dim_, encoder.blocks(items))
     arrays, meta = encoder.state()
-    return vectors, arrays, dict(meta)
+    return vectors, (arrays, dict(meta))
+
+
+def embed_as_before(
+    old: TokenizerState, items: Items, embeddings: Any, *, tables: Tables, prepare: Prepare
+) -> tuple[RowTable, EncoderState]:
+    """Return vectors in the items' order by the encoder of an artifact, and that encoder; or ready ones, if given."""
+    if embeddings is not None:
+        return given_vectors(items, embeddings, tables=tables, prepare=prepare), old.encoder_state
+    prepare(old.codebooks.input_dim)
+    return _filled(tables, len(items), old.codebooks.input_dim, old.encoder.blocks(items)), old.encoder_state
 
 
 def given_vectors(

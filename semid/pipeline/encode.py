@@ -20,7 +20,7 @@ from semid.runtime.progress import bar
 from semid.runtime.tables import RowTable, Tables
 from semid.train.fusion import from_text_alone
 
-__all__ = ["BLOCK", "Encoded", "encode_table", "error_statistics", "for_items_to_come"]
+__all__ = ["BLOCK", "Encoded", "encode_table", "encode_vectors", "error_statistics", "text_only_codebooks"]
 
 
 BLOCK = 1 << 15  # rows encoded at once: about 150 MB
@@ -88,28 +88,27 @@ def error_statistics(encoded: Encoded, codebooks: Codebooks) -> dict[str, npt.ND
     }
 
 
-def _encode(
-    codebooks: Codebooks, vectors: RowTable, config: SemanticIDConfig, progress: bool, tables: Tables
-) -> Encoded:
+def encode_vectors(codebooks: Codebooks, vectors: RowTable, config: SemanticIDConfig, tables: Tables) -> Encoded:
+    """Encode vectors [N, D] as the settings say, with a progress bar."""
     device = exact_device(config.device)
-    with bar("encode", len(vectors), shown=progress) as advance:
+    with bar("encode", len(vectors)) as advance:
         return encode_table(codebooks, vectors, tables, beam=config.encode_beam, device=device, advance=advance)
 
 
-def for_items_to_come(
+def text_only_codebooks(
     codebooks: Codebooks,
     encoded: Encoded,
     inputs: RowTable,
     vectors: RowTable,
     config: SemanticIDConfig,
-    progress: bool,
     tables: Tables,
 ) -> tuple[Codebooks, dict[str, np.ndarray]]:
-    """The codebooks to keep, for vectors of text alone, and the errors that those of later items are compared with.
+    """Return the codebooks to keep, which take vectors of text alone, and the errors of the fit with them.
 
-    Codebooks learned from other `inputs` than the vectors get an encoder that predicts their latents from text.
+    Codebooks learned from other `inputs` than the vectors get an encoder that predicts their latents from text, so
+    that items added later need nothing but their text.
     """
     if inputs is not vectors:
         codebooks = from_text_alone(codebooks, vectors, encoded.latents, seed=config.seed)
-        encoded = _encode(codebooks, vectors, config, progress, tables)
+        encoded = encode_vectors(codebooks, vectors, config, tables)
     return codebooks, error_statistics(encoded, codebooks)

@@ -19,10 +19,19 @@ from semid.runtime.tables import RowTable, Tables
 from semid.train.lloyd import rounds_on
 
 if TYPE_CHECKING:
-    from semid.train.auxiliary import Guide
+    from semid.train.auxiliary import AuxiliaryTarget
     from semid.train.base import Learner
+    from semid.train.rqvae import Training
 
-__all__ = ["balanced", "check_device", "exact_device", "give_room", "learn_codebooks", "learner_for"]
+__all__ = [
+    "balance_last_level",
+    "check_device",
+    "exact_device",
+    "learn_codebooks",
+    "learned_in_words",
+    "learner_for",
+    "reserve_memory",
+]
 
 log = logging.getLogger("semid")
 
@@ -35,12 +44,12 @@ LEARNING_PER_LATENT = 30
 CODES_PER_ITEM = 500  # of all items: keys while they are made unique, and their text while it is written
 
 
-def give_room(
+def reserve_memory(
     tables: Tables, budget: Budget, n_items: int, config: SemanticIDConfig, extra_dims: int = 0
 ) -> Callable[..., None]:
-    """What `embed` tells how wide the vectors will be: it gives the tables the room that the budget then leaves.
+    """Return a function that `embed` calls with the width of the vectors, before it makes them.
 
-    ConfigError if there is none.
+    It gives the tables the memory that the budget leaves beside learning; ConfigError if there is none.
     """
 
     def prepare(dim: int, to_fit: int = 0) -> None:
@@ -51,20 +60,27 @@ def give_room(
 
 
 def learn_codebooks(
-    vectors: RowTable, config: SemanticIDConfig, progress: bool, guides: Sequence[Guide] = ()
-) -> tuple[Codebooks, Any]:
-    """Codebooks, and what the learner says of its training (None where it does not train)."""
+    vectors: RowTable, config: SemanticIDConfig, targets: Sequence[AuxiliaryTarget] = ()
+) -> tuple[Codebooks, Training | None]:
+    """Learn codebooks from vectors [N, D], of more than 200,000 rows from a seeded sample.
+
+    Returns
+    -------
+    codebooks : Codebooks
+    training : Training or None
+        Errors and epochs of the training; None for a learner without any (residual k-means).
+    """
     rows = sample_rows(len(vectors), SAMPLE, config.seed)
     seen = vectors[:] if rows is None else vectors[rows]
     with rounds_on(learning_device(config)):
-        learner = learner_for(config, verbose=progress)
-        if guides:
-            learner.fit(seen, guides=guides if rows is None else [guide.take(rows) for guide in guides])
+        learner = learner_for(config)
+        if targets:
+            learner.fit(seen, targets=targets if rows is None else [target.take(rows) for target in targets])
         else:
             learner.fit(seen[share(len(seen))])
     codebooks = learner.codebooks_
     if config.uniform == "catalog":
-        codebooks = balanced(codebooks, seen, exact_device(config.device))
+        codebooks = balance_last_level(codebooks, seen, exact_device(config.device))
     return codebooks, getattr(learner, "training_", None)
 
 
@@ -76,7 +92,7 @@ def memory_to_learn(n_items: int, dim: int, config: SemanticIDConfig) -> int:
     return max(learning, CODES_PER_ITEM * n_items)
 
 
-def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
+def learner_for(config: SemanticIDConfig) -> Learner:
     """The learner that a config asks for, with every choice that the config makes."""
     chosen: dict[str, Any] = {
         "levels": len(config.sizes),
@@ -91,7 +107,7 @@ def learner_for(config: SemanticIDConfig, *, verbose: bool = False) -> Learner:
         return ResidualKMeans(**chosen)
     if config.epochs is not None:
         chosen["epochs"] = config.epochs
-    chosen |= {"device": config.device, "verbose": verbose}
+    chosen["device"] = config.device
     if config.uniform == "off":
         chosen["epsilon"] = 0.0
     if config.method == "lc-rec":
@@ -109,7 +125,7 @@ def learning_device(config: SemanticIDConfig) -> str:
     """Where rounds of k-means run: where the training does, or for k-means alone on a GPU that was named."""
     if config.method == "rqkmeans":
         return exact_device(config.device)
-    from semid.train.rqvae_training import pick_device
+    from semid.runtime.devices import pick_device
 
     return pick_device(config.device)
 
@@ -132,7 +148,7 @@ def check_device(name: str) -> None:
     chosen_backend("auto", exact_device(name))
 
 
-def balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str) -> Codebooks:
+def balance_last_level(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str) -> Codebooks:
     """Add the prices that spread the catalog evenly over the last level's codes."""
     from semid.train.sinkhorn import catalog_prices
 
@@ -147,7 +163,8 @@ def balanced(codebooks: Codebooks, vectors: npt.NDArray[np.float32], device: str
     )
 
 
-def _learned_in_words(config: SemanticIDConfig, training: Any, n_items: int) -> str:
+def learned_in_words(config: SemanticIDConfig, training: Training | None, n_items: int) -> str:
+    """Return what was learned, for a line to people: sizes, learner, held-out error before and after training."""
     sizes = config.sizes
     said = f"{len(sizes)} x {sizes[0]} codes" if len(set(sizes)) == 1 else " x ".join(map(str, sizes)) + " codes"
     said += f", {config.method}"

@@ -1,69 +1,77 @@
-"""Codebooks for a changed catalog, and codes under names that the old codes gave: the learning half of a refit.
+"""The learning half of a refit: codebooks for a changed catalog whose codes keep the meaning of the old ones.
 
-Three means, each of which costs little distortion, make items keep their codes and codes their items: old centroids
-move to where the items are now (`train/warm_start.py`), new codes are named after the old ones with the same items
-(`train/match_codes.py`), and an item keeps its code where another is hardly nearer (`train/keep_codes.py`).
+Three things, each of which costs little distortion, let items keep their codes and codes their items: old centroids
+move to where the items are now (`train/warm_start.py`), each new code gets the number of the old code that has most of
+its items (`train/match_codes.py`), and an item keeps its code where another is hardly nearer (`train/keep_codes.py`).
 
-Knows nothing of items, encoders and artifacts: vectors and codes in, codebooks and codes out. N items, L levels.
+Not here: items, encoders and artifacts (`refit.py`). N items, L levels, D dims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.assign.stable import assign_keeping, with_old_ids
+from semid.assign.stable import assign_stable, reuse_old_ids
 from semid.assign.unique import Assignment
 from semid.config import SemanticIDConfig
 from semid.errors import ConfigError
-from semid.pipeline.encode import Encoded, encode_table
-from semid.pipeline.learn import SAMPLE, balanced, exact_device, learn_codebooks, learning_device
+from semid.pipeline.encode import Encoded, encode_vectors
+from semid.pipeline.learn import SAMPLE, balance_last_level, exact_device, learn_codebooks, learning_device
 from semid.quantize.codebooks import Codebooks
 from semid.runtime.arrays import sample_rows
 from semid.runtime.tables import RowTable, Tables
-from semid.train.auxiliary import Guide
+from semid.train.auxiliary import AuxiliaryTarget
 from semid.train.keep_codes import NO_CODE, staying_codes
 from semid.train.lloyd import rounds_on
 from semid.train.match_codes import in_order_among_equals, match_levels, permuted, renamed
 from semid.train.warm_start import go_on, with_tables
 
-__all__ = ["Choices", "Relearning"]
+if TYPE_CHECKING:
+    from semid.train.rqvae import Training
 
-Learn = Literal["warm", "fresh"]
+__all__ = ["RefitOptions", "RefitStep"]
+
+Init = Literal["warm", "scratch"]
 Codes = npt.NDArray[np.int32]
-Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choices:
+class RefitOptions:
     """How to refit; ConfigError for what does not go together.
 
     Parameters
     ----------
-    learn : "warm" keeps the encoder and goes on from the old codebooks; "fresh" learns everything again.
-    align : name new codes after old ones, and let items keep their codes within the slack.
-    keep_prefix : leading levels that stay as they are, with the codes that surviving items have there.
-    slack : by what share of a level's mean squared error an old code may be farther than the nearest and be kept.
+    init : "warm" or "scratch"
+        warm: keep the encoder and continue from the old codebooks; scratch: train from scratch.
+    match_codes : bool
+        Give each new code the number of the old code with the most of its items, and let items keep their old code
+        within the tolerance.
+    keep_prefix : int
+        Leading levels that stay as they are, with the codes that surviving items have there.
+    keep_tolerance : float
+        How much farther than the nearest code an old one may be and still be kept, as a share of the level's mean
+        squared error.
     """
 
-    learn: Learn = "warm"
-    align: bool = True
+    init: Init = "warm"
+    match_codes: bool = True
     keep_prefix: int = 0
-    slack: float = 0.1
+    keep_tolerance: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.learn not in get_args(Learn):
-            raise ConfigError(f"learn={self.learn!r} should be {' or '.join(get_args(Learn))}.")
-        if self.keep_prefix and self.learn == "fresh":
+        if self.init not in get_args(Init):
+            raise ConfigError(f"init={self.init!r} should be {' or '.join(get_args(Init))}.")
+        if self.keep_prefix and self.init == "scratch":
             raise ConfigError(
-                f"keep_prefix={self.keep_prefix} keeps codebooks, learn=fresh drops them. Use learn=warm."
+                f"keep_prefix={self.keep_prefix} keeps codebooks, init='scratch' drops them. Use init='warm'."
             )
-        if not 0 <= self.slack < np.inf:
-            raise ConfigError(f"slack={self.slack} should be a number from 0, such as 0.1.")
+        if not 0 <= self.keep_tolerance < np.inf:
+            raise ConfigError(f"keep_tolerance={self.keep_tolerance} should be a number from 0, such as 0.1.")
 
     def check(self, config: SemanticIDConfig) -> None:
         """ConfigError if IDs with these settings cannot be refitted like this."""
@@ -81,52 +89,51 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Relearning:
-    """What a refit starts from, for the N items of the new catalog."""
+class RefitStep:
+    """The learning half of a refit: codebooks, codes and IDs for the N items of the new catalog."""
 
     old_codes: Codes  # [N, L_old]; NO_CODE for new items
     old_sizes: tuple[int, ...]
-    old: Codebooks | None  # to go on from; None: learn afresh
+    old: Codebooks | None  # to continue from; None: train from scratch
     config: SemanticIDConfig
-    choices: Choices
+    options: RefitOptions
 
     @property
     def survives(self) -> npt.NDArray[np.bool_]:
         """bool [N]: the items that had codes."""
         return self.old_codes[:, 0] != NO_CODE
 
-    def learn(self, vectors: RowTable, guides: Sequence[Guide] = (), *, verbose: bool = False) -> tuple[Codebooks, Any]:
-        """Codebooks for vectors [N, D] under names of their own, and what the learner's training did, or None.
+    def learn(self, vectors: RowTable, targets: Sequence[AuxiliaryTarget] = ()) -> tuple[Codebooks, Training | None]:
+        """Learn codebooks for vectors [N, D], from a sample of a large catalog, as in a first fit.
 
-        Of a large catalog a sample is learned from, as in a first fit. Guides are for learning afresh.
+        Returns the codebooks, their codes not yet matched with the old ones, and what the training tells, if there was
+        one. Auxiliary targets are for training from scratch.
         """
         if self.old is None:
-            return learn_codebooks(vectors, self.config, verbose, guides)
+            return learn_codebooks(vectors, self.config, targets)
         rows = self._sample(len(vectors))
-        seen, frozen, fixed = vectors[rows], self.choices.keep_prefix, None
+        seen, frozen, fixed = vectors[rows], self.options.keep_prefix, None
         if frozen:
-            shares = self._shares(self.old, 0.0)
+            shares = self._tolerances(self.old, 0.0)
             fixed = staying_codes(self.old.latents(seen), self.old, self.old_codes[rows], shares)[:, :frozen]
         with rounds_on(learning_device(self.config)):
             codebooks = go_on(self.old, seen, fixed, seed=self.config.seed)
         if self.config.uniform == "catalog":
-            codebooks = balanced(codebooks, seen, exact_device(self.config.device))
+            codebooks = balance_last_level(codebooks, seen, exact_device(self.config.device))
         return codebooks, None
 
-    def encode(
-        self, codebooks: Codebooks, vectors: RowTable, tables: Tables, *, advance: Advance | None = None
-    ) -> tuple[Codebooks, Encoded]:
-        """Codebooks under the names that they shall have; latents and codes of vectors [N, D], which may collide."""
-        beam, device = self.config.encode_beam, exact_device(self.config.device)
-        encoded = encode_table(codebooks, vectors, tables, beam=beam, device=device, advance=advance)
-        if self.choices.keep_prefix:
-            encoded = self._staying(codebooks, encoded, slack=0.0)
-        if not self.choices.align:
+    def encode(self, codebooks: Codebooks, vectors: RowTable, tables: Tables) -> tuple[Codebooks, Encoded]:
+        """Return the codebooks with their final numbers, and latents and codes of vectors [N, D], which may collide."""
+        beam = self.config.encode_beam
+        encoded = encode_vectors(codebooks, vectors, self.config, tables)
+        if self.options.keep_prefix:
+            encoded = self._kept(codebooks, encoded, tolerance=0.0)
+        if not self.options.match_codes:
             return codebooks, encoded
         names = in_order_among_equals(codebooks, self._names(codebooks, encoded.codes))
         codebooks, encoded = permuted(codebooks, names), replace(encoded, codes=renamed(encoded.codes, names))
-        if self.choices.slack and beam == 1:  # a beam does not choose level by level
-            encoded = self._staying(codebooks, encoded, slack=self.choices.slack)
+        if self.options.keep_tolerance and beam == 1:  # a beam does not choose level by level
+            encoded = self._kept(codebooks, encoded, tolerance=self.options.keep_tolerance)
             rows = self._sample(len(vectors))
             codebooks = with_tables(codebooks, vectors[rows], encoded.codes[rows])
         return codebooks, encoded
@@ -138,25 +145,25 @@ class Relearning:
 
             found = assign_global(encoded.latents, encoded.codes, codebooks.levels)
         else:
-            depth = self.choices.keep_prefix
-            found = assign_keeping(encoded.latents, encoded.codes, codebooks, self.survives, depth)
-        if not self.choices.align:
+            depth = self.options.keep_prefix
+            found = assign_stable(encoded.latents, encoded.codes, codebooks, self.survives, depth)
+        if not self.options.match_codes:
             return found
-        return with_old_ids(found, encoded.codes, self.old_codes, encoded.latents, codebooks)
+        return reuse_old_ids(found, encoded.codes, self.old_codes, encoded.latents, codebooks)
 
     def _sample(self, n_items: int) -> npt.NDArray[np.int64]:
         """The rows to learn from."""
         rows = sample_rows(n_items, SAMPLE, self.config.seed)
         return np.arange(n_items) if rows is None else rows
 
-    def _staying(self, codebooks: Codebooks, encoded: Encoded, *, slack: float) -> Encoded:
-        codes = staying_codes(encoded.latents, codebooks, self.old_codes, self._shares(codebooks, slack))
+    def _kept(self, codebooks: Codebooks, encoded: Encoded, *, tolerance: float) -> Encoded:
+        codes = staying_codes(encoded.latents, codebooks, self.old_codes, self._tolerances(codebooks, tolerance))
         return replace(encoded, codes=codes)
 
-    def _shares(self, codebooks: Codebooks, slack: float) -> list[float]:
-        """The slack of each level: without bound where codes are to be kept."""
-        frozen = self.choices.keep_prefix
-        return [np.inf] * frozen + [slack] * (len(codebooks.levels) - frozen)
+    def _tolerances(self, codebooks: Codebooks, tolerance: float) -> list[float]:
+        """The tolerance of each level: unbounded where codes are to be kept."""
+        frozen = self.options.keep_prefix
+        return [np.inf] * frozen + [tolerance] * (len(codebooks.levels) - frozen)
 
     def _names(self, codebooks: Codebooks, codes: Codes) -> list[npt.NDArray[np.int64]]:
         distances = None
@@ -165,7 +172,7 @@ class Relearning:
             distances = [_squared_distances(one, other) for one, other in pairs]
         old_codes, codes = self.old_codes[self.survives], codes[self.survives]
         names = match_levels(old_codes, codes, self.old_sizes, codebooks.sizes, distances=distances)
-        for level in range(self.choices.keep_prefix):
+        for level in range(self.options.keep_prefix):
             names[level] = np.arange(codebooks.sizes[level])
         return names
 

@@ -20,7 +20,7 @@ from semid.artifact import store as artifact
 from semid.errors import ArtifactError, SemidError
 from semid.pipeline import update as changing
 from semid.tokenizer_exports.formats.exporter import export
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.helpers.small_shop import learned, names, records, vectors
 
 PRECIOUS = "years of work\n"
@@ -176,7 +176,7 @@ def test_encoding_a_file_replaces_a_link_of_the_outputs_name(shop, folder, preci
 
     (tmp_path / "items.jsonl").write_text(json.dumps({"id": "i0003", "v": vectors(["i0003"])[0].tolist()}) + "\n")
     (tmp_path / "out.parquet").symlink_to(precious)
-    encode_file(BatchEncoder(folder, vectors="v"), tmp_path / "items.jsonl", tmp_path / "out.parquet", force=True)
+    encode_file(BatchEncoder(folder, vector_column="v"), tmp_path / "items.jsonl", tmp_path / "out.parquet", force=True)
     assert precious.read_text() == PRECIOUS
     assert not (tmp_path / "out.parquet").is_symlink()
 

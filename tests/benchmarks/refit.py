@@ -27,7 +27,7 @@ from semid.data.records import iter_records
 from semid.evaluation.churn import Churn
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.evaluation.quality import Distortion
-from semid.pipeline.relearn import Choices, Relearning
+from semid.pipeline.relearn import RefitOptions, RefitStep
 from semid.quantize.codebooks import Codebooks
 from semid.runtime.tables import Tables
 from semid.tokenizer import SemanticIDTokenizer
@@ -109,8 +109,8 @@ def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
     yield added(shop, change, old, old_codes)
     learned: dict[tuple[str, int], tuple[Codebooks, float]] = {}
     for learn, name, choices in WAYS:
-        wanted = Choices(learn=learn, **choices)
-        start = Relearning(old_codes, old.sizes, old.codebooks if learn == "warm" else None, old.config, wanted)
+        wanted = RefitOptions(learn=learn, **choices)
+        start = RefitStep(old_codes, old.sizes, old.codebooks if learn == "warm" else None, old.config, wanted)
         key = learn, wanted.keep_prefix
         clock = time.process_time()
         if key not in learned:

@@ -11,7 +11,7 @@ from semid.errors import CapacityError, ConfigError, InputError, UnknownIDError
 from semid.pipeline import add as adding
 from semid.pipeline.add import Drift
 from semid.tokenizer import SemanticIDTokenizer
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.helpers.small_shop import DIM, learned, names, records, vectors
 
 OLD, NEW, MANY = names(20), names(6, first=100), names(400)

@@ -156,7 +156,7 @@ def test_vectors_of_any_arrow_list(column):
 
 def test_ready_vectors(vector_folder):
     ids = SemanticIDTokenizer.from_pretrained(vector_folder)
-    encode = BatchEncoder(vector_folder, vectors="embedding")
+    encode = BatchEncoder(vector_folder, vector_column="embedding")
     out = encode({"id": columns(ROWS)["id"], "embedding": VECTORS})
     np.testing.assert_array_equal(out["codes"][:N], ids.encode([row["id"] for row in ROWS[:N]]))
     np.testing.assert_array_equal(out["codes"][N:], ids.encode_vectors(VECTORS[N:]))
@@ -213,7 +213,7 @@ def test_a_folder_that_has_changed_is_refused(tmp_path):
 def test_what_cannot_be_encoded_says_so_at_once(tmp_path, folder, vector_folder):
     with pytest.raises(ArtifactError, match="no such folder"):
         BatchEncoder(tmp_path / "nothing")
-    with pytest.raises(ConfigError, match="learned from ready vectors.*vectors=, or --vectors"):
+    with pytest.raises(ConfigError, match="learned from ready vectors.*vector_column=, or --vector-column"):
         BatchEncoder(vector_folder)
     (tmp_path / "x.json").write_text(json.dumps({"a": ["<a_1>", "<b_2>"], "b": ["<a_1>", "<b_3>"]}))
     from semid.tokenizer_exports.formats.importer import import_index
@@ -251,7 +251,7 @@ def test_bad_batches_name_the_place(folder, batch, message):
     ],
 )
 def test_bad_vectors_name_the_place(vector_folder, vectors, message):
-    encode = BatchEncoder(vector_folder, vectors="v")
+    encode = BatchEncoder(vector_folder, vector_column="v")
     with pytest.raises(InputError) as error:
         encode({"id": ["new", "newer"], "v": vectors})
     assert message in str(error.value)
@@ -371,10 +371,10 @@ def test_the_command_with_vectors(semid, vector_folder, tmp_path):
     rows = [{"key": row["id"], "v": vector.tolist()} for row, vector in zip(ROWS, VECTORS, strict=True)]
     (tmp_path / "v.jsonl").write_text("\n".join(map(json.dumps, rows)))
     done = semid(
-        "encode", vector_folder, "--items", "v.jsonl", "-o", "c.parquet", "--vectors", "v", "--id-field", "key"
+        "encode", vector_folder, "--items", "v.jsonl", "-o", "c.parquet", "--vector-column", "v", "--id-field", "key"
     )
     assert done.code == 0
-    expected = BatchEncoder(vector_folder, vectors="v")({"id": columns(ROWS)["id"], "v": VECTORS})
+    expected = BatchEncoder(vector_folder, vector_column="v")({"id": columns(ROWS)["id"], "v": VECTORS})
     assert pq.read_table(tmp_path / "c.parquet")["tokens"].to_pylist() == expected["tokens"]
 
 

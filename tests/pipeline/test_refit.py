@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.assign.stable import assign_keeping, with_old_ids
+from semid.assign.stable import assign_stable, reuse_old_ids
 from semid.assign.unique import assign_unique
 from semid.diagnostics.verify import verify
 from semid.errors import ConfigError, InputError
@@ -70,9 +70,9 @@ def test_the_report_counts_what_is_there():
 
 
 def test_alignment_only_renames():
-    """Without slack, aligned IDs are the unaligned ones under other names."""
-    plain, _ = refit(OLD, NOW, learn="fresh", align=False)
-    aligned, churn = refit(OLD, NOW, learn="fresh", slack=0.0)
+    """Without tolerance, matched IDs are the unmatched ones under other names."""
+    plain, _ = refit(OLD, NOW, init="scratch", match_codes=False)
+    aligned, churn = refit(OLD, NOW, init="scratch", keep_tolerance=0.0)
     vectors = plain.embed(_items(NOW))
     before, after = plain.encode_vectors(vectors), aligned.encode_vectors(vectors)
     for level in range(3):
@@ -84,8 +84,8 @@ def test_alignment_only_renames():
     assert churn.kept_prefix[0] > unaligned.kept_prefix[0]
 
 
-def test_more_slack_keeps_more():
-    kept = [refit(OLD, NOW, slack=slack)[1].kept_prefix for slack in (0.0, 0.1, 5.0)]
+def test_more_tolerance_keeps_more():
+    kept = [refit(OLD, NOW, keep_tolerance=slack)[1].kept_prefix for slack in (0.0, 0.1, 5.0)]
     assert kept[0][0] <= kept[1][0] <= kept[2][0]
     assert kept[2][0] > 0.98
 
@@ -154,12 +154,12 @@ def test_ready_vectors():
         refit(old, names)
     with pytest.raises(ConfigError, match="should be"):
         refit(old, names, embeddings=vectors_of(60)[:, :5])
-    assert len(refit(old, names, embeddings=vectors_of(60)[:, :5], learn="fresh")[0]) == 60
+    assert len(refit(old, names, embeddings=vectors_of(60)[:, :5], init="scratch")[0]) == 60
 
 
 def test_fresh_with_other_sizes():
     wider = dataclasses.replace(OLD.config, levels=4, codebook_size=(8, 16, 8, 8))
-    new, churn = refit(OLD, NOW, learn="fresh", config=wider)
+    new, churn = refit(OLD, NOW, init="scratch", config=wider)
     assert new.sizes == (8, 16, 8, 8) and len(churn.kept_prefix) == 3
     assert churn.kept_prefix[0] > 0.2
     assert list(remap_lines(OLD, new))[1].split("\t")[2].count("<s_") == 4
@@ -172,10 +172,10 @@ def test_imported_ids_get_codebooks_under_their_own_names(tmp_path):
     }
     (tmp_path / "other.index.json").write_text(json.dumps(index))
     imported = import_index(tmp_path / "other.index.json", sizes=8)
-    with pytest.raises(ConfigError, match="Use learn=fresh"):
+    with pytest.raises(ConfigError, match="Use init=.scratch."):
         refit(imported, NOW)
     quick = dataclasses.replace(settings_of(imported), method="rqkmeans")
-    new, churn = refit(imported, NOW, learn="fresh", config=quick)
+    new, churn = refit(imported, NOW, init="scratch", config=quick)
     assert new.is_fitted and new.vocabulary == imported.vocabulary
     assert churn.kept_prefix[0] > 0.3 and churn.distortion_before is None
 
@@ -192,12 +192,12 @@ def test_retired_items_that_come_back_are_survivors():
 @pytest.mark.parametrize(
     ("choices", "says"),
     [
-        ({"learn": "hot"}, "learn='hot' should be warm or fresh"),
-        ({"learn": "fresh", "keep_prefix": 1}, "keep_prefix=1"),
+        ({"init": "hot"}, "init='hot' should be warm or scratch"),
+        ({"init": "scratch", "keep_prefix": 1}, "keep_prefix=1"),
         ({"keep_prefix": 3}, "should be 0 to 2"),
         ({"keep_prefix": -1}, "should be 0 to 2"),
-        ({"slack": -0.1}, "slack=-0.1"),
-        ({"slack": float("nan")}, "slack=nan"),
+        ({"keep_tolerance": -0.1}, "keep_tolerance=-0.1"),
+        ({"keep_tolerance": float("nan")}, "keep_tolerance=nan"),
         ({"embeddings": np.zeros((132, 3))}, "Leave embeddings out"),
     ],
 )
@@ -232,7 +232,7 @@ def test_those_who_must_stay_do_and_all_are_distinct(seed, depth):
     codes = codebooks.encode_latents(latents)
     stays = rng.random(18) < 0.6
     codes[stays, :depth] = every[rng.permutation(18)[: stays.sum()], :depth]  # they had distinct IDs
-    found = assign_keeping(latents, codes, codebooks, stays, depth)
+    found = assign_stable(latents, codes, codebooks, stays, depth)
     assert np.array_equal(found.codes[stays, :depth], codes[stays, :depth])
     assert len(np.unique(found.codes, axis=0)) == 18 == found.certificate.n_unique
     assert found.certificate.moved_items == (found.codes != codes).any(axis=1).sum()
@@ -241,7 +241,7 @@ def test_those_who_must_stay_do_and_all_are_distinct(seed, depth):
 def test_nothing_to_keep_is_plain_assignment():
     codebooks, latents = books(0, sizes=(4, 4, 4))
     codes = codebooks.encode_latents(latents)
-    found = assign_keeping(latents, codes, codebooks, np.zeros(40, bool), 0)
+    found = assign_stable(latents, codes, codebooks, np.zeros(40, bool), 0)
     assert np.array_equal(found.codes, assign_unique(latents, codes, codebooks.levels).codes)
 
 
@@ -256,7 +256,7 @@ def test_identical_items_get_their_old_ids_back(seed):
     old = np.full((30, 3), -1)
     had = rng.permutation(30)[:20]
     old[had] = found.codes[rng.permutation(30)[:20]]  # distinct IDs, some of them of other items
-    again = with_old_ids(found, codes, old, latents, codebooks)
+    again = reuse_old_ids(found, codes, old, latents, codebooks)
     assert sorted(map(tuple, again.codes)) == sorted(map(tuple, found.codes))
     holder = {tuple(row): place for place, row in enumerate(again.codes.tolist())}
     for row in had:
@@ -311,7 +311,7 @@ def test_the_command_as_json_and_its_options(semid, files):
     told = json.loads(done.out)
     assert told["kept_prefix"][0] == 1.0 and told["folder"] == "new"
     assert semid("refit", "sid", "items.jsonl", "-o", "new").code == 1
-    other = ("--learn", "fresh", "--levels", "2", "--codebook-size", "16")
+    other = ("--init", "scratch", "--levels", "2", "--codebook-size", "16")
     assert semid("refit", "sid", "items.jsonl", "-o", "new", "--force", *other).code == 0
     assert SemanticIDTokenizer.from_pretrained(files / "new").sizes == (16, 16)
 
@@ -320,9 +320,9 @@ def test_the_command_as_json_and_its_options(semid, files):
     ("arguments", "code", "says"),
     [
         (["--keep-prefix", "3"], 1, "should be 0 to 2"),
-        (["--levels", "2"], 1, "Use learn=fresh"),
-        (["--slack", "-1"], 2, "--slack"),
-        (["--learn", "cold"], 2, "warm"),
+        (["--levels", "2"], 1, "Use init=.scratch."),
+        (["--keep-tolerance", "-1"], 2, "--keep-tolerance"),
+        (["--init", "cold"], 2, "warm"),
     ],
 )
 def test_the_command_says_what_is_wrong(semid, files, arguments, code, says):
