@@ -1,6 +1,6 @@
-"""What alignment does to IDs: each option beside the plain fit, and published sets, as markdown tables.
+"""Compare training signals with the plain fit and with published ID sets, as Markdown tables.
 
-    python -m tests.benchmarks.aligned_training --data DIR [--data DIR ...] --llm FOLDER [--update docs/benchmarks.md]
+    python -m tests.benchmarks.training_signals --data DIR [--data DIR ...] --llm FOLDER [--update docs/benchmarks.md]
 
 Whole fits (`semid fit`) of the same vectors, 4 x 256, judged by their unique IDs. Everything that is learned from
 histories leaves out each user's last two items, and the lift is measured on these pairs alone; for sets that were
@@ -116,7 +116,7 @@ def measured(name: str, signals: Signals, world: World) -> list[str]:
 
 def main() -> None:
     """Read the arguments, print the tables."""
-    parser = argparse.ArgumentParser(description="What alignment does to IDs.")
+    parser = argparse.ArgumentParser(description="Compare training signals.")
     parser.add_argument("--data", type=Path, action="append", required=True, help="folder of one data set")
     parser.add_argument("--llm", help="a language model's folder; without one its rows are left out")
     parser.add_argument("--only", action="append", help="variants by name; default: all")
@@ -138,7 +138,7 @@ def main() -> None:
     text = "\n\n".join(parts)
     print(text)
     if arguments.update:
-        update(arguments.update, "aligned_training", text)
+        update(arguments.update, "training-signals", text)
 
 
 if __name__ == "__main__":

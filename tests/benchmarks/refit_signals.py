@@ -1,6 +1,6 @@
-"""Refitting IDs that were aligned with behavior: what is left of it, and which codes stay, as a Markdown table.
+"""Refit IDs that were fitted with collaborative fusion: which lift and which codes are left, as a Markdown table.
 
-    python -m tests.benchmarks.refit_aligned --data DIR [--embeddings FILE] [--method rqvae] [--update PAGE]
+    python -m tests.benchmarks.refit_signals --data DIR [--embeddings FILE] [--method rqvae] [--update PAGE]
 
 The catalog changes at random, as in refit.py. Behavior is fused with a weight of 1.5, and learned from all but the
 last two interactions of each user; the sequence lift is of these two alone. CPU seconds are of everything. DIR: see
@@ -48,13 +48,14 @@ def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
     began = time.process_time()
     old = SemanticIDTokenizer.fit(shop.items(change.old), embeddings=shop.vectors[change.old], method=method, **again)
     yield line("the old IDs, in the old catalog", old, began)
-    ways = {"warm": {}, "fresh": {"learn": "fresh"}, "**fresh, aligned again**": {"learn": "fresh", **again}}
+    scratch = {"init": "scratch"}
+    ways = {"warm": {}, "scratch": scratch, "**scratch, same signals again**": {**scratch, **again}}
     for name, choices in ways.items():
         began = time.process_time()
         yield line(name, refit(old, shop.items(change.new), **now, **choices)[0], began)
     began = time.process_time()
     yield line(
-        "fit anew, aligned", SemanticIDTokenizer.fit(shop.items(change.new), method=method, **now, **again), began
+        "new fit, same signals", SemanticIDTokenizer.fit(shop.items(change.new), method=method, **now, **again), began
     )
 
 
@@ -75,10 +76,10 @@ def main() -> None:
     parser.add_argument("--embeddings", type=Path, help="its vectors (default: the folder's first by name)")
     parser.add_argument("--method", default="rqvae", choices=["rqvae", "rqkmeans"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--update", type=Path, help="a page with marks for `refit-aligned`")
+    parser.add_argument("--update", type=Path, help="a page with marks for `refit-signals`")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
-    logging.getLogger("semid").setLevel(logging.ERROR)  # what is given up is the point here
+    logging.getLogger("semid").setLevel(logging.ERROR)  # dropped signals are the point here
     shop = Shop.read(arguments.data, arguments.embeddings)
     change = Change.drawn(arrivals_last(shop, arguments.data, "random", 0))
     both = len(np.intersect1d(change.old, change.new))
@@ -92,7 +93,7 @@ def main() -> None:
     )
     print(text)
     if arguments.update:
-        update(arguments.update, "refit-aligned", text)
+        update(arguments.update, "refit-signals", text)
 
 
 if __name__ == "__main__":
