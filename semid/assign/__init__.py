@@ -1,7 +1,7 @@
 """Codes that may collide in; one unique ID per item out.
 
 choose.py         assign: by the config's method, and by how many items there are
-unique.py         local assignment: exact matching inside each prefix, with a certificate
+unique.py         assign_unique: exact matching inside each prefix, with a certificate
 problem.py        the checked input
 capacity.py       are there enough IDs?
 buckets.py        find the collisions and settle them prefix by prefix
@@ -16,16 +16,16 @@ stable.py         items that keep the IDs they had
 
 from semid.assign.choose import assign
 from semid.assign.global_search import assign_global
-from semid.assign.stable import assign_keeping, with_old_ids
-from semid.assign.unique import Assignment, Certificate, assign_in_parts, assign_unique
+from semid.assign.stable import assign_stable, reuse_old_ids
+from semid.assign.unique import Assignment, Certificate, assign_by_first_code, assign_unique
 
 __all__ = [
     "Assignment",
     "Certificate",
     "assign",
     "assign_global",
-    "assign_in_parts",
-    "assign_keeping",
+    "assign_by_first_code",
+    "assign_stable",
     "assign_unique",
-    "with_old_ids",
+    "reuse_old_ids",
 ]

@@ -1,13 +1,12 @@
-"""Resolve a catalog's collisions: match inside every prefix that holds one, spill what does not fit.
+"""Resolve a catalog's collisions: match inside every prefix that has one, place what does not fit under other prefixes.
 
-Two items collide only if they share the first L − 1 codes, so a prefix without a collision is left alone.
-Rows must come in canonical order: ties are broken by it.
+Two items collide only if they share the first L − 1 codes, so a prefix without a collision is left alone. Ties go to
+the earlier row.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,31 +14,30 @@ import numpy.typing as npt
 
 from semid.assign.distances import nearest_prefixes, spans
 from semid.assign.keys import pack, rank_within, run_starts
-from semid.assign.matching import contest
+from semid.assign.matching import match_buckets
 from semid.assign.occupancy import CodeList, Occupancy
-from semid.assign.overflow import spill
+from semid.assign.overflow import place_overflow
 from semid.assign.problem import Problem
+from semid.runtime.progress import bar
+from semid.runtime.tables import RowTable
 
 __all__ = ["Resolution", "resolve"]
 
 Ints = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
 
-CONSIDERED = 4  # prefixes searched for the price of leaving an overfull one; 2 and 8 do as well
+CONSIDERED = 4  # prefixes searched for the cost of leaving an overfull one; 2 and 8 do as well
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """Distinct codes, and what was found on the way.
-
-    `leaders` int64 [N] is the first item with the identical latent and the same raw code, itself included.
-    """
+    """Distinct codes, and figures for the certificate."""
 
     codes: npt.NDArray[np.int32]
-    leaders: Ints
-    largest_bucket: int
-    overfull_buckets: int
-    overflow_items: int
+    leaders: Ints  # [N] the first item with the identical latent and the same raw code; may be the item itself
+    largest_bucket: int  # most items under one prefix
+    overfull_buckets: int  # prefixes with more items than free last codes
+    overflow_items: int  # items that had to leave such a prefix
 
 
 @dataclass(frozen=True)
@@ -48,37 +46,30 @@ class _Buckets:
 
     members: Ints  # [n] rows, bucket after bucket
     bounds: Ints  # [B + 1] bucket b is members[bounds[b]:bounds[b + 1]]
-    room: Ints  # [B] last codes that no other owner holds
+    room: Ints  # [B] free last codes
     rows: Ints  # [B] row of the bucket in the table of taken codes
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> _Buckets:
-        """The chosen buckets [B] alone."""
+        """Return the chosen buckets [B] alone."""
         counts = np.diff(self.bounds)
         members = self.members[np.repeat(chosen, counts)]
         bounds = np.concatenate(([0], np.cumsum(counts[chosen])))
         return _Buckets(members, bounds, self.room[chosen], self.rows[chosen])
 
-    def thinned(self, kept: npt.NDArray[np.bool_]) -> _Buckets:
-        """The same buckets with the kept members [n] alone, at least one in each."""
+    def select(self, kept: npt.NDArray[np.bool_]) -> _Buckets:
+        """Return the same buckets with the kept members [n] alone, at least one in each."""
         bounds = np.concatenate(([0], np.cumsum(kept)))[self.bounds]
         return _Buckets(self.members[kept], bounds, self.room, self.rows)
 
 
-def resolve(
-    problem: Problem,
-    wanted: npt.NDArray[np.int32],
-    *,
-    progress: Callable[[int, int], None] | None = None,
-) -> Resolution:
-    """Distinct codes for all items, off the occupied ones, at the exact least cost inside each prefix.
+def resolve(problem: Problem, wanted: npt.NDArray[np.int32]) -> Resolution:
+    """Return distinct, unoccupied codes for all items, at the exact least cost inside each prefix.
 
     Parameters
     ----------
     problem : Problem
     wanted : int32 [N, L]
-        Where each item would like to be; identical items at the same place.
-    progress : callable, optional
-        Told (items settled, items to settle) as the work goes on.
+        The preferred ID of each item; the same for identical items.
     """
     sizes, occupied = problem.sizes, problem.occupied
     sources = [] if occupied is None else [occupied]
@@ -86,7 +77,7 @@ def resolve(
     order = np.argsort(keys, kind="stable")
     collides = _collisions(keys[order])
     if occupied is not None:
-        collides |= occupied.holds(wanted[order])
+        collides |= occupied.contains(wanted[order])
     leaders = _leaders(problem.latents, keys, order[collides])
     bounds = run_starts(pack(wanted[order, :-1], sizes[:-1]))
     others = Occupancy(sources, sizes) if sources else None
@@ -96,43 +87,30 @@ def resolve(
     codes = wanted.copy()
     overfull = np.diff(touched.bounds) > touched.room
     fitting, crowded = touched.where(~overfull), touched.where(overfull)
-    codes[fitting.members, -1] = _contest(problem, wanted, fitting, taken)
+    codes[fitting.members, -1] = _match(problem, wanted, fitting, taken)
     codes[crowded.members, -1] = -1
-    stayers, outside = _contenders(problem, wanted, crowded, leaders)
-    codes[stayers.members, -1] = _contest(problem, wanted, stayers, taken, outside)
+    stayers, outside = _candidates(problem, wanted, crowded, leaders)
+    codes[stayers.members, -1] = _match(problem, wanted, stayers, taken, outside)
 
-    settle = _Counter(len(touched.members), progress)
-    homeless = np.sort(crowded.members[codes[crowded.members, -1] < 0])
-    settle(len(touched.members) - len(homeless))
-    if len(homeless):
+    unplaced = np.sort(crowded.members[codes[crowded.members, -1] < 0])
+    if len(unplaced):
         placed = codes[codes[:, -1] >= 0]
         occupancy = Occupancy([CodeList(placed, sizes), *sources], sizes)
-        codes[homeless] = spill(
-            problem.latents,
-            homeless,
-            leaders[homeless],
-            pack(wanted[homeless, :-1], sizes[:-1]),
-            problem.codebooks,
-            occupancy,
-            placed=settle,
-        )
-    return Resolution(codes, leaders, int(np.diff(bounds).max(initial=0)), int(overfull.sum()), len(homeless))
-
-
-class _Counter:
-    """Adds up what was settled and passes the sum on."""
-
-    def __init__(self, total: int, progress: Callable[[int, int], None] | None) -> None:
-        self.done, self.total, self.progress = 0, total, progress
-
-    def __call__(self, more: int) -> None:
-        self.done += more
-        if self.progress is not None:
-            self.progress(self.done, self.total)
+        with bar("place overflow", len(unplaced)) as advance:
+            codes[unplaced] = place_overflow(
+                problem.latents,
+                unplaced,
+                leaders[unplaced],
+                pack(wanted[unplaced, :-1], sizes[:-1]),
+                problem.codebooks,
+                occupancy,
+                advance=advance,
+            )
+    return Resolution(codes, leaders, int(np.diff(bounds).max(initial=0)), int(overfull.sum()), len(unplaced))
 
 
 def _collisions(keys: npt.NDArray) -> npt.NDArray[np.bool_]:
-    """Which of the sorted keys [N] occur twice."""
+    """Return which of the sorted keys [N] occur twice."""
     same = keys[1:] == keys[:-1]
     collides = np.zeros(len(keys), np.bool_)
     collides[1:] = same
@@ -140,10 +118,10 @@ def _collisions(keys: npt.NDArray) -> npt.NDArray[np.bool_]:
     return collides
 
 
-def _leaders(latents: npt.NDArray[np.floating], keys: npt.NDArray, rows: Ints) -> Ints:
-    """The first item with the same key and the identical latent, for every item: int64 [N].
+def _leaders(latents: RowTable, keys: npt.NDArray, rows: Ints) -> Ints:
+    """Return the first item with the same key and the identical latent, for every item: int64 [N].
 
-    Only `rows`, in order of (key, row), can have such a twin: equal latents have equal codes.
+    Only `rows`, in order of (key, row), can have such a duplicate: equal latents have equal codes.
     """
     hashes = np.empty(len(rows), np.uint64)
     factors = np.cumprod(np.full(latents.shape[1], 0x9E3779B97F4A7C15, np.uint64))
@@ -173,7 +151,7 @@ def _touched(
     n_codes: int,
     others: Occupancy | None,
 ) -> _Buckets:
-    """The buckets that hold a collision."""
+    """Return the buckets that have a collision."""
     none = np.zeros(len(bounds) - 1, np.int64)
     hit = np.logical_or.reduceat(collides, bounds[:-1]) if len(order) else none.astype(np.bool_)
     touched = _Buckets(order, bounds, none + n_codes, none).where(hit)
@@ -183,15 +161,15 @@ def _touched(
     return dataclasses.replace(touched, room=others.free[rows], rows=others.slots(rows))
 
 
-def _contest(
+def _match(
     problem: Problem,
     wanted: npt.NDArray[np.int32],
     buckets: _Buckets,
     taken: npt.NDArray[np.bool_] | None,
     outside: Float64s | None = None,
 ) -> Ints:
-    """The members' last codes under the prefix they want, −1 for those who must leave."""
-    return contest(
+    """Return the members' last codes under their preferred prefix, −1 for members that must leave it."""
+    return match_buckets(
         problem.latents,
         buckets.members,
         wanted[buckets.members, :-1],
@@ -203,20 +181,20 @@ def _contest(
     )
 
 
-def _contenders(
+def _candidates(
     problem: Problem, wanted: npt.NDArray[np.int32], crowded: _Buckets, leaders: Ints
 ) -> tuple[_Buckets, Float64s]:
-    """Members of overfull buckets that can hope to stay, and the score each would have elsewhere.
+    """Return the members of overfull buckets that may stay, and the score that each would have elsewhere.
 
-    Of identical items no more can stay than there are codes, so the others need no row in the cost matrix: a
-    hundred thousand copies of one item are a problem of K rows.
+    Of identical items no more than K can stay, so the others need no row in the cost matrix: a hundred thousand copies
+    of one item are a problem of K rows.
     """
     crowded = crowded.where(crowded.room > 0)
     room = np.repeat(crowded.room, np.diff(crowded.bounds))
-    hopeful = crowded.thinned(rank_within(leaders[crowded.members]) < room)
-    distinct, vector = np.unique(leaders[hopeful.members], return_inverse=True)
+    may_stay = crowded.select(rank_within(leaders[crowded.members]) < room)
+    distinct, vector = np.unique(leaders[may_stay.members], return_inverse=True)
     prefixes, scores = nearest_prefixes(problem.latents[distinct], problem.codebooks, CONSIDERED)
-    if scores.shape[1] == 1:  # one prefix in all: nobody can leave it
-        return hopeful, scores[vector, 0]
+    if scores.shape[1] == 1:  # one prefix in all: no item can leave it
+        return may_stay, scores[vector, 0]
     stays = (prefixes[:, 0] == wanted[distinct, :-1]).all(axis=1)
-    return hopeful, np.where(stays, scores[:, 1], scores[:, 0])[vector]
+    return may_stay, np.where(stays, scores[:, 1], scores[:, 0])[vector]

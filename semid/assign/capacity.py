@@ -1,4 +1,4 @@
-"""Are there enough IDs? Asked before any work is done, and answered with sizes that would do."""
+"""Check that there are enough IDs before any work is done, and name sizes that suffice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USUAL_SIZE = 256
 
 
 def check_capacity(n_items: int, sizes: Sequence[int], *, occupied: int = 0) -> None:
-    """Raise CapacityError, naming sizes that would do, when there are more items than free IDs.
+    """Raise CapacityError, naming sizes that suffice, if there are more items than free IDs.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ def check_capacity(n_items: int, sizes: Sequence[int], *, occupied: int = 0) -> 
     sizes : L ints
         K of each level.
     occupied : int
-        IDs already given out.
+        IDs already assigned.
 
     >>> check_capacity(65_536, [256, 256])
     >>> check_capacity(70_000, [256, 256])
@@ -45,7 +45,7 @@ codes. Use --levels 3.
 
 
 def _remedy(n_items: int, sizes: Sequence[int]) -> str:
-    """The options that make room, keeping the sizes there are and adding levels."""
+    """Return the options that make room: the given sizes with more levels."""
     if max(sizes) == 1:
         sizes = [USUAL_SIZE] * len(sizes)
         changed = True

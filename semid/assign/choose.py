@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.assign.global_search import assign_global
-from semid.assign.unique import MANY_ITEMS, Assignment, assign_in_parts, assign_unique
+from semid.assign.unique import MANY_ITEMS, Assignment, assign_by_first_code, assign_unique
 from semid.quantize.codebooks import Codebooks
 from semid.runtime.tables import RowTable
 
@@ -41,5 +41,5 @@ def assign(latents: RowTable, codes: npt.NDArray[np.integer], codebooks: Codeboo
     if how == "global":
         return assign_global(latents, codes, codebooks.levels)
     if len(codes) >= MANY_ITEMS:
-        return assign_in_parts(latents, codes, codebooks.levels)
+        return assign_by_first_code(latents, codes, codebooks.levels)
     return assign_unique(latents, codes, codebooks.levels)

@@ -1,6 +1,6 @@
 """Distances between latent vectors and IDs: errors, scores, and the nearest prefixes.
 
-Whatever is decided is decided by *scores*, which are exact on the quantizer's grids: see `quantize.beam_plain`.
+Every decision compares *scores*, which are exact on the quantizer's grids (`quantize/beam.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.quantize.beam import beam_search, code_scores
+from semid.runtime.tables import RowTable
 from semid.runtime.threads import in_threads
 
 __all__ = ["nearest_prefixes", "residuals", "scores_of", "spans", "squared_errors"]
@@ -24,13 +25,13 @@ CHUNK_VALUES = 1 << 21  # float64 values in one temporary: 16 MB
 
 
 def spans(n: int, width: int) -> Iterator[slice]:
-    """Slices that cover `n` rows of `width` values each, one temporary's worth at a time."""
+    """Return slices that cover `n` rows of `width` values each, 16 MB of float64 at a time."""
     step = max(1, CHUNK_VALUES // max(1, width))
     return (slice(start, min(n, start + step)) for start in range(0, n, step))
 
 
 def residuals(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Float64s:
-    """What the levels that `codes` [n, any] covers leave of `latents` [n, D]: float64 [n, D]."""
+    """Return the residuals of `latents` [n, D] after the levels that `codes` [n, any] covers: float64 [n, D]."""
     left = latents.astype(np.float64)
     for level in range(codes.shape[1]):
         left -= codebooks[level][codes[:, level]]
@@ -38,7 +39,7 @@ def residuals(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Fl
 
 
 def scores_of(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Float64s:
-    """Scores of the (partial) IDs `codes` [n, any] for `latents` [n, D]: ‖z − Σc‖² − ‖z‖², float64 [n].
+    """Return the scores of (partial) IDs `codes` [n, any] for `latents` [n, D]: ‖z − Σc‖² − ‖z‖², float64 [n].
 
     >>> scores_of(np.array([[3.0, 4.0]]), np.array([[0]]), [np.array([[3.0, 0.0]])]).tolist()
     [-9.0]
@@ -53,8 +54,8 @@ def scores_of(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Fl
     return scores
 
 
-def squared_errors(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) -> Float64s:
-    """Each item's squared distance to its own ID: float64 [N]."""
+def squared_errors(latents: RowTable, codes: Ints, codebooks: Sequence[Float64s]) -> Float64s:
+    """Return each item's squared distance to its own ID: float64 [N]."""
     errors = np.empty(len(latents))
 
     def measure(part: slice) -> None:
@@ -66,13 +67,23 @@ def squared_errors(latents: Floats, codes: Ints, codebooks: Sequence[Float64s]) 
 
 
 def nearest_prefixes(
-    latents: Floats, codebooks: Sequence[Float64s], width: int, *, complete: bool = True
+    latents: RowTable, codebooks: Sequence[Float64s], width: int, *, complete: bool = True
 ) -> tuple[npt.NDArray[np.int32], Float64s]:
-    """Up to `width` prefixes of each latent, nearest first by the best full ID under each.
+    """Return up to `width` prefixes of each latent, nearest first by the best full ID under each.
 
-    Returns prefixes int32 [n, P, L − 1] and the scores of those IDs, float64 [n, P]; equal scores in
-    lexicographic order. P is `width`, or the number of all prefixes where that is less. Not `complete`: by
-    the score of the prefix itself, which saves a search through K codes under each.
+    Parameters
+    ----------
+    latents : float [n, D]
+    codebooks : L arrays, float64 [K_l, D]
+    width : int
+        P; the number of all prefixes if that is less.
+    complete : bool
+        False orders by the score of the prefix itself, which saves a search through K codes under each.
+
+    Returns
+    -------
+    prefixes int32 [n, P, L − 1] and scores float64 [n, P]
+        Equal scores in lexicographic order.
     """
     *upper, last = codebooks
     width = min(width, math.prod(len(codebook) for codebook in upper))

@@ -1,7 +1,6 @@
 """Codes as sortable keys: one machine word an ID where that fits, a byte string where it does not.
 
-Keys compare as codes do, level 0 first, so sorting keys sorts IDs and equal prefixes lie together. Nothing
-here looks at distances.
+Keys compare as codes do, level 0 first, so sorting keys sorts IDs and puts equal prefixes together.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ WORD = 2**64
 
 
 def pack(codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> npt.NDArray:
-    """One key for each row of `codes` [..., L]: uint64 in mixed radix, or bytes when ∏K is past 2^64.
+    """Return one key for each row of `codes` [..., L]: uint64 in mixed radix, or bytes when ∏K is above 2^64.
 
     >>> pack(np.array([[1, 2], [0, 3]]), [4, 4]).tolist()
     [6, 3]
@@ -35,12 +34,12 @@ def pack(codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> npt.NDArray:
 
 
 def code_dtype(sizes: Sequence[int]) -> np.dtype:
-    """uint16, the stored form of codes, unless a level has more than 65,536 of them."""
+    """Return the dtype that codes are stored in: uint16, or int32 if a level has more than 65,536 codes."""
     return np.dtype(np.uint16 if max(sizes, default=0) <= 2**16 else np.int32)
 
 
 def run_starts(values: npt.NDArray) -> npt.NDArray[np.int64]:
-    """Where each run of equal neighbors begins, and the length at the end: bounds of R runs, int64 [R + 1].
+    """Return where each run of equal neighbors begins, then the length: bounds of R runs, int64 [R + 1].
 
     >>> run_starts(np.array([7, 7, 2, 9, 9])).tolist()
     [0, 2, 3, 5]
@@ -52,7 +51,7 @@ def run_starts(values: npt.NDArray) -> npt.NDArray[np.int64]:
 
 
 def rank_within(groups: npt.NDArray) -> npt.NDArray[np.int64]:
-    """How many earlier rows belong to the same group, int64 [N].
+    """Return how many earlier rows belong to the same group, int64 [N].
 
     >>> rank_within(np.array([5, 3, 5, 5])).tolist()
     [0, 0, 1, 2]

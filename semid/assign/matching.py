@@ -15,9 +15,10 @@ import numpy.typing as npt
 
 from semid.assign.distances import CHUNK_VALUES, residuals, scores_of
 from semid.quantize.beam import code_scores
+from semid.runtime.tables import RowTable
 from semid.runtime.threads import in_threads
 
-__all__ = ["contest", "match"]
+__all__ = ["match_buckets", "solve_buckets"]
 
 Float64s = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,8 +27,8 @@ TINY = 3  # buckets up to this many members are enumerated: n^n candidates each
 NO_CODE = -1
 
 
-def match(costs: Float64s, bounds: Ints) -> Ints:
-    """The cheapest distinct columns for the rows of every bucket; −1 for rows that get none.
+def solve_buckets(costs: Float64s, bounds: Ints) -> Ints:
+    """Return the cheapest distinct columns for the rows of every bucket; −1 for rows that get none.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def match(costs: Float64s, bounds: Ints) -> Ints:
     bounds : int64 [B + 1]
         Bucket b is the rows bounds[b] to bounds[b + 1].
 
-    >>> match(np.array([[0.0, 3.0, 9.0], [1.0, 2.0, 9.0], [0.0, 1.0, 2.0]]), np.array([0, 2, 3])).tolist()
+    >>> solve_buckets(np.array([[0.0, 3.0, 9.0], [1.0, 2.0, 9.0], [0.0, 1.0, 2.0]]), np.array([0, 2, 3])).tolist()
     [0, 1, 0]
     """
     chosen = np.full(len(costs), NO_CODE, np.int64)
@@ -45,15 +46,15 @@ def match(costs: Float64s, bounds: Ints) -> Ints:
     for n in range(1, TINY + 1):
         rows = bounds[:-1][(counts == n) & (free >= n)][:, None] + np.arange(n)
         if len(rows):
-            chosen[rows] = _match_tiny(costs[rows])
+            chosen[rows] = _solve_tiny(costs[rows])
     for bucket in np.flatnonzero((counts > TINY) | (free < counts)):
         rows = slice(bounds[bucket], bounds[bucket + 1])
-        chosen[rows] = _match_one(costs[rows])
+        chosen[rows] = _solve_one(costs[rows])
     return chosen
 
 
-def _match_tiny(costs: Float64s) -> Ints:
-    """Buckets of n members with room for all, together: costs [B, n, K] → codes [B, n].
+def _solve_tiny(costs: Float64s) -> Ints:
+    """Solve all buckets of n members that fit, together: costs [B, n, K] → codes [B, n].
 
     Each member needs no more than its n cheapest codes: the other n − 1 members cannot take them all.
     """
@@ -74,8 +75,8 @@ def _match_tiny(costs: Float64s) -> Ints:
     return offers[np.arange(len(offers)), totals.argmin(axis=1)]
 
 
-def _match_one(costs: Float64s) -> Ints:
-    """One bucket of any size: costs [n, K] → codes [n], −1 for members that must leave."""
+def _solve_one(costs: Float64s) -> Ints:
+    """Solve one bucket of any size: costs [n, K] → codes [n], −1 for members that must leave."""
     from scipy.optimize import linear_sum_assignment
 
     chosen = np.full(len(costs), NO_CODE, np.int64)
@@ -85,8 +86,8 @@ def _match_one(costs: Float64s) -> Ints:
     return chosen
 
 
-def contest(
-    latents: npt.NDArray[np.floating],
+def match_buckets(
+    latents: RowTable,
     items: Ints,
     prefixes: npt.NDArray[np.integer],
     codebooks: Sequence[Float64s],
@@ -96,7 +97,7 @@ def contest(
     taken_rows: Ints | None = None,
     outside: Float64s | None = None,
 ) -> Ints:
-    """`match` by squared error, for any number of buckets, in bounded memory and in threads.
+    """Match members to last codes by squared error, for any number of buckets, in bounded memory and in threads.
 
     Parameters
     ----------
@@ -104,20 +105,20 @@ def contest(
     items : int64 [n]
         Rows of the members, bucket after bucket.
     prefixes : integer [n, L − 1]
-        The prefix each member applies to, the same all over a bucket.
+        The prefix that each member applies to; the same for a whole bucket.
     codebooks : L arrays, float64 [K_l, D]
     bounds : int64 [B + 1]
         Bucket b is the rows bounds[b] to bounds[b + 1].
     taken, taken_rows : bool [T, K], int64 [B]
-        Codes that are not free in bucket b: taken[taken_rows[b]]. Left out: all are free.
+        Codes that are not free in bucket b: taken[taken_rows[b]]. By default all are free.
     outside : float64 [n]
-        Score of the ID each member would get elsewhere, subtracted from its costs, so that an overfull bucket
-        keeps the members that would lose most by leaving. Makes no difference in the others.
+        Score of the ID that each member would get elsewhere. It is subtracted from its costs, so that an overfull
+        bucket keeps the members that would lose most by leaving. Makes no difference in other buckets.
 
     Returns
     -------
     int64 [n]
-        Last codes, distinct inside each bucket; −1 for those who must leave.
+        Last codes, distinct inside each bucket; −1 for members that must leave.
     """
     chosen = np.empty(len(items), np.int64)
     last = codebooks[-1]
@@ -131,14 +132,14 @@ def contest(
         if taken is not None and taken_rows is not None:
             in_use = taken[taken_rows[part]]
             costs[np.repeat(in_use, np.diff(bounds[part.start : part.stop + 1]), axis=0)] = np.inf
-        chosen[rows] = match(costs, bounds[part.start : part.stop + 1] - rows.start)
+        chosen[rows] = solve_buckets(costs, bounds[part.start : part.stop + 1] - rows.start)
 
     in_threads(work, _parts(bounds, max(1, CHUNK_VALUES // len(last))))
     return chosen
 
 
 def _parts(bounds: Ints, target: int) -> list[slice]:
-    """Whole buckets in runs of about `target` members."""
+    """Return slices of whole buckets of about `target` members each."""
     n_buckets = len(bounds) - 1
     cuts = np.searchsorted(bounds, np.arange(0, bounds[-1], target), side="left")
     cuts = np.unique(np.append(cuts, n_buckets))

@@ -1,7 +1,7 @@
 """Which IDs are in use: for any prefix, how many of its last codes are free, and which.
 
-Answers are worked out for the prefixes that are asked about, whether the IDs in use are a list (`CodeList`) or lie
-in a ledger of millions (`semid/ledger/ledger.py`).
+Computed only for the prefixes that are asked about. The IDs in use are a list (`CodeList`) or in a ledger of millions
+(`semid/ledger/ledger.py`).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Ints = npt.NDArray[np.int64]
 
 
 class InUse(Protocol):
-    """A set of IDs that may not be given out."""
+    """A set of IDs that may not be assigned."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of IDs."""
 
-    def holds(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """bool [n]: which of the IDs [n, L] are in it."""
+    def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Return which of the IDs [n, L] are in it, bool [n]."""
 
-    def under(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
-        """How many IDs each prefix [n, L − 1] has in it, int64 [n], and their last codes, end to end."""
+    def last_codes(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+        """Return the number of its IDs under each prefix [n, L − 1], int64 [n], and their last codes, end to end."""
 
 
 class CodeList:
@@ -42,7 +42,7 @@ class CodeList:
     sizes : L ints
         K of each level.
 
-    >>> counts, last = CodeList(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3]).under(np.array([[1], [0]]))
+    >>> counts, last = CodeList(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3]).last_codes(np.array([[1], [0]]))
     >>> counts.tolist(), last.tolist()
     ([2, 1], [0, 2, 1])
     """
@@ -55,10 +55,10 @@ class CodeList:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def holds(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         return np.isin(pack(codes, self._sizes), self._keys)
 
-    def under(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+    def last_codes(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
         wanted = pack(prefixes, self._sizes[:-1])
         first = np.searchsorted(self._prefixes, wanted, side="left")
         count = np.searchsorted(self._prefixes, wanted, side="right") - first
@@ -67,21 +67,21 @@ class CodeList:
 
 
 class Occupancy:
-    """A set of IDs that grows, looked at prefix by prefix.
+    """A growing set of IDs, looked at prefix by prefix.
 
     Parameters
     ----------
     sources : sequence of InUse
-        The IDs in use, each in one source.
+        The IDs in use; each is in one source.
     sizes : L ints
         K of each level.
 
     Attributes
     ----------
     free : int64 [T]
-        How many last codes are free, a row for each prefix asked about.
+        Number of free last codes; a row for each prefix asked about.
     taken : bool [S, K]
-        Which are not, for the prefixes that `slots` was asked about; asking may replace this array.
+        Which last codes are not free, for the prefixes that `slots` was asked about. Asking may replace this array.
 
     >>> occupancy = Occupancy([CodeList(np.array([[0, 1], [1, 0], [1, 2]]), [2, 3])], [2, 3])
     >>> rows = occupancy.rows(np.array([[1], [0]]))
@@ -102,7 +102,7 @@ class Occupancy:
         self.free = np.zeros(0, np.int64)
 
     def rows(self, prefixes: npt.NDArray[np.integer]) -> Ints:
-        """The row of `free` that belongs to each prefix [n, L − 1]: int64 [n]."""
+        """Return the row of `free` of each prefix [n, L − 1]: int64 [n]."""
         distinct, first, inverse = np.unique(pack(prefixes, self._sizes), return_index=True, return_inverse=True)
         place = np.searchsorted(self._known, distinct)
         new = np.ones(len(distinct), np.bool_)
@@ -117,7 +117,7 @@ class Occupancy:
         rows = len(self.free) + np.arange(len(keys))
         self._known = np.insert(self._known, places, keys)
         self._row_of_known = np.insert(self._row_of_known, places, rows)
-        found = [source.under(prefixes) for source in self._sources]
+        found = [source.last_codes(prefixes) for source in self._sources]
         counts = np.array([count for count, _ in found]).reshape(len(found), len(rows))
         ends = len(self._last_codes) + np.cumsum(counts).reshape(counts.shape)
         self._first = np.concatenate((self._first, ends - counts), axis=1)
@@ -127,7 +127,7 @@ class Occupancy:
         self.free = np.append(self.free, self._n_codes - counts.sum(axis=0))
 
     def slots(self, rows: Ints) -> Ints:
-        """The row of `taken` that belongs to each row of `free`, each asked once: int64 [n]."""
+        """Return the row of `taken` of each row of `free`, which may not repeat: int64 [n]."""
         new = rows[self._slot_of_row[rows] < 0]
         self._slot_of_row[new] = self._n_slots + np.arange(len(new))
         self._n_slots += len(new)
@@ -142,6 +142,6 @@ class Occupancy:
         return self._slot_of_row[rows]
 
     def take(self, rows: Ints, last_codes: Ints) -> None:
-        """Use up free codes, each pair (prefix, code) new; `slots` was asked about all of the rows."""
+        """Mark free codes as taken. No pair (row, code) may repeat, and `slots` must know all rows."""
         self.taken[self._slot_of_row[rows], last_codes] = True
         np.subtract.at(self.free, rows, 1)

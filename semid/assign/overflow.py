@@ -1,13 +1,12 @@
-"""Homes for members of overfull prefixes: the nearest prefix that still has a free code.
+"""Place overflowing items under the nearest prefix with free codes.
 
-Everyone without a code applies to the nearest open prefix on a list of its own; each prefix matches its
-applicants to its free codes exactly; whoever loses finds that prefix full and applies to the next. Lists that
-run out are searched again, wider, among the prefixes still open: at last among all prefixes, so there is a
-home for everyone as long as there are at least as many IDs as items.
+Every unplaced item applies to the nearest open prefix on a list of its own; each prefix matches its applicants to its
+free codes exactly; an item that gets none finds that prefix full and applies to the next. Lists that run out are
+searched again, wider, among the prefixes still open, at last among all. So every item is placed as long as there are
+at least as many IDs as items.
 
-Copies of one vector share a list, and each starts further down it than the copy before; else they would all
-fight for one code a round. Where the homeless are so crowded that most find their lists used up, all that
-come from one prefix are treated as copies of the first.
+Copies of one vector share a list, and each starts further down it than the copy before; else all of them would apply
+for one code a round. Where most lists run out, all items from one prefix are treated as copies of the first.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ import numpy.typing as npt
 
 from semid.assign.distances import nearest_prefixes, spans
 from semid.assign.keys import rank_within, run_starts
-from semid.assign.matching import contest
+from semid.assign.matching import match_buckets
 from semid.assign.occupancy import Occupancy
+from semid.runtime.tables import RowTable
 
-__all__ = ["spill"]
+__all__ = ["place_overflow"]
 
 Ints = npt.NDArray[np.int64]
 Float64s = npt.NDArray[np.float64]
@@ -32,9 +32,9 @@ Float64s = npt.NDArray[np.float64]
 FIRST_WIDTH = 8  # prefixes on the first lists; 4 and 16 give the same distortion within 0.01 %
 WIDENING = 4
 LIST_LENGTH = 64  # open prefixes kept on a list, unless copies need more
-SPREAD = 2  # the j-th copy looks past 2j free codes: others want some of them
-PATIENCE = 4  # a search that finds homes for fewer than a quarter is too narrow
-THRIFT = 2**31  # scores computed for one search by single vectors before they share lists
+SPREAD = 2  # the j-th copy starts 2j free codes down the list: other items want some of them
+MIN_PROGRESS = 4  # a search that places fewer than a quarter of the items is too narrow
+MAX_SCORES = 2**31  # computed in one search by single vectors; beyond that they share lists
 
 
 @dataclass(frozen=True)
@@ -48,59 +48,59 @@ class _Lists:
     scores: Float64s  # [E] score of the prefix, in a first search that of the best ID under it
 
 
-def spill(
-    latents: npt.NDArray[np.floating],
+def place_overflow(
+    latents: RowTable,
     items: Ints,
     leaders: Ints,
     homes: npt.NDArray,
     codebooks: Sequence[Float64s],
     occupancy: Occupancy,
     *,
-    placed: Callable[[int], None] | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Give every homeless item a free ID under the nearest prefix that has room.
+    """Give every unplaced item a free ID under the nearest prefix that has one.
 
     Parameters
     ----------
     latents : float [N, D]
     items : int64 [H]
-        Rows of the homeless, in canonical order.
+        Rows of the unplaced items, ascending.
     leaders : int64 [H]
         Equal for identical vectors and for no others.
     homes : [H]
         Equal for items that had to leave the same prefix.
     codebooks : L arrays, float64 [K_l, D]
     occupancy : Occupancy
-        All IDs in use; those given out here are added to it.
-    placed : callable, optional
-        Told after each round how many items found a home in it.
+        All IDs in use; those assigned here are added to it.
+    advance : callable, optional
+        Called after each round with the number of items placed in it.
 
     Returns
     -------
     int32 [H, L]
         Distinct codes, none of which was taken.
     """
-    task = _Spill(latents, items, codebooks, occupancy)
-    homeless = np.arange(len(items))
+    task = _Placement(latents, items, codebooks, occupancy)
+    unplaced = np.arange(len(items))
     width, crowded = FIRST_WIDTH, False
-    while len(homeless):
-        _, first, copied = np.unique((homes if crowded else leaders)[homeless], return_index=True, return_inverse=True)
-        lists = task.preferences(homeless[first], np.bincount(copied), width, thrifty=not crowded)
-        left = task.settle(homeless, copied, lists, placed)
-        found = len(homeless) - len(left)
+    while len(unplaced):
+        _, first, copied = np.unique((homes if crowded else leaders)[unplaced], return_index=True, return_inverse=True)
+        lists = task.preferences(unplaced[first], np.bincount(copied), width, capped=not crowded)
+        left = task.settle(unplaced, copied, lists, advance)
+        found = len(unplaced) - len(left)
         assert found or not crowded, "more items than free IDs"
-        crowded = crowded or found * PATIENCE < len(homeless)
-        homeless = left
+        crowded = crowded or found * MIN_PROGRESS < len(unplaced)
+        unplaced = left
         width *= WIDENING
     return task.codes
 
 
-class _Spill:
-    """One call of `spill`. The homeless are numbers below H."""
+class _Placement:
+    """One call of `place_overflow`. Unplaced items are numbers below H."""
 
     def __init__(
         self,
-        latents: npt.NDArray[np.floating],
+        latents: RowTable,
         items: Ints,
         codebooks: Sequence[Float64s],
         occupancy: Occupancy,
@@ -110,16 +110,16 @@ class _Spill:
         self.n_prefixes = math.prod(len(codebook) for codebook in codebooks[:-1])
         self.widest = max(map(len, codebooks))
 
-    def preferences(self, originals: Ints, copies: Ints, width: int, *, thrifty: bool) -> _Lists:
-        """A list for each of the V originals, searched wider until it has room for all `copies` [V].
+    def preferences(self, originals: Ints, copies: Ints, width: int, *, capped: bool) -> _Lists:
+        """Return a list for each of the V originals, searched wider until it has room for all `copies` [V].
 
-        Where `thrifty`, originals whose search would cost too much get an empty list.
+        If `capped`, originals whose search would compute more than MAX_SCORES scores get an empty list.
         """
         starts, ends = np.zeros((2, len(originals)), np.int64)
         pieces: list[tuple[npt.NDArray[np.int32], Ints, Float64s]] = []
         pending, end = np.arange(len(originals)), 0
         while len(pending):
-            if thrifty and pieces and len(pending) * width * self.widest > THRIFT:
+            if capped and pieces and len(pending) * width * self.widest > MAX_SCORES:
                 break
             short = []
             for part in spans(len(pending), width * len(self.codebooks)):
@@ -138,7 +138,7 @@ class _Spill:
     def _search(
         self, originals: Ints, wanted: Ints, width: int
     ) -> tuple[tuple[npt.NDArray[np.int32], Ints, Float64s], Ints, npt.NDArray[np.bool_]]:
-        """The lists, end to end; how long each is; and which found the `wanted` room or all there is."""
+        """Return the lists end to end, the length of each, and which found the `wanted` room or all there is."""
         vectors = self.latents[self.items[originals]]
         prefixes, scores = nearest_prefixes(vectors, self.codebooks, width, complete=width == FIRST_WIDTH)
         rows = self.occupancy.rows(prefixes.reshape(-1, prefixes.shape[2])).reshape(scores.shape)
@@ -149,28 +149,28 @@ class _Spill:
         kept = enough[:, None] & needed & (free > 0)
         return (prefixes[kept], rows[kept], scores[kept]), kept.sum(axis=1), enough
 
-    def settle(self, homeless: Ints, copied: Ints, lists: _Lists, placed: Callable[[int], None] | None) -> Ints:
-        """Rounds of applications until every list has run out; who is left. `copied` [H] says whose list."""
-        while len(homeless):
+    def settle(self, unplaced: Ints, copied: Ints, lists: _Lists, advance: Callable[[int], object] | None) -> Ints:
+        """Run rounds of applications until every list has run out; return the items left. `copied` [H]: which list."""
+        while len(unplaced):
             entry = self._applications(copied, lists)
             applying = np.flatnonzero(entry >= 0)
             if not len(applying):
                 break
-            applicants, entry = homeless[applying], entry[applying]
+            applicants, entry = unplaced[applying], entry[applying]
             outside = lists.scores[np.minimum(entry + 1, lists.ends[copied[applying]] - 1)]
             last = self._round(applicants, entry, outside, lists)
             won = last >= 0
             self.codes[applicants[won], :-1] = lists.prefixes[entry[won]]
             self.codes[applicants[won], -1] = last[won]
-            if placed is not None:
-                placed(int(won.sum()))
-            stay = np.ones(len(homeless), np.bool_)
+            if advance is not None:
+                advance(int(won.sum()))
+            stay = np.ones(len(unplaced), np.bool_)
             stay[applying[won]] = False
-            homeless, copied = homeless[stay], copied[stay]
-        return homeless
+            unplaced, copied = unplaced[stay], copied[stay]
+        return unplaced
 
     def _applications(self, copied: Ints, lists: _Lists) -> Ints:
-        """The list entry that each of the homeless applies to, −1 where its list has run out: int64 [H].
+        """Return the list entry that each unplaced item applies to, −1 where its list has run out: int64 [H].
 
         The first copy applies to the first prefix with room, the j-th to the prefix where the free codes from
         the head of the list add up to more than 2j.
@@ -181,15 +181,15 @@ class _Spill:
         return np.where(entry < lists.ends[copied], entry, -1)
 
     def _round(self, applicants: Ints, entry: Ints, outside: Float64s, lists: _Lists) -> Ints:
-        """Every prefix matches its applicants to its free codes: their last codes, −1 for the losers.
+        """Match the applicants of every prefix to its free codes: their last codes, −1 for items that get none.
 
-        A prefix turns someone away only when it has no code left, so a loser never applies to it again.
+        A prefix rejects an item only when it has no code left, so a rejected item never applies to it again.
         """
         order = np.argsort(lists.rows[entry], kind="stable")
         rows = lists.rows[entry][order]
         bounds = run_starts(rows)
         slots = self.occupancy.slots(rows[bounds[:-1]])
-        found = contest(
+        found = match_buckets(
             self.latents,
             self.items[applicants[order]],
             lists.prefixes[entry[order]],

@@ -1,8 +1,4 @@
-"""The checked input of an assignment, in canonical order.
-
-Ties are broken by row, so the rows are put into the order of the caller's keys first; after that the result
-is a function of the items alone. Nothing here decides anything.
-"""
+"""The checked input of an assignment. Ties are broken by row number, so callers sort their items first."""
 
 from __future__ import annotations
 
@@ -16,6 +12,7 @@ from semid.assign.capacity import check_capacity
 from semid.assign.distances import spans
 from semid.assign.occupancy import CodeList, InUse
 from semid.errors import InputError
+from semid.runtime.tables import RowTable
 
 __all__ = ["Problem"]
 
@@ -27,11 +24,10 @@ Ints = npt.NDArray[np.integer]
 class Problem:
     """N items that each need an ID, and the IDs there are."""
 
-    latents: Floats  # [N, D]
+    latents: RowTable  # float [N, D]
     codes: npt.NDArray[np.int32]  # [N, L]
     codebooks: list[npt.NDArray[np.float64]]  # L x [K_l, D]
     occupied: InUse | None  # never empty
-    order: npt.NDArray[np.int64] | None  # [N] the caller's row of each canonical row; None: the same
 
     @property
     def sizes(self) -> list[int]:
@@ -41,14 +37,13 @@ class Problem:
     @classmethod
     def checked(
         cls,
-        latents: Floats,
+        latents: RowTable,
         codes: Ints,
         codebooks: Sequence[Floats],
         *,
-        order: Ints | None,
         occupied: Ints | InUse | None,
     ) -> Problem:
-        """Raise InputError or CapacityError for what `assign_unique` cannot take."""
+        """Check the arguments of `assign_unique`; InputError or CapacityError if they do not fit."""
         n, depth = len(latents), len(codebooks)
         if latents.ndim != 2 or depth == 0:
             raise InputError(f"latents.ndim={latents.ndim}, levels={depth}: should be 2 and at least 1.")
@@ -67,11 +62,8 @@ class Problem:
         _check_finite(latents, "latents")
         n_occupied = 0 if occupied is None else len(occupied)
         check_capacity(n, sizes, occupied=n_occupied)
-        rows = _canonical(order, n)
-        if rows is not None:
-            latents, codes = latents[rows], codes[rows]
         exact = [codebook.astype(np.float64) for codebook in codebooks]
-        return cls(latents, codes, exact, occupied if n_occupied else None, rows)
+        return cls(latents, codes, exact, occupied if n_occupied else None)
 
 
 def _checked_codes(codes: Ints, name: str, sizes: Sequence[int]) -> npt.NDArray[np.int32]:
@@ -86,23 +78,9 @@ def _checked_codes(codes: Ints, name: str, sizes: Sequence[int]) -> npt.NDArray[
     return codes.astype(np.int32)
 
 
-def _check_finite(values: Floats, name: str) -> None:
+def _check_finite(values: RowTable, name: str) -> None:
     for part in spans(len(values), values.shape[1]):
         bad = ~np.isfinite(values[part]).all(axis=1)
         if bad.any():
             row = part.start + int(bad.argmax())
             raise InputError(f"{name}[{row}] should be finite, but holds NaN or inf.")
-
-
-def _canonical(order: Ints | None, n: int) -> npt.NDArray[np.int64] | None:
-    """Rows in ascending order of their keys, or None where they are so already."""
-    if order is None:
-        return None
-    if order.shape != (n,):
-        raise InputError(f"order.shape={order.shape} should be ({n},), one key for each latent.")
-    rows = np.argsort(order, kind="stable")
-    keys = order[rows]
-    if (keys[1:] == keys[:-1]).any():
-        key = keys[1:][keys[1:] == keys[:-1]][0]
-        raise InputError(f"order holds {key} more than once; keys should be distinct.")
-    return None if (rows == np.arange(n)).all() else rows

@@ -1,17 +1,16 @@
-"""One item, one ID: distinct codes for a whole catalog at the least cost, with a certificate.
+"""Unique IDs for a whole catalog at the least cost, with a certificate.
 
-Codes from a residual quantizer collide. Here every colliding item gets a code of its own, as near to its
-latent as the others allow: exact minimum-cost matching inside each prefix (`matching`), and a move to the
-nearest prefix with room for what does not fit (`spill`). It always succeeds when there are no more items than
-IDs, and the result depends on the items alone, not on the order of the rows. LC-Rec's repair loop, which does
-not always succeed, is in `lcrec` for comparison. IDs that must never change again are the ledger's business.
+Codes from a residual quantizer collide. Here every colliding item gets its own code, as near to its latent as the other
+items allow: exact minimum-cost matching inside each prefix (`matching.py`), and a move to the nearest prefix with free
+codes for items that do not fit (`overflow.py`). This always succeeds when there are no more items than IDs. Not here:
+IDs that must never change again (`semid/ledger`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,9 +21,10 @@ from semid.assign.distances import scores_of, squared_errors
 from semid.assign.keys import code_dtype, pack
 from semid.assign.occupancy import InUse
 from semid.assign.problem import Problem
+from semid.runtime.progress import track
 from semid.runtime.tables import RowTable
 
-__all__ = ["MANY_ITEMS", "Assignment", "Certificate", "assign_in_parts", "assign_unique"]
+__all__ = ["MANY_ITEMS", "Assignment", "Certificate", "assign_by_first_code", "assign_unique"]
 
 
 Floats = npt.NDArray[np.floating]
@@ -34,11 +34,11 @@ Ints = npt.NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Certificate:
-    """What an assignment did, and what it cost. Distortions are mean squared errors of the latents."""
+    """What an assignment changed and what it cost. Distortions are mean squared errors of the latents."""
 
     n_items: int
-    n_unique: int  # distinct IDs after the assignment, counted: always n_items
-    raw_collisions: int  # n_items less the distinct raw codes
+    n_unique: int  # distinct IDs after the assignment, counted; always n_items
+    raw_collisions: int  # n_items minus the number of distinct raw codes
     identical: int  # items whose latent equals an earlier item's: no quantizer can tell them apart
     moved_items: int  # items whose code is not the raw one
     moved_prefix: int  # of these, items whose first L - 1 codes changed
@@ -49,7 +49,7 @@ class Certificate:
     distortion_after: float
 
     def to_dict(self) -> dict[str, int | float]:
-        """For JSON."""
+        """Return the figures by name, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -62,34 +62,28 @@ class Assignment:
 
 
 def assign_unique(
-    latents: Floats,
+    latents: RowTable,
     codes: Ints,
     codebooks: Sequence[Floats],
     *,
-    order: Ints | None = None,
     occupied: Ints | InUse | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Assignment:
-    """Give every item an ID of its own at the least added distortion.
+    """Give every item a unique ID at the least added distortion.
 
-    Prefixes without a collision keep their codes. In the others the members share out the last codes at the
-    exact minimum of the summed squared distance; members that do not fit go to the nearest prefix with room.
-    Of identical items the first in order gets the nearest code.
+    Prefixes without a collision keep their codes. In the others the members get distinct last codes at the exact
+    minimum of the summed squared distance; members that do not fit go to the nearest prefix with free codes. Of
+    identical items the first gets the nearest code.
 
     Parameters
     ----------
     latents : float [N, D]
-        What the codes stand for.
+        What the codes stand for. Ties go to the earlier row, so sort the items by something of their own, such as
+        their ids.
     codes : integer [N, L]
-        Raw codes: of each level the nearest one to what the levels before have left.
+        Raw codes: of each level the nearest one to the residual of the levels before.
     codebooks : L arrays, float [K_l, D]
-    order : integer [N], optional
-        Distinct keys that put the items in canonical order, which breaks ties; by default the row numbers.
-        Permuting the rows together with their keys permutes the result and changes nothing else.
     occupied : integer [M, L], or InUse, optional
-        IDs that belong to other items and are never given out.
-    progress : callable, optional
-        Told (items settled, items to settle) as the work goes on.
+        IDs that belong to other items and are never assigned.
 
     Returns
     -------
@@ -100,7 +94,7 @@ def assign_unique(
     CapacityError
         N + M is more than ∏K.
     InputError
-        Arrays do not fit together, a code is out of range, a latent is not finite, or `order` repeats a key.
+        Arrays do not fit together, a code is out of range, or a latent is not finite.
 
     >>> codebooks = [np.array([[0.0], [10.0]]), np.array([[-1.0], [0.0], [1.0]])]
     >>> latents = np.array([[0.1], [0.2], [10.0]])
@@ -110,12 +104,12 @@ def assign_unique(
     >>> assignment.certificate.moved_items
     1
     """
-    problem = Problem.checked(latents, codes, codebooks, order=order, occupied=occupied)
-    return certify(problem, resolve(problem, problem.codes, progress=progress))
+    problem = Problem.checked(latents, codes, codebooks, occupied=occupied)
+    return certify(problem, resolve(problem, problem.codes))
 
 
 def certify(problem: Problem, found: Resolution) -> Assignment:
-    """The assignment in the caller's order, its IDs counted and its cost measured."""
+    """Return the assignment with its certificate: IDs counted, distortion measured."""
     codes, n = found.codes, len(problem.codes)
     before = squared_errors(problem.latents, problem.codes, problem.codebooks)
     after = before.copy()
@@ -125,7 +119,7 @@ def certify(problem: Problem, found: Resolution) -> Assignment:
 
     keys = np.sort(pack(codes, problem.sizes))
     n_unique = n and 1 + int(np.count_nonzero(keys[1:] != keys[:-1]))
-    if n_unique != n or (problem.occupied is not None and problem.occupied.holds(codes).any()):
+    if n_unique != n or (problem.occupied is not None and problem.occupied.contains(codes).any()):
         raise AssertionError(f"n_unique={n_unique} of n_items={n}: a defect of semid, please report it")
     raw = np.sort(pack(problem.codes, problem.sizes))
     certificate = Certificate(
@@ -142,55 +136,47 @@ def certify(problem: Problem, found: Resolution) -> Assignment:
         distortion_before=math.fsum(before.tolist()) / max(n, 1),
         distortion_after=math.fsum(after.tolist()) / max(n, 1),
     )
-    stored = np.empty(codes.shape, code_dtype(problem.sizes))
-    stored[slice(None) if problem.order is None else problem.order] = codes
-    return Assignment(stored, certificate)
+    return Assignment(codes.astype(code_dtype(problem.sizes)), certificate)
 
 
 def _nearest_to_first(
     problem: Problem, codes: npt.NDArray[np.int32], leaders: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int32]:
-    """Deal each set of identical items its own IDs again, the nearest to the first. Costs nothing."""
+    """Reassign the IDs among identical items, the nearest to the first; this costs nothing."""
     shared = np.zeros(len(codes), np.bool_)
     shared[leaders[leaders != np.arange(len(leaders))]] = True
     rows = np.flatnonzero(shared[leaders])
     by_row = rows[np.argsort(leaders[rows], kind="stable")]
     scores = scores_of(problem.latents[rows], codes[rows], problem.codebooks)
     by_score = rows[np.lexsort((pack(codes[rows], problem.sizes), scores, leaders[rows]))]
-    dealt = codes.copy()
-    dealt[by_row] = codes[by_score]
-    return dealt
+    reassigned = codes.copy()
+    reassigned[by_row] = codes[by_score]
+    return reassigned
 
 
-# ---- One item, one ID, for more items than one would sort at once: first code by first code.
-# Two items collide only if they share all codes but the last, so what happens under one first code is nothing to the
-# others, and each can be settled alone: the keys of a 256th of the catalog are in memory, and no more. One thing
-# differs from settling all at once (`unique`): who has to leave an overfull prefix stays under its first code.
+# ---- The same for more items than one would sort at once: one first code at a time.
+# Two items collide only if they share all codes but the last, so first codes do not affect each other and each can be
+# settled alone. Only the keys of a 256th of the catalog are in memory. One thing differs from settling all at once:
+# an item that has to leave an overfull prefix stays under its first code.
 
 
-MANY_ITEMS = 10_000_000  # from here on; `assign_unique` takes about 200 bytes an item
+MANY_ITEMS = 10_000_000  # from here on by first code; `assign_unique` takes about 200 bytes an item
 
 
-def assign_in_parts(
-    latents: RowTable,
-    codes: npt.NDArray[np.integer],
-    codebooks: Sequence[npt.NDArray[np.floating]],
-    *,
-    progress: Callable[[int, int], None] | None = None,
+def assign_by_first_code(
+    latents: RowTable, codes: npt.NDArray[np.integer], codebooks: Sequence[npt.NDArray[np.floating]]
 ) -> Assignment:
-    """What `assign_unique` does, in the memory of the largest part; first codes never change.
+    """Do what `assign_unique` does, one first code at a time, so that first codes never change and memory stays small.
 
-    A first code with more items than IDs under it cannot be settled alone: then all are, at once.
+    If a first code has more items than IDs under it, all items are settled at once.
 
     Parameters
     ----------
     latents : float [N, D]
-        Rows are asked for as they are needed.
+        Rows are read as they are needed.
     codes : integer [N, L]
         Raw codes.
     codebooks : L arrays, float [K_l, D]
-    progress : callable, optional
-        Told (items done, N) after each first code.
 
     Raises
     ------
@@ -199,7 +185,7 @@ def assign_in_parts(
 
     >>> codebooks = [np.array([[0.0], [10.0]]), np.array([[-1.0], [0.0], [1.0]])]
     >>> latents = np.array([[0.1], [0.2], [10.0]])
-    >>> assign_in_parts(latents, np.array([[0, 1], [0, 1], [1, 1]]), codebooks).codes.tolist()
+    >>> assign_by_first_code(latents, np.array([[0, 1], [0, 1], [1, 1]]), codebooks).codes.tolist()
     [[0, 1], [0, 2], [1, 1]]
     """
     sizes = [len(codebook) for codebook in codebooks]
@@ -209,8 +195,8 @@ def assign_in_parts(
     if not in_range or counts.max() > math.prod(sizes[1:]):
         return assign_unique(latents, codes, codebooks)
     stored = np.empty(codes.shape, code_dtype(sizes))
-    certificates, done = [], 0
-    for code in np.flatnonzero(counts).tolist():
+    certificates = []
+    for code in track(np.flatnonzero(counts).tolist(), "assign", unit="first code"):
         rows = np.flatnonzero(first == code)
         part = codes[rows]
         part[:, 0] = 0
@@ -218,9 +204,6 @@ def assign_in_parts(
         stored[rows] = found.codes
         stored[rows, 0] = code
         certificates.append(found.certificate)
-        done += len(rows)
-        if progress is not None:
-            progress(done, len(codes))
     return Assignment(stored, _together(certificates))
 
 
@@ -248,6 +231,7 @@ class _Rows:
 
 
 def _together(parts: Sequence[Certificate]) -> Certificate:
+    """Return the certificate of all parts: sums, the largest bucket, means weighted by items."""
     n_items = sum(part.n_items for part in parts)
 
     def mean(name: str) -> float:

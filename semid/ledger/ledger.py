@@ -338,11 +338,11 @@ class LedgerCodes:
         last = ledger.takers(ledger.codes_of(retired), self._reuse_after)
         return ledger.n_live + int(np.count_nonzero(last == retired))  # not those that others have now
 
-    def holds(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """bool [n]: which IDs [n, L] are in use."""
         return self._ledger.takers(codes, self._reuse_after) >= 0
 
-    def under(self, prefixes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def last_codes(self, prefixes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """How many IDs in use each prefix [n, L - 1] has, int64 [n], and their last codes, end to end."""
         counts = np.zeros(len(prefixes), np.int64)
         owners, codes = [], []
@@ -357,7 +357,7 @@ class LedgerCodes:
             owners.append(owner)
             codes.append(one.codes[rows])
         owner, found = np.concatenate(owners), np.concatenate(codes)
-        kept = self.holds(found) if self._reuse_after is not None else np.ones(len(found), np.bool_)
+        kept = self.contains(found) if self._reuse_after is not None else np.ones(len(found), np.bool_)
         pairs = np.unique(np.stack((owner[kept], found[kept, -1].astype(np.int64)), axis=1), axis=0)
         counts[:] = np.bincount(pairs[:, 0], minlength=len(prefixes))
         return counts, pairs[:, 1]

@@ -1,9 +1,9 @@
-"""Tables: N rows of numbers that need not fit into memory.
+"""Tables of N rows of numbers that need not fit into memory.
 
-A table is filled once, from its first row to its last, and then read by slices or by row numbers. While there is
-room it is a NumPy array; after that it lies in a file without a name, which the system removes with the process,
-however that ends. Rows of a file are copied out, and its pages handed back, so that reading a file never fills
-memory with it: the process stays as small as its blocks.
+A table is filled once, from its first row to its last, and then read by slices or by row numbers. While there is room
+it is a NumPy array. After that it lies in an unnamed temporary file, which the system removes when the process ends,
+however it ends. Rows of a file are copied out and its pages are released, so reading a file never fills memory: the
+process stays as small as its blocks.
 """
 
 from __future__ import annotations
@@ -12,15 +12,39 @@ import mmap
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = ["MappedRows", "NewTable", "RowTable", "Tables", "mapped_rows"]
 
-PIECE_BYTES = 1 << 24  # of a slice, copied before its pages are handed back
+PIECE_BYTES = 1 << 24  # of a slice, copied before its pages are released
 PIECE_ROWS = 64  # of single rows: the system maps up to some 500 KB around each
+
+Rows = slice | npt.NDArray[np.integer] | npt.NDArray[np.bool_]
+
+
+class RowTable(Protocol):
+    """N rows of D numbers: a NumPy array, or rows in files. Indexing returns an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, D)."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the numbers."""
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: Rows, /) -> np.ndarray:
+        """Return these rows: a slice, row numbers of any shape, or a mask."""
 
 
 class MappedRows:
@@ -28,7 +52,8 @@ class MappedRows:
 
     Parameters
     ----------
-    array : [N, D], a view of the mapping
+    array : [N, D]
+        A view of the mapping.
     mapping : mmap.mmap
     """
 
@@ -41,39 +66,59 @@ class MappedRows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice | npt.NDArray) -> np.ndarray:
-        """A copy of these rows: a slice, row numbers of any shape, or a mask."""
+    def __getitem__(self, rows: Rows, /) -> np.ndarray:
+        """Return a copy of these rows: a slice, row numbers of any shape, or a mask."""
         if isinstance(rows, slice):
-            start, stop, step = rows.indices(len(self))
-            wanted, piece = range(start, stop, step), max(1, PIECE_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
-        else:
-            rows = np.asarray(rows)
-            shape = rows.shape if rows.dtype != np.bool_ else None
-            wanted, piece = (rows.ravel() if shape is not None else np.flatnonzero(rows)), PIECE_ROWS
+            return self._slice(range(*rows.indices(len(self))))
+        is_mask = rows.dtype == np.bool_
+        numbers = np.flatnonzero(rows) if is_mask else rows.ravel()
+        found = np.empty((len(numbers), self.shape[1]), self.dtype)
+        for at in range(0, len(numbers), PIECE_ROWS):
+            found[at : at + PIECE_ROWS] = self._array[numbers[at : at + PIECE_ROWS]]
+            self._release()
+        return found if is_mask else found.reshape(*rows.shape, self.shape[1])
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def _slice(self, wanted: range) -> np.ndarray:
+        piece = max(1, PIECE_BYTES // max(1, self.shape[1] * self.dtype.itemsize))
         found = np.empty((len(wanted), self.shape[1]), self.dtype)
         for at in range(0, len(wanted), piece):
             part = wanted[at : at + piece]
-            if isinstance(part, range):
-                part = slice(part.start, part.stop if part.stop >= 0 else None, part.step)
-            found[at : at + piece] = self._array[part]
-            self._forget()
-        return found if isinstance(rows, slice) or shape is None else found.reshape(*shape, self.shape[1])
+            stop = part.stop if part.stop >= 0 else None
+            found[at : at + piece] = self._array[part.start : stop : part.step]
+            self._release()
+        return found
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def _forget(self) -> None:
+    def _release(self) -> None:
         if hasattr(mmap, "MADV_DONTNEED"):
             self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
-RowTable = np.ndarray | MappedRows
-
-
 def mapped_rows(
-    file: IO[bytes], shape: tuple[int, int], dtype: npt.DTypeLike, *, begin: int = 0, order: str = "C"
+    file: IO[bytes],
+    shape: tuple[int, int],
+    dtype: npt.DTypeLike,
+    *,
+    begin: int = 0,
+    order: Literal["C", "F"] = "C",
 ) -> RowTable:
-    """The rows that lie in an open file from byte `begin` on, without reading them; an empty array for no numbers."""
+    """Return the rows that lie in an open file from byte `begin` on, without reading them.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for reading; it may be closed afterwards.
+    shape : (N, D)
+        An empty array is returned where one of them is 0.
+    dtype : dtype
+        Of the numbers in the file.
+    begin : int
+        Byte of the first number.
+    order : "C" or "F"
+        Whether the rows or the columns lie end to end.
+    """
     if 0 in shape:
         return np.empty(shape, dtype)  # an empty range of a file cannot be mapped
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -81,14 +126,14 @@ def mapped_rows(
 
 
 class Tables:
-    """Tables that share a room of so many bytes in memory; what does not fit goes into files in a folder.
+    """Tables that share an amount of memory; what does not fit goes into temporary files.
 
     Parameters
     ----------
     room : int
-        Bytes.
+        Bytes of memory.
     folder : Path, optional
-        By default the system's folder for temporary files, which may lie in memory itself.
+        Where the files lie; by default the system's folder for temporary files, which may be in memory itself.
 
     >>> with Tables(room=0) as tables:
     ...     table = tables.new(3, 2)
@@ -110,7 +155,7 @@ class Tables:
         self._files.close()
 
     def new(self, n_rows: int, width: int, dtype: npt.DTypeLike = np.float32) -> NewTable:
-        """An empty table; OSError where the disk refuses."""
+        """Return an empty table [n_rows, width]; OSError if its file cannot be made."""
         n_bytes = n_rows * width * np.dtype(dtype).itemsize
         if n_bytes <= self.room:
             self.room -= n_bytes
@@ -122,26 +167,34 @@ class Tables:
 
 
 class NewTable:
-    """A table on its way: `append` blocks until it is full, then `finish`."""
+    """A table being filled: `append` blocks until it is full, then `finish`.
+
+    Parameters
+    ----------
+    shape : (N, D)
+    dtype : dtype
+    file : binary file or None
+        Where it lies; None for memory.
+    """
 
     def __init__(self, shape: tuple[int, int], dtype: npt.DTypeLike, file: IO[bytes] | None) -> None:
         self.shape, self.dtype, self.file = shape, np.dtype(dtype), file
         self.filled = 0
-        self._array = np.empty(shape, dtype) if file is None else None
+        self._array = np.empty(shape if file is None else (0, 0), dtype)
 
     def append(self, block: np.ndarray) -> None:
-        """The next rows, [n, D], of any number type."""
-        if self._array is not None:
+        """Add the next rows, [n, D], of any number type."""
+        if self.file is None:
             self._array[self.filled : self.filled + len(block)] = block
         else:
             self.file.write(np.ascontiguousarray(block, self.dtype).data)
         self.filled += len(block)
 
     def finish(self) -> RowTable:
-        """All rows."""
+        """Return the full table; ValueError if rows are missing."""
         if self.filled != self.shape[0]:
             raise ValueError(f"filled={self.filled} should be {self.shape[0]} rows")
-        if self._array is not None:
+        if self.file is None:
             return self._array
         self.file.flush()
         return mapped_rows(self.file, self.shape, self.dtype)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.assign.unique import assign_in_parts, assign_unique
+from semid.assign.unique import assign_by_first_code, assign_unique
 from semid.errors import InputError
 from semid.runtime.tables import Tables
 
@@ -32,7 +32,7 @@ def crowded(n_items: int, sizes: tuple[int, ...], seed: int, spread: float):
 )  # fmt: skip
 def test_parts_are_distinct_keep_their_first_code_and_equal_the_whole_where_nobody_must_leave(n, sizes, seed, spread):
     latents, codes, books = crowded(min(n, int(np.prod(sizes))), sizes, seed, spread)
-    found = assign_in_parts(latents, codes, books)
+    found = assign_by_first_code(latents, codes, books)
     assert len(np.unique(found.codes, axis=0)) == len(codes) == found.certificate.n_unique
     whole = assign_unique(latents, codes, books)
     fits = np.bincount(codes[:, 0]).max() <= np.prod(sizes[1:])
@@ -52,15 +52,15 @@ def test_latents_may_lie_in_a_file():
         table = tables.new(*latents.shape, np.float64)
         table.append(latents)
         assert np.array_equal(
-            assign_in_parts(table.finish(), codes, books).codes, assign_in_parts(latents, codes, books).codes
+            assign_by_first_code(table.finish(), codes, books).codes, assign_by_first_code(latents, codes, books).codes
         )
 
 
 def test_what_is_wrong_is_said_as_ever():
     latents, codes, books = crowded(10, (4, 8), 0, 0.3)
     with pytest.raises(InputError, match=r"codes\[0, 0\]=4 should be between 0 and 3"):
-        assign_in_parts(latents, codes * 0 + 4, books)
-    assert assign_in_parts(latents[:0], codes[:0], books).codes.shape == (0, 2)
+        assign_by_first_code(latents, codes * 0 + 4, books)
+    assert assign_by_first_code(latents[:0], codes[:0], books).codes.shape == (0, 2)
 
 
 def test_a_fit_of_many_items_goes_by_parts(monkeypatch):

@@ -129,6 +129,7 @@ def measure(method: str, folder: Path) -> dict[str, float]:
     from semid.assign.keys import pack
     from semid.assign.unique import assign_unique
     from tests.benchmarks.lcrec_repair import lcrec_repair
+    from tests.benchmarks.optimal_ids import assign_optimal
 
     latents, raw = np.load(folder / "latents.npy"), np.load(folder / "codes.npy")
     codebooks = list(np.load(folder / "codebooks.npy").astype(np.float64))
@@ -136,7 +137,7 @@ def measure(method: str, folder: Path) -> dict[str, float]:
         "exact": lambda: assign_unique(latents, raw, codebooks).codes,
         "lc-rec": lambda: lcrec_repair(latents, raw, codebooks),
         "global": lambda: assign_global(latents, raw, codebooks).codes,
-        "optimal": lambda: assign_global(latents, raw, codebooks, matching="sparse").codes,
+        "optimal": lambda: assign_optimal(latents, raw, codebooks).codes,
     }
     import scipy.optimize
     import scipy.sparse.csgraph  # noqa: F401  imported here so that it is not timed
@@ -227,14 +228,14 @@ def simulate(n_items: int, in_parts: bool) -> dict[str, float]:
     import scipy.optimize
     import scipy.sparse.csgraph  # noqa: F401  imported here so that it is not timed
 
-    from semid.assign.unique import assign_in_parts, assign_unique
+    from semid.assign.unique import assign_by_first_code, assign_unique
 
     codes = drawn_codes(n_items)
     rng = np.random.default_rng(1)
     codebooks = [np.round(rng.normal(size=(SIZE, DIMS)) * 0.3 / 2**level * 2**14) / 2**14 for level in range(4)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     start, cpu = time.perf_counter(), time.process_time()
-    assign = assign_in_parts if in_parts else assign_unique
+    assign = assign_by_first_code if in_parts else assign_unique
     certificate = assign(Simulated(codes, codebooks), codes, codebooks).certificate
     return {
         "seconds": time.perf_counter() - start,

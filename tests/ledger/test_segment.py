@@ -89,8 +89,8 @@ def test_codes_in_use_are_a_plain_set(history, reuse_after, asked, prefixes):
     found = history.ledger.in_use(reuse_after)
     assert len(found) == len(wanted)
     codes = np.array(asked, np.int32).reshape(-1, len(SIZES))
-    assert found.holds(codes).tolist() == [one in wanted for one in asked]
-    counts, last = found.under(np.array(prefixes, np.int32).reshape(-1, len(SIZES) - 1))
+    assert found.contains(codes).tolist() == [one in wanted for one in asked]
+    counts, last = found.last_codes(np.array(prefixes, np.int32).reshape(-1, len(SIZES) - 1))
     assert counts.tolist() == [sum(one[:-1] == prefix for one in wanted) for prefix in prefixes]
     assert last.tolist() == [one[-1] for prefix in prefixes for one in sorted(wanted) if one[:-1] == prefix]
 
@@ -102,14 +102,14 @@ def test_a_ledger_and_a_list_of_its_codes_agree(history, reuse_after, prefixes):
     listed = CodeList(np.array(sorted(history.in_use(reuse_after)), np.int64).reshape(-1, len(SIZES)), SIZES)
     found = history.ledger.in_use(reuse_after)
     assert len(found) == len(listed)
-    for ours, theirs in zip(found.under(asked), listed.under(asked), strict=True):
+    for ours, theirs in zip(found.last_codes(asked), listed.last_codes(asked), strict=True):
         assert ours.dtype == theirs.dtype
         assert ours.tolist() == theirs.tolist()
 
 
 def test_codes_of_one_level_have_the_empty_prefix():
     ledger = Ledger.create(["a", "b"], [[4], [2]]).append(["c"], [[3]])
-    counts, last = ledger.in_use().under(np.zeros((1, 0), np.int32))
+    counts, last = ledger.in_use().last_codes(np.zeros((1, 0), np.int32))
     assert (counts.tolist(), last.tolist()) == ([3], [2, 3, 4])
 
 
@@ -117,7 +117,7 @@ def test_codes_of_one_level_have_the_empty_prefix():
 def test_the_highest_codes_are_under_their_own_prefix(codes):
     ledger = Ledger.create(map(str, range(len(codes))), np.array(list(codes), np.int64).reshape(-1, 2))
     for prefix in (0, 1, 65534, 65535):
-        counts, last = ledger.in_use().under(np.array([[prefix]]))
+        counts, last = ledger.in_use().last_codes(np.array([[prefix]]))
         assert last.tolist() == sorted(code for first, code in codes if first == prefix)
 
 

@@ -82,7 +82,7 @@ def found(tmp_path_factory) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray
     from tests.helpers.together import results
 
     folder = tmp_path_factory.mktemp("together")
-    done = torchrun(ROOT / "tests" / "together.py", folder / "two.npz", cwd=folder)
+    done = torchrun(ROOT / "tests" / "helpers" / "together.py", folder / "two.npz", cwd=folder)
     assert done.returncode == 0, done.stderr
     with np.load(folder / "two.npz") as two:
         return results(), dict(two)
