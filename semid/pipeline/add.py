@@ -304,7 +304,7 @@ def _figures(assignment: Assignment | None, ledger: Ledger, codes: npt.NDArray, 
     if assignment is None:
         return {}
     told = assignment.certificate
-    counts, _ = ledger.in_use().under(np.unique(codes[:, :-1], axis=0))
+    counts, _ = ledger.in_use().last_codes(np.unique(codes[:, :-1], axis=0))
     return {
         "first_choice": told.n_items - told.moved_items,
         "moved": told.moved_items - told.moved_prefix,
