@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import tomllib
 import warnings
 from pathlib import Path
 
@@ -70,9 +71,11 @@ def test_alike_forgives_another_machine_and_nothing_else(page, other, same):
 
 
 def test_the_readme_sets_up_as_ci_does():
-    """What cannot run here, for it needs PyPI, is at least what `.ci/run` runs."""
+    """What cannot run here, because it needs PyPI, is what `.ci/run` runs, with the extra `dev` around `test`."""
     readme, ci = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
     (install,) = re.findall(r"^pip install (.*)$", readme, re.MULTILINE)
     (tests,) = re.findall(r"^pytest .*$", readme, re.MULTILINE)
-    assert f"pip install --quiet {install}\n" in ci
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert "[test]" in install and "semid[test]" in extras["dev"]
+    assert f"pip install --quiet {install.replace('[test]', '[dev]')}\n" in ci
     assert f"{tests}\n" in ci
