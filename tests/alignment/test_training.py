@@ -26,7 +26,7 @@ def folder(tmp_path_factory) -> Path:
     preferences = [{"user": f"u{n}", "preference": "likes what is warm"} for n in range(40)]
     output = tmp_path_factory.mktemp("aligned") / "data"
     semid.write_alignment(
-        ids_of(), people(), output, items=ITEMS, queries=queries, preferences=preferences, shards=2, most=60
+        ids_of(), people(), output, items=ITEMS, queries=queries, preferences=preferences, shards=2, max_records=60
     )
     return output
 

@@ -85,7 +85,12 @@ def given_texts(rows: list[list[int]], seed: int) -> dict[str, list[dict]]:
 @settings(max_examples=20)
 def test_leaving_one_out_leaks_nothing(rows, seed, negatives):
     """Also with repeated items, queries and preferences, through prompts, answers and options."""
-    choices = given_texts(rows, seed) | {"seed": seed, "negatives": negatives, "items": ITEMS, "wordings": 3}
+    choices = given_texts(rows, seed) | {
+        "seed": seed,
+        "negatives": negatives,
+        "items": ITEMS,
+        "templates_per_record": 3,
+    }
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         try:
             done = write(Path(folder), histories(*rows), **choices)
@@ -115,7 +120,7 @@ def test_a_split_by_time_leaks_nothing(rows, cuts):
 def test_what_is_popular_is_counted_in_training_alone(tmp_path):
     """i20 is the last item of many, and so in no negative of those who never met it."""
     rows = [[user, 10, 11, 12, 20] for user in range(10)] + [[25, 26, 27, 28, 29]] * 10
-    done = write(tmp_path, histories(*rows), tasks="negative", wordings=8)
+    done = write(tmp_path, histories(*rows), tasks="negative", templates_per_record=8)
     named = Counter(item for record in records(done.folder) for item in items_in(texts(record)[0]))
     assert named["i10"] and not named["i20"]
 
@@ -173,7 +178,7 @@ def test_items_asked_again_are_put_otherwise(tmp_path):
 
 def test_fusion_crosses_ids_and_titles(tmp_path):
     """IDs are answered by a title or description, titles by an ID."""
-    done = write(tmp_path, tasks="fusion", items=ITEMS, wordings=9)
+    done = write(tmp_path, tasks="fusion", items=ITEMS, templates_per_record=9)
     ids, kinds = catalog(), set()
     for record in records(done.folder):
         prompt, completion = texts(record)
@@ -188,7 +193,7 @@ def test_fusion_crosses_ids_and_titles(tmp_path):
 
 @pytest.mark.parametrize("negatives", ["popularity", "uniform", "same-prefix"])
 def test_choices_have_one_answer(tmp_path, negatives):
-    done = write(tmp_path, tasks="negative", negatives=negatives, candidates=3, wordings=8)
+    done = write(tmp_path, tasks="negative", negatives=negatives, candidates=3, templates_per_record=8)
     ids = catalog()
     met = {one["user"]: set(one["items"]) for one in BASIC}
     answers = Counter()
@@ -208,7 +213,7 @@ def test_choices_have_one_answer(tmp_path, negatives):
 
 def test_negatives_of_the_same_prefix_share_codes(tmp_path):
     """The first code, at least, with the item that is right; but for u4, who met all items that begin so."""
-    done = write(tmp_path, tasks="negative", negatives="same-prefix", wordings=8)
+    done = write(tmp_path, tasks="negative", negatives="same-prefix", templates_per_record=8)
     ids, alike = catalog(), []
     for record in records(done.folder):
         right, options = ids.encode(record["item_id"]), ids.parse(texts(record)[0])
@@ -261,7 +266,7 @@ def test_texts_without_a_place_are_dealt_out(tmp_path):
 def test_user_tokens_are_shown_where_a_template_has_them(tmp_path):
     index = tmp_path / "users.json"
     index.write_text(json.dumps({one["user"]: ["<CT1>", f"<10{n:02}>"] for n, one in enumerate(BASIC)}))
-    done = write(tmp_path, user_tokens=index, tasks="next-item", wordings=9)
+    done = write(tmp_path, user_tokens=index, tasks="next-item", templates_per_record=9)
     shown = [texts(record)[0] for record in records(done.folder)]
     assert any("<CT1><1000>" in prompt for prompt in shown) and any("<CT1>" not in prompt for prompt in shown)
     with pytest.raises(ConfigError, match="'<s_a_1>' of user 'u0' reads as the ID of an item"):
@@ -276,7 +281,7 @@ def test_users_may_have_the_tokens_of_clusters(tmp_path):
     nobody = members_of([], codes[:0], vectors[:0], vocabulary)
     made = members_of(["u0", "u1", "u4"], codes, vectors, vocabulary)
     ClusterTokens(vocabulary, made, nobody, np.zeros((2, 2)), np.zeros((2, 2)), {}, {}).save(tmp_path / "clusters")
-    done = write(tmp_path, user_tokens=tmp_path / "clusters", tasks="next-item", wordings=9)
+    done = write(tmp_path, user_tokens=tmp_path / "clusters", tasks="next-item", templates_per_record=9)
     shown = {record["user"] for record in records(done.folder) if "<c_a_0><c_b_1>" in texts(record)[0]}
     assert shown == {"u1"}
 
@@ -361,9 +366,9 @@ def test_shards_hold_the_training_records_in_turn(tmp_path):
     assert [shards[n % 3][n // 3] for n in range(len(whole))] == whole
 
 
-def test_most_takes_so_many_at_random(tmp_path):
+def test_max_records_takes_so_many_at_random(tmp_path):
     whole = [json.dumps(one) for one in records(write(tmp_path / "a", tasks="next-item").folder)]
-    done = write(tmp_path / "b", tasks="next-item,negative", most=5)
+    done = write(tmp_path / "b", tasks="next-item,negative", max_records=5)
     chosen = [json.dumps(one) for one in records(done.folder, task="next-item")]
     assert len(chosen) == 5 and set(chosen) < set(whole)
     assert [one for one in whole if one in chosen] == chosen
@@ -371,8 +376,8 @@ def test_most_takes_so_many_at_random(tmp_path):
     assert done.counts["next-item"]["test"] == 3 and done.counts["negative"]["train"] == 5
 
 
-def test_wordings_are_different_templates(tmp_path):
-    done = write(tmp_path, tasks="next-item", wordings=4)
+def test_the_templates_of_a_record_are_different(tmp_path):
+    done = write(tmp_path, tasks="next-item", templates_per_record=4)
     asked = Counter((record["user"], texts(record)[1]) for record in records(done.folder))
     assert set(asked.values()) == {4}
     assert len({texts(record)[0] for record in records(done.folder)}) == sum(asked.values())
@@ -405,14 +410,14 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     ("choices", "error", "message"),
     [
         ({"tasks": "next-itme"}, ConfigError, "tasks='next-itme' is no task. Did you mean next-item?"),
-        ({"taks": "fusion"}, ConfigError, "'taks' is no choice of alignment data. Did you mean 'tasks'?"),
+        ({"taks": "fusion"}, ConfigError, "'taks' is no setting of alignment data. Did you mean 'tasks'?"),
         ({"tasks": "search"}, ConfigError, "tasks: search needs queries"),
         ({"candidates": 1}, ConfigError, "candidates=1 should be a whole number, 2 or more"),
         ({"cuts": "0.9,0.8", "split": "time"}, ConfigError, "should be two shares, ascending"),
         ({"split": "time"}, InputError, r"items\[0\]: no time, which a split by time needs"),
         ({"interactions": [{"user": "u", "items": ["?"]}]}, InputError, "none of its items has a live ID"),
         ({"interactions": histories([1], [2])}, InputError, "next-item: there is no training record"),
-        ({"items": ITEMS, "title_field": "name"}, InputError, "no item has the text field 'name'"),
+        ({"items": ITEMS, "title_field": "name"}, InputError, 'no item has the text field "name"'),
         ({"items": [{"id": "other", "title": "a thing"}]}, InputError, "none of its items is in the artifact"),
         ({"queries": [{"item": "i0"}]}, InputError, r'items\[0\]: missing field "query" \(have: item\)'),
         ({"queries": [{"query": "a", "item": "?"}], "tasks": "search"}, InputError, "none of its records is about"),
@@ -429,7 +434,7 @@ def test_wrong_input_is_named(tmp_path, choices, error, message):
 def test_a_folder_that_holds_something_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(OutputExistsError, match="exists and holds something"):
+    with pytest.raises(OutputExistsError, match="exists and is not empty"):
         write(tmp_path)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
@@ -498,9 +503,7 @@ def test_the_command_shows_templates_that_it_takes_back(semid, files):
 
 def test_mistakes_at_the_command_line_are_sentences(semid, files):
     done = semid("align", "sid", "histories.jsonl", "-o", "sid")
-    assert (
-        done.code == 1 and done.err == "semid: sid: exists and holds something. Choose another folder, or remove it.\n"
-    )
+    assert done.code == 1 and done.err == "semid: sid: exists and is not empty. Choose another folder, or remove it.\n"
     assert (
         semid("align", "sid", "nowhere.jsonl", "-o", "a").err == "semid: nowhere.jsonl: no such file. Check the path.\n"
     )

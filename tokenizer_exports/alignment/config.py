@@ -1,7 +1,7 @@
-"""The choices of a set of alignment data, and the draws that follow from its seed.
+"""The settings of alignment data.
 
-A draw depends on the seed and on what it is for (a task, a user, a place in a history), never on the draws before it:
-so another user, task or shard changes nothing about the rest.
+Every random draw depends on the seed and on what it is for (a task, a user, a place in a history), never on earlier
+draws: another user, task or shard changes nothing else.
 """
 
 from __future__ import annotations
@@ -25,13 +25,45 @@ Format = Literal["trl", "messages", "alpaca"]
 Negative = Literal["popularity", "uniform", "same-prefix"]
 
 CHOICES = {"split": Split, "format": Format, "negatives": Negative}
-LOWEST = {"candidates": 2, "max_history": 1, "max_text": 1, "most": 1, "wordings": 1, "shards": 1, "seed": 0}
-MOST_SHARDS = 1000  # files open at once
+LOWEST = {
+    "candidates": 2, "max_history": 1, "max_text": 1, "max_records": 1, "templates_per_record": 1, "shards": 1,
+    "seed": 0,
+}  # fmt: skip
+MAX_SHARDS = 1000  # files open at once
 
 
 @dataclass(frozen=True, kw_only=True)
 class AlignmentConfig:
-    """The choices of `write_alignment`.
+    """The settings of `write_alignment`.
+
+    Parameters
+    ----------
+    tasks : tuple of str, optional
+        Tasks to write, of `TASKS`. By default all that the given files allow.
+    split : {"leave-one-out", "time", "own"}
+        How histories are cut into training, validation and test.
+    cuts : (float, float)
+        For a split by time: shares of all interactions that come before validation, and before the test.
+    format : {"trl", "messages", "alpaca"}
+        Layout of a record.
+    negatives : {"popularity", "uniform", "same-prefix"}
+        How items that a user never met are drawn.
+    candidates : int
+        Items to choose among, in the task `negative`.
+    max_history : int
+        Items of a history in a prompt, the latest ones.
+    max_text : int
+        Characters of a title, description, query or preference.
+    max_records : int, optional
+        Training records of each task made from histories or items, drawn at random. By default all.
+    templates_per_record : int
+        Different wordings of each training record.
+    shards : int
+        Training files of each task.
+    markers : bool
+        Write the begin and end tokens of the template around IDs.
+    seed : int
+        Of all random draws.
 
     >>> AlignmentConfig.from_dict({"tasks": "next-item,fusion"}).tasks
     ('next-item', 'fusion')
@@ -40,18 +72,18 @@ class AlignmentConfig:
     semid.errors.ConfigError: negatives='hard' should be one of popularity, uniform, same-prefix.
     """
 
-    tasks: tuple[str, ...] | None = None  # None: all that the given files allow
+    tasks: tuple[str, ...] | None = None
     split: Split = "leave-one-out"
-    cuts: tuple[float, float] = (0.8, 0.9)  # of a split by time: the shares of interactions where a part ends
+    cuts: tuple[float, float] = (0.8, 0.9)
     format: Format = "trl"
     negatives: Negative = "popularity"
-    candidates: int = 4  # items to choose among
-    max_history: int = 20  # the latest items of a history, in a prompt
-    max_text: int = 1000  # characters of a title, description, query or preference
-    most: int | None = None  # training records of a task made from histories or items; None: all
-    wordings: int = 1  # templates for each training record
-    shards: int = 1  # files of a task's training part
-    markers: bool = False  # IDs between the begin and the end token of the template
+    candidates: int = 4
+    max_history: int = 20
+    max_text: int = 1000
+    max_records: int | None = None
+    templates_per_record: int = 1
+    shards: int = 1
+    markers: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,10 +92,10 @@ class AlignmentConfig:
                 raise ConfigError(f"{name}={getattr(self, name)!r} should be one of {', '.join(get_args(kind))}.")
         for name, lowest in LOWEST.items():
             value = getattr(self, name)
-            if not (value is None and name == "most") and (type(value) is not int or value < lowest):
+            if not (value is None and name == "max_records") and (type(value) is not int or value < lowest):
                 raise ConfigError(f"{name}={value!r} should be a whole number, {lowest} or more.")
-        if self.shards > MOST_SHARDS:
-            raise ConfigError(f"shards={self.shards} should be at most {MOST_SHARDS}.")
+        if self.shards > MAX_SHARDS:
+            raise ConfigError(f"shards={self.shards} should be at most {MAX_SHARDS}.")
         if type(self.markers) is not bool:
             raise ConfigError(f"markers={self.markers!r} should be true or false.")
         object.__setattr__(self, "cuts", _checked_cuts(self.cuts))
@@ -72,12 +104,12 @@ class AlignmentConfig:
 
     @classmethod
     def from_dict(cls, choices: dict[str, Any]) -> AlignmentConfig:
-        """From keywords; an unknown one is an error that names near matches."""
-        check_names(cls, choices, no="choice of alignment data", listed="There are")
+        """Return the settings of a dict. ConfigError for an unknown name, with near matches."""
+        check_names(cls, choices, no="setting of alignment data", listed="There are")
         return cls(**choices)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
+        """Return the settings as JSON data."""
         return as_json(self)
 
 

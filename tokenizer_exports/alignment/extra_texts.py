@@ -1,12 +1,12 @@
-"""What is given beside histories and items: what people searched for, what they like, tokens that stand for them.
+"""Search queries, preferences and user tokens from files, besides histories and items.
 
-    {"query": "something red for the nails", "item": "B004756YJA"}                 what anybody might ask
-    {"query": "...", "item": "B004756YJA", "user": "u1"}                           what led u1 to this item
-    {"user": "u1", "preference": "likes strong colors"}                           or a list of texts
+    {"query": "something red for the nails", "item": "B004756YJA"}                 anybody's query
+    {"query": "...", "item": "B004756YJA", "user": "u1"}                           the query that led u1 to this item
+    {"user": "u1", "preference": "likes strong colors"}                            or a list of texts
 
-Texts are read record by record, from files as `semid.data.records` reads them, and never made up. Where a query has a
-user, it belongs to the part of the split where that item of the user's history is asked. Records of unknown users or
-items, and queries for items that their user never met, are counted and left out.
+Records are read one by one, from sources as `semid.data.iter_records` reads them. A query with a user belongs to the
+part of the split where the item of the user's history is asked. Records of unknown users or items, and queries for
+items that their user never met, are counted and left out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from semid.data.index_files import read_index
 from semid.data.problems import Problems, name_list, quote
@@ -29,26 +29,40 @@ __all__ = ["Preference", "Query", "check_given", "iter_preferences", "iter_queri
 
 
 class Query(NamedTuple):
-    """A text that asks for an item; of a user, or of nobody in particular (-1)."""
+    """A text that asks for an item."""
 
     text: str
-    row: int
-    user: int
+    row: int  # of the item
+    user: int  # place among the users of the histories; -1: nobody in particular
 
 
 class Preference(NamedTuple):
     """A text that says what a user likes."""
 
     text: str
-    user: int
+    user: int  # place among the users of the histories
 
 
 def iter_queries(
     source: object, ids: SemanticIDTokenizer, users: Sequence[str], left_out: Counter[str]
 ) -> Iterator[Query]:
-    """Queries with a known live item, and if they name a user, a known one; the others are counted in `left_out`.
+    """Yield the queries for live items, of known users or of no user.
 
-    InputError at the end lists records without `query` or `item`.
+    Parameters
+    ----------
+    source : path, iterable of dicts, ...
+        See `semid.data.iter_records`.
+    ids : SemanticIDTokenizer
+        The artifact.
+    users : sequence of str
+        The users of the histories, sorted.
+    left_out : Counter
+        Counts the other queries, by reason.
+
+    Raises
+    ------
+    InputError
+        At the end: lists records without `query` or `item`.
     """
     problems = Problems.of(source)
     for line, record in iter_records(source, problems=problems):
@@ -68,7 +82,7 @@ def iter_queries(
 
 
 def iter_preferences(source: object, users: Sequence[str], left_out: Counter[str]) -> Iterator[Preference]:
-    """Preferences of known users; the others are counted in `left_out`. InputError lists records that are none."""
+    """Yield the preferences of known users; see `iter_queries`. InputError lists records without one at the end."""
     problems = Problems.of(source)
     for line, record in iter_records(source, problems=problems):
         texts = _texts(record, "preference", line, problems)
@@ -86,7 +100,7 @@ def iter_preferences(source: object, users: Sequence[str], left_out: Counter[str
 
 
 def check_given(source: object, found: int) -> None:
-    """InputError where a file of texts gave nothing at all."""
+    """Raise InputError if a file of texts gave no record."""
     if not found:
         raise InputError(
             f"{Problems.of(source).name}: none of its records is about users and items of the interactions and the "
@@ -95,9 +109,19 @@ def check_given(source: object, found: int) -> None:
 
 
 def read_user_tokens(given: Mapping[str, str] | str | Path | None, vocabulary: Vocabulary) -> Mapping[str, str]:
-    """User -> the tokens that stand for them, as text: a mapping, an index file, or a folder of `semid clusters`.
+    """Return the tokens of each user, as text.
 
-    ConfigError where a token could be taken for an item's.
+    Parameters
+    ----------
+    given : dict, path or None
+        User -> tokens as text; an index file {user: ["<t>", ...]}; or a folder that `semid clusters` wrote.
+    vocabulary : Vocabulary
+        The tokens of the items.
+
+    Raises
+    ------
+    ConfigError
+        A user's tokens read as the ID of an item.
     """
     if given is None:
         return {}
@@ -117,8 +141,8 @@ def read_user_tokens(given: Mapping[str, str] | str | Path | None, vocabulary: V
     return given
 
 
-def _texts(record: dict, name: str, line: int, problems: Problems) -> list[str]:
-    """The text or texts of a field, clean, without empty ones."""
+def _texts(record: dict[str, Any], name: str, line: int, problems: Problems) -> list[str]:
+    """Return the text or texts of a field, cleaned, without empty ones."""
     if name not in record:
         problems.add(line, f"missing field {quote(name)} (have: {name_list(record)}).")
         return []
@@ -129,7 +153,7 @@ def _texts(record: dict, name: str, line: int, problems: Problems) -> list[str]:
     return [text for text in map(clean_text, given) if text]
 
 
-def _id(record: dict, name: str, line: int, problems: Problems) -> str | None:
+def _id(record: dict[str, Any], name: str, line: int, problems: Problems) -> str | None:
     if name not in record:
         problems.add(line, f"missing field {quote(name)} (have: {name_list(record)}).")
         return None
@@ -139,8 +163,8 @@ def _id(record: dict, name: str, line: int, problems: Problems) -> str | None:
     return found
 
 
-def _user(record: dict, users: Sequence[str], line: int, problems: Problems) -> int | None:
-    """The place of the record's user among `users`, which are sorted; -1 if unknown, None if the record has none."""
+def _user(record: dict[str, Any], users: Sequence[str], line: int, problems: Problems) -> int | None:
+    """Return the place of the record's user among the sorted `users`; -1 if unknown, None if the record has none."""
     if record.get("user") in (None, ""):
         return None
     name = _id(record, "user", line, problems)

@@ -1,44 +1,50 @@
-"""What a record can say about an item: its ID, its title, its description.
+"""The ID, title and description of each item, as records show them.
 
-Titles and descriptions come from the catalog's file where it is given; the artifact itself keeps one text an item,
-all fields joined, which then stands as the title. A text must not hold anything that reads as an ID: a model would be
-taught it as one.
+Titles and descriptions come from the catalog's file. Without one, the title is the artifact's text of the item, all
+fields joined. Whatever reads as an ID is removed from texts: a model would learn it as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from semid.data.items import Items, read_items
-from semid.data.problems import name_list
+from semid.data.items import Items, no_such_field, read_items
 from semid.errors import InputError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
 
 __all__ = ["ItemTexts", "plain_text"]
 
-KEPT = 1 << 16  # items whose texts are kept ready: the popular ones come again and again
+CACHED = 1 << 16  # items whose texts are cached: popular ones come again and again
 
 
 class ItemTexts:
     """The IDs and texts of a catalog's items, by row.
 
+    `title(row)` is the title of an item, "" where it has none.
+
     Parameters
     ----------
-    items : as `read_items` takes it, or None for the texts of the artifact
-    title_field, description_field : names of its fields; the second may be missing unless it is named
-
-    `title(row)` is the title of an item, "" where there is none.
+    ids : SemanticIDTokenizer
+        The artifact.
+    items : source of `read_items`, optional
+        The catalog, for titles and descriptions. By default the artifact's texts are the titles.
+    id_field, title_field, description_field : str
+        Fields of the catalog. By default the description is in `description`, if there is such a field.
+    max_text : int
+        Characters of a title or description.
+    markers : bool
+        Write the begin and end tokens of the template around IDs.
     """
 
     def __init__(
         self,
         ids: SemanticIDTokenizer,
-        items: Any = None,
+        items: object = None,
         *,
         id_field: str = "id",
         title_field: str = "title",
@@ -48,11 +54,11 @@ class ItemTexts:
     ) -> None:
         self.ids, self.max_text, self.markers = ids, max_text, markers
         self.codes = ids.codes
-        self._semantic_id = lru_cache(KEPT)(self._made_id)
-        self.title = lru_cache(KEPT)(self._title)
+        self._semantic_id = lru_cache(CACHED)(self._text_of_id)
+        self.title = lru_cache(CACHED)(self._title)
         self.titles: Sequence[str] | None = ids.texts if items is None else None
         self.descriptions: Sequence[str] | None = None
-        self.places: np.ndarray | None = None  # of each row in the file; None: rows themselves
+        self.places: npt.NDArray[np.int64] | None = None  # of each row in the file; None: the rows themselves
         if items is not None:
             read = read_items(items, id_field=id_field)
             self.titles = _field(read, title_field)
@@ -65,17 +71,17 @@ class ItemTexts:
             self.places[rows[known]] = np.flatnonzero(known)
 
     def semantic_ids(self, rows: Sequence[int]) -> list[str]:
-        """The IDs as text."""
+        """Return the IDs of some rows as text."""
         return [self._semantic_id(row) for row in rows]
 
-    def _made_id(self, row: int) -> str:
+    def _text_of_id(self, row: int) -> str:
         return self.ids.vocabulary.text(self.codes[row], markers=self.markers)
 
     def _title(self, row: int) -> str:
         return self._text(self.titles, row)
 
     def description(self, row: int) -> str:
-        """The description; "" where there is none."""
+        """Return the description of an item, "" where it has none."""
         return self._text(self.descriptions, row)
 
     def _text(self, column: Sequence[str] | None, row: int) -> str:
@@ -86,7 +92,7 @@ class ItemTexts:
 
 
 def plain_text(vocabulary: Vocabulary, text: str, longest: int) -> str:
-    """A text without anything that reads as an ID, cut at a blank to at most `longest` characters.
+    """Return a text without what reads as an ID, cut at a blank to at most `longest` characters.
 
     >>> plain_text(Vocabulary([4, 4]), "Kohl <s_a_1><s_b_2> pencil", 12)
     'Kohl pencil'
@@ -103,9 +109,5 @@ def plain_text(vocabulary: Vocabulary, text: str, longest: int) -> str:
 
 def _field(items: Items, name: str, *, needed: bool = True) -> Sequence[str] | None:
     if name not in items.fields and needed:
-        raise InputError(f"{items.source}: no item has the text field {name!r}. Fields found: {_names(items.fields)}.")
+        raise InputError(f"{items.source}: {no_such_field(name, items.fields)}")
     return items.fields.get(name)
-
-
-def _names(fields: Iterable[str]) -> str:
-    return name_list(sorted(fields))

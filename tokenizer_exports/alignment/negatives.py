@@ -1,11 +1,11 @@
-"""Negatives: items that a user never met, to be told from those that they did.
+"""Negatives: items that a user never met, to be told from items that they did.
 
-    popularity    as often as items were met in training
+    popularity    drawn as often as users met them in training
     uniform       every live item alike
-    same-prefix   items that share the first codes with the right one, so that only the last codes tell
+    same-prefix   items that share the first codes with the right one, so that only the last codes differ
 
-Never an item that the user met, in any part of the split: one that is held out would be a wrong negative, and would
-show it. What is popular is counted in training alone.
+A negative is never an item that the user met in any part of the split: a held-out one would be a wrong negative and
+would leak. Popularity is counted in training interactions alone.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from semid.tokenizer_exports.alignment.config import Negative
 
 __all__ = ["Negatives"]
 
-TRIES = 50  # draws before all items are looked through
+TRIES = 50  # random draws before all free items are listed
 
 
 class Negatives:
-    """A source of negatives for one catalog.
+    """Draws negatives from one catalog.
 
     Parameters
     ----------
+    ids : SemanticIDTokenizer
+        The artifact.
     train_rows : int64 [n]
-        The row of each interaction in training.
+        The row of each training interaction.
+    kind : {"popularity", "uniform", "same-prefix"}
+        How to draw.
     """
 
     def __init__(self, ids: SemanticIDTokenizer, train_rows: npt.NDArray[np.int64], kind: Negative) -> None:
@@ -48,7 +52,19 @@ class Negatives:
             self.runs = [run_starts(code_keys(codes[:, :depth])) for depth in range(1, ids.vocabulary.n_levels)]
 
     def draw(self, chance: Random, right: int, met: Set[int], count: int) -> list[int]:
-        """Up to `count` different rows that are not in `met`; fewer only if the catalog has no more."""
+        """Return up to `count` different rows that are not in `met`; fewer only if the catalog has no more.
+
+        Parameters
+        ----------
+        chance : random.Random
+            The draws.
+        right : int
+            Row of the right item, for prefixes.
+        met : set of int
+            Rows of all items that the user met.
+        count : int
+            How many to draw.
+        """
         found: list[int] = []
         taken = set(met)
         while len(found) < count:
@@ -70,7 +86,7 @@ class Negatives:
         return row if row is not None else _pick(chance, self.ordered, 0, len(self.ordered), taken)
 
     def _run(self, row: int, depth: int) -> tuple[int, int]:
-        """The places of the items that share the first `depth` codes with a row; none for a depth there is not."""
+        """Return the places in `ordered` of the items that share the first `depth` codes with a row."""
         if depth > len(self.runs):
             return 0, 0
         runs = self.runs[depth - 1]
@@ -79,7 +95,7 @@ class Negatives:
 
 
 def _pick(chance: Random, rows: npt.NDArray[np.integer], start: int, stop: int, taken: Set[int]) -> int | None:
-    """One of `rows[start:stop]` that is not taken; None if there is none."""
+    """Draw one of `rows[start:stop]` that is not taken; None if all are."""
     if start >= stop:
         return None
     if stop - start > TRIES:

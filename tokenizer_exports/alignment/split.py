@@ -1,16 +1,16 @@
-"""The split: which interactions are for training, and what a prompt of each part may know.
+"""The training, validation and test parts of each history, and what a prompt of each part may show.
 
-Every history is cut twice. What comes before the first cut is for training, what lies between is to be predicted in
-validation, what comes after the second in the test.
+Every history is cut twice. Items before the first cut are training data. Items between the cuts are predicted in
+validation, items after the second in the test.
 
-    leave-one-out   the last item is for the test, the last but one for validation; fewer than three, all for training
-    time            one moment for all users: the share `cuts` of all interactions were before it
-    own             as the histories say: `n_valid` and `n_test`, how many of the last items are for either
+    leave-one-out   the last item is the test, the one before is validation; fewer than three items are all training
+    time            the same two moments for all users: the shares `cuts` of all interactions come before them
+    own             by the `n_valid` and `n_test` of each history
 
-Nothing of a later part stands in an earlier one, as an item of this user's history, as an answer or as an option: where
-somebody met an item before which is held out for them later, that earlier time is left out of the earlier parts too.
+No held-out item of a user leaks into an earlier part, as part of a history, as an answer or as an option. If the user
+met the item before, that earlier interaction is left out of the earlier parts too.
 
-U users, n interactions with items that have a live ID; rows are rows of the table of items.
+U users, n interactions with items that have a live ID. Rows are rows of the artifact's table of items.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ __all__ = ["Seen", "SplitHistories", "live_rows", "split_histories"]
 
 @dataclass(frozen=True)
 class Seen:
-    """What one part of the split may know of a user: `rows`, oldest first, of which those from `first` on are asked."""
+    """The items of one user that a part of the split may show, oldest first; those from place `first` on are asked."""
 
     rows: list[int]
     first: int
 
     def places(self) -> range:
-        """Places in `rows` to predict from what stands before them; never the first of all."""
+        """Return the places in `rows` to predict from the items before them; never place 0."""
         return range(max(self.first, 1), len(self.rows))
 
 
 @dataclass(frozen=True, eq=False)
 class SplitHistories:
-    """Histories in rows of the catalog, with their cuts; made by `split_histories`."""
+    """Histories as rows of the artifact, with their cuts. Made by `split_histories`."""
 
     users: list[str]  # U, sorted
     offsets: npt.NDArray[np.int64]  # (U + 1)
     rows: npt.NDArray[np.int64]  # (n,)
-    cuts: npt.NDArray[np.int64]  # (U, 2) - where training and where validation end, counted from the user's first
-    n_unknown: int  # interactions left out, since their item has no live ID
+    cuts: npt.NDArray[np.int64]  # (U, 2) - where training and validation end, counted from the user's first item
+    n_unknown: int  # interactions left out because their item has no live ID
 
     def all_rows(self, user: int) -> list[int]:
-        """Everything that a user met, held out or not."""
+        """Return the rows of all items of a user, held out or not."""
         return self.rows[self.offsets[user] : self.offsets[user + 1]].tolist()
 
     def seen(self, user: int, split: str) -> Seen:
-        """What a part may know of a user."""
+        """Return the items of a user that a part may show."""
         rows, (train_end, valid_end) = self.all_rows(user), self.cuts[user].tolist()
         starts = (0, train_end, valid_end)
         ends = (train_end, valid_end, len(rows))
@@ -68,9 +68,9 @@ class SplitHistories:
         return Seen([rows[place] for place in kept], sum(place < starts[part] for place in kept))
 
     def part_of(self, user: int, row: int) -> tuple[str, int] | None:
-        """The part where an item of a user's history is asked, and its place in what that part has seen.
+        """Return the part that asks for an item of a user's history, and its place in `seen(user, part).rows`.
 
-        The latest such part, where the item comes several times; None if the user never met it.
+        The latest such part, if the item comes several times. None if the user never met it.
         """
         for split in reversed(SPLITS):
             seen = self.seen(user, split)
@@ -80,11 +80,11 @@ class SplitHistories:
         return None
 
     def n_places(self, split: str) -> int:
-        """How many places a part asks for, over all users."""
+        """Return how many places a part asks for, over all users."""
         return sum(len(self.seen(user, split).places()) for user in self)
 
     def repeats(self) -> int:
-        """How many interactions are in no part, because their item is held out later."""
+        """Return how many interactions are in no part, because their item is held out later."""
         missing = int(self.cuts[:, 1].sum())
         for user in self:
             valid = self.seen(user, "validation")
@@ -92,7 +92,7 @@ class SplitHistories:
         return missing
 
     def train_rows(self) -> npt.NDArray[np.int64]:
-        """The rows of all interactions before the first cut; one as often as it was met."""
+        """Return the row of each interaction before the first cut: int64."""
         place = np.arange(len(self.rows)) - np.repeat(self.offsets[:-1], np.diff(self.offsets))
         return self.rows[place < np.repeat(self.cuts[:, 0], np.diff(self.offsets))]
 
@@ -101,17 +101,28 @@ class SplitHistories:
 
 
 def live_rows(log: Interactions, ledger: Ledger) -> npt.NDArray[np.int64]:
-    """int64: the row of each of `log.items`; -1 where the item has no ID, or a retired one."""
+    """Return the row of each interaction's item, int64 [n]; -1 if the item has no live ID."""
     row_of = ledger.find_rows(log.item_ids)
     row_of[(row_of >= 0) & (ledger.retired_generations(row_of) > 0)] = -1
     return row_of[log.items]
 
 
 def split_histories(log: Interactions, ledger: Ledger, ends: npt.NDArray[np.int64]) -> SplitHistories:
-    """Cut histories where `leave_one_out`, `cut_by_time` or another says: int64 [U, 2], counted in all interactions.
+    """Cut histories, then leave out items without a live ID: so the cut is the same for every artifact.
 
-    Those with items without a live ID are left out after the cut: it is the same for every artifact. InputError if no
-    item of the interactions has one.
+    Parameters
+    ----------
+    log : Interactions
+        All histories.
+    ledger : Ledger
+        The artifact's table of items.
+    ends : int64 [U, 2]
+        Where training and validation end in each history, as `leave_one_out`, `own_split` or `cut_by_time` return it.
+
+    Raises
+    ------
+    InputError
+        No item of the interactions has a live ID.
     """
     rows = live_rows(log, ledger)
     known = rows >= 0

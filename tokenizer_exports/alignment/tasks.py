@@ -1,19 +1,19 @@
-"""Tasks: which records a set of alignment data consists of, before they are worded.
+"""Tasks: the cases of each task, before templates put them into words.
 
     next-item    IDs of a history                      -> ID of the next item
     text-to-id   title, description                    -> ID
     id-to-text   ID                                    -> title, description
     fusion       IDs of a history                      -> title or description of the next item
                  titles of a history                   -> ID of the next item
-    search       a query, maybe with a history         -> ID
-    preference   IDs or titles of a history            -> a given text on what the user likes
-    negative     a history, items to choose among      -> the one that does not follow, or the one that does
+    search       a query, with or without a history    -> ID
+    preference   IDs or titles of a history            -> a given text about what the user likes
+    negative     a history and candidate items         -> the one that does not follow, or the one that does
 
-A case is what a record has for each placeholder; templates that need more than it has do not fit it. Cases come user by
-user, or item by item, so memory holds one of them at a time.
+A case holds the value of each placeholder. A template that needs other placeholders does not fit the case. Cases come
+user by user or item by item, so memory holds one at a time.
 
-Items are asked about in training, each of them, whether they are held out for a user or not: that an item has this
-title is no interaction. Some of them are asked again in validation or test, in other words.
+Every item is asked about in training, whether it is held out for a user or not: that an item has a title is no
+interaction. Some are asked again in validation or test, with another wording.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from semid.tokenizer_exports.alignment.templates import Values
 
 __all__ = ["CASES", "Case", "Material", "n_train_cases"]
 
-ASKED_AGAIN = 0.05  # of the items, and of the texts without a place in a history, for validation; as many for the test
+ASKED_AGAIN = 0.05  # share of the items, and of the texts without a place in a history, in validation; as many in test
 
 
 class Case(NamedTuple):
-    """What one record is made from."""
+    """What one record is made of."""
 
     split: str
-    key: tuple[object, ...]  # says which case of its task it is: the draws follow from it
+    key: tuple[object, ...]  # identifies the case in its task; its random draws depend on it
     values: Values
     user: str  # "" for none
-    item_id: str  # the item that is asked about; "" where that is a user
-    wrong_id: str = ""  # the item that is the answer where {wrong} is
-    reworded: bool = False  # to be put otherwise than in training
+    item_id: str  # the item that is asked about; "" for a user's preference
+    wrong_id: str = ""  # the item to answer with in templates with {wrong}
+    reworded: bool = False  # use another template than in training
 
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """All that cases are made of."""
+    """Everything that cases are made of."""
 
     ids: SemanticIDTokenizer
     histories: SplitHistories
@@ -66,34 +66,34 @@ class Material:
 
     @cached_property
     def negatives(self) -> Negatives:
-        """The source of negatives, made when the task needs it."""
+        """Draws negatives; made at first use."""
         return Negatives(self.ids, self.histories.train_rows(), self.config.negatives)
 
     def history(self, user: int, seen: Seen) -> _Shown:
-        """A user's items as text, once for all places of the history."""
+        """Return a user's items as text, for all places of the history."""
         named = self.histories.users[user]
         return _Shown(named, self.user_tokens.get(named, ""), seen, self.texts, self.config.max_history)
 
     def clean(self, text: str) -> str:
-        """A given text as it may stand in a record."""
+        """Return a given text without what reads as an ID."""
         return plain_text(self.ids.vocabulary, text, self.config.max_text)
 
 
 class _Shown:
-    """The items that a part of the split has seen of one user, as text."""
+    """The items of one user that a part of the split may show, as text."""
 
-    def __init__(self, user: str, token: str, seen: Seen, texts: ItemTexts, most: int) -> None:
-        self.user, self.token, self.seen, self.texts, self.most = user, token, seen, texts, most
+    def __init__(self, user: str, token: str, seen: Seen, texts: ItemTexts, max_history: int) -> None:
+        self.user, self.token, self.seen, self.texts, self.max_history = user, token, seen, texts, max_history
         self.semantic_ids = texts.semantic_ids(seen.rows) if seen.rows else []
 
     @cached_property
     def titles(self) -> list[str]:
-        """Of all items; "" where one has none."""
+        """The title of each item, "" where it has none."""
         return [self.texts.title(row) for row in self.seen.rows]
 
     def before(self, place: int, *, titles: bool) -> dict[str, str | list[str]]:
-        """Values of the user and of the latest items before a place."""
-        start = max(0, place - self.most)
+        """Return the values of the user and of the latest items before a place."""
+        start = max(0, place - self.max_history)
         values: dict[str, str | list[str]] = {"user": self.token, "history": self.semantic_ids[start:place]}
         if titles:
             values["titles"] = [title for title in self.titles[start:place] if title]
@@ -101,7 +101,7 @@ class _Shown:
 
 
 def n_train_cases(task: str, material: Material) -> int | None:
-    """How many training cases a task has at most; None where only reading a file can tell."""
+    """Return the number of training cases of a task, an upper bound; None if only reading a file can tell."""
     if task in ("text-to-id", "id-to-text"):
         return material.ids.ledger.n_live
     if task in ("next-item", "fusion", "negative"):
@@ -110,7 +110,7 @@ def n_train_cases(task: str, material: Material) -> int | None:
 
 
 def _places(material: Material) -> Iterator[tuple[int, str, _Shown, int]]:
-    """Every place of every history that a part asks for: user, part, items, place."""
+    """Yield every place of every history that a part asks for: user, part, items, place."""
     for user in material.histories:
         for split in SPLITS:
             seen = material.histories.seen(user, split)
@@ -122,14 +122,14 @@ def _places(material: Material) -> Iterator[tuple[int, str, _Shown, int]]:
 
 
 def next_item(material: Material) -> Iterator[Case]:
-    """IDs of a history -> ID of the next item, at every place."""
+    """Yield IDs of a history -> ID of the next item, at every place."""
     for _, split, shown, place in _places(material):
         values = shown.before(place, titles=False) | {"item": shown.semantic_ids[place]}
         yield Case(split, (shown.user, place), values, shown.user, material.ids.item_ids[shown.seen.rows[place]])
 
 
 def fusion(material: Material) -> Iterator[Case]:
-    """IDs -> text of the next item, or titles -> its ID, at every place."""
+    """Yield IDs -> text of the next item and titles -> its ID, at every place."""
     for _, split, shown, place in _places(material):
         row = shown.seen.rows[place]
         values = shown.before(place, titles=True) | {
@@ -141,7 +141,7 @@ def fusion(material: Material) -> Iterator[Case]:
 
 
 def negative(material: Material) -> Iterator[Case]:
-    """A history and items to choose among -> the one that does not belong, or the only one that does."""
+    """Yield a history and candidates -> the one that does not follow, or the only one that does."""
     count, of_user, met = material.config.candidates, -1, set()
     for user, split, shown, place in _places(material):
         if user != of_user:
@@ -164,12 +164,12 @@ def negative(material: Material) -> Iterator[Case]:
 
 
 def text_to_id(material: Material) -> Iterator[Case]:
-    """Title, description -> ID, for every live item."""
+    """Yield title, description -> ID, for every live item."""
     return _about_items(material)
 
 
 def id_to_text(material: Material) -> Iterator[Case]:
-    """ID -> title, description, for every live item."""
+    """Yield ID -> title, description, for every live item."""
     return _about_items(material)
 
 
@@ -192,7 +192,7 @@ def _about_items(material: Material) -> Iterator[Case]:
 
 
 def search(material: Material) -> Iterator[Case]:
-    """A query -> ID; after what its user had met by then, if it has one."""
+    """Yield a query -> ID, with the items that its user had met by then."""
     for query in iter_queries(material.queries, material.ids, material.histories.users, material.left_out):
         text, item_id = material.clean(query.text), material.ids.item_ids[query.row]
         values: dict = {"query": text, "item": material.texts.semantic_ids([query.row])[0]}
@@ -210,7 +210,7 @@ def search(material: Material) -> Iterator[Case]:
 
 
 def preference(material: Material) -> Iterator[Case]:
-    """What a user met in training -> what they like; all texts of a user in one part."""
+    """Yield training items of a user -> what they like; all texts of a user are in one part."""
     for given in iter_preferences(material.preferences, material.histories.users, material.left_out):
         shown = material.history(given.user, material.histories.seen(given.user, "train"))
         text = material.clean(given.text)
@@ -233,7 +233,7 @@ CASES: dict[str, Callable[[Material], Iterator[Case]]] = {
 
 
 def _part(material: Material, kind: str, key: str) -> str:
-    """The part of something that has no place in a history."""
+    """Draw the part of something that has no place in a history."""
     drawn = share(material.config.seed, "part", kind, key)
     if drawn < ASKED_AGAIN:
         return "validation"

@@ -1,11 +1,11 @@
-"""Templates: how a record of alignment data is worded, read from a TOML or JSON file that people edit.
+"""Templates: the wording of alignment records, read from a TOML or JSON file that users can edit.
 
     [next-item]
     templates = [{ prompt = "After {history}, what is next?", completion = "{item}" }]
 
-A task may be worded in many ways, and which of them a record can take follows from the placeholders alone. What a file
-gets wrong is found when it is read: an unknown placeholder, an answer that stands in its own prompt, a task without
-templates. The file of the package is `semid/templates/alignment.toml`.
+A task can have many templates; a record fits those whose placeholders it can fill. Mistakes in a file are found when it
+is read: an unknown placeholder, an answer in its own prompt, a task without templates. The package's own file is
+`semid/templates/alignment.toml`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["SHIPPED", "Template", "Templates", "Values", "read_templates"]
 
 SHIPPED = files("semid") / "templates" / "alignment.toml"
 
-# Task -> placeholders that its prompts and its completions may hold.
+# Task -> placeholders allowed in its prompts and in its completions.
 PLACEHOLDERS: dict[str, tuple[set[str], set[str]]] = {
     "next-item": ({"history", "user"}, {"item"}),
     "text-to-id": ({"title", "description"}, {"item"}),
@@ -39,12 +39,12 @@ PLACEHOLDERS: dict[str, tuple[set[str], set[str]]] = {
     "negative": ({"history", "user", "options_one_wrong", "options_one_right"}, {"wrong", "item"}),
 }
 NEEDED = {"id-to-text": "item", "search": "query"}  # in every prompt of the task
-ANSWERS = {"options_one_wrong": "wrong", "options_one_right": "item"}  # options and the answer that goes with them
+ANSWERS = {"options_one_wrong": "wrong", "options_one_right": "item"}  # options -> the answer to them
 SETTINGS = {"system": None, "between-items": ", ", "between-titles": "; "}
 JOINED = {"titles": "between-titles"}  # other lists are joined by between-items
 
-Values = Mapping[str, str | Sequence[str]]  # what a record has for each placeholder; "" or [] for nothing
-Pieces = tuple[tuple[str, str | None], ...]  # literal text and the placeholder behind it
+Values = Mapping[str, str | Sequence[str]]  # placeholder -> its value; "" or [] for nothing
+Pieces = tuple[tuple[str, str | None], ...]  # literal text and the placeholder after it
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Template:
 
 @dataclass(frozen=True)
 class Templates:
-    """All templates of a file; made by `read_templates`."""
+    """All templates of a file. Made by `read_templates`."""
 
-    source: str  # what messages call the file
+    source: str  # name of the file in messages
     sha256: str  # of its bytes
     tasks: dict[str, tuple[Template, ...]]
     system: str | None
-    between: dict[str, str]  # placeholder of a list -> what stands between its entries
+    between: dict[str, str]  # placeholder of a list -> separator of its entries
     _fitting: dict[tuple[str, frozenset[str]], tuple[Template, ...]] = field(default_factory=dict, repr=False)
 
     def of(self, task: str) -> tuple[Template, ...]:
-        """The templates of a task; ConfigError if the file has none."""
+        """Return the templates of a task. ConfigError if the file has none."""
         if task not in self.tasks:
             rest = ",".join(name for name in TASKS if name in self.tasks)
             fix = f"Add a table [{task}], or leave it out: --tasks {rest}"
@@ -76,7 +76,7 @@ class Templates:
         return self.tasks[task]
 
     def fitting(self, task: str, values: Values) -> tuple[Template, ...]:
-        """The templates of a task whose placeholders the values fill; maybe none."""
+        """Return the templates of a task whose placeholders the values fill; possibly none."""
         there = frozenset(name for name, value in values.items() if value)
         found = self._fitting.get((task, there))
         if found is None:
@@ -85,7 +85,7 @@ class Templates:
         return found
 
     def render(self, template: Template, values: Values) -> tuple[str, str]:
-        """Prompt and completion."""
+        """Return the prompt and the completion."""
         return self._filled(template.prompt, values), self._filled(template.completion, values)
 
     def _filled(self, pieces: Pieces, values: Values) -> str:
@@ -99,13 +99,18 @@ class Templates:
 
 
 def read_templates(path: str | Path | None = None) -> Templates:
-    """Read a template file, .toml or .json; by default the one of the package.
+    """Read a file of templates.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        A .toml or .json file. By default the package's own.
 
     Raises
     ------
     ConfigError
-        Not such a file; a task, setting or placeholder that there is not; a template that gives its answer away. All
-        that is wrong is listed, with task and number of the template.
+        The file cannot be read; an unknown task, setting or placeholder; an answer in its own prompt. Lists all
+        mistakes, with the task and the number of the template.
     """
     source = SHIPPED if path is None else Path(path)
     name = "templates" if path is None else str(path)
@@ -127,7 +132,8 @@ def read_templates(path: str | Path | None = None) -> Templates:
         if not isinstance(listed, list) or not listed or set(table) != {"templates"}:
             problems.append(f"[{task}] should hold templates = [...], at least one, and nothing else")
             continue
-        tasks[task] = tuple(_template(task, number, one, problems) for number, one in enumerate(listed, 1))
+        read = (_template(task, number, one, problems) for number, one in enumerate(listed, 1))
+        tasks[task] = tuple(template for template in read if template is not None)
     if problems:
         raise ConfigError(
             "\n".join(f"{name}: {problem}{'' if problem[-1] == '?' else '.'}" for problem in problems[:10])
@@ -149,7 +155,7 @@ def _parsed(name: str, raw: bytes) -> dict[str, Any]:
 
 
 def _template(task: str, number: int, given: object, problems: list[str]) -> Template | None:
-    """One template; what is wrong with it goes into `problems`."""
+    """Return one template, or None; its mistakes go into `problems`."""
     where = f"[{task}] template {number}"
     texts = given if isinstance(given, dict) else {}
     if set(texts) != {"prompt", "completion"} or not all(isinstance(text, str) for text in texts.values()):
@@ -182,7 +188,7 @@ def _template(task: str, number: int, given: object, problems: list[str]) -> Tem
 
 
 def _unpaired(where: str, asked: set[str], answered: set[str]) -> list[str]:
-    """One list of options in a prompt, and its own answer."""
+    """Return the mistake of a prompt without exactly one list of options, or with the answer to another."""
     options = [name for name in ANSWERS if name in asked]
     if len(options) != 1:
         return [f"{where}: prompt should hold one of {_braced(ANSWERS)}"]
@@ -191,7 +197,7 @@ def _unpaired(where: str, asked: set[str], answered: set[str]) -> list[str]:
 
 
 def _pieces(text: str) -> Pieces:
-    """Literals and placeholders; ValueError for a lone brace, an empty name, a conversion or a format."""
+    """Cut a text into literals and placeholders. ValueError for a lone brace, an empty name, a conversion or format."""
     pieces = []
     for literal, name, form, conversion in string.Formatter().parse(text):
         if name is not None and (not name or form or conversion):

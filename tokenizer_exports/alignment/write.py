@@ -1,15 +1,15 @@
-"""`write_alignment`: training data that teaches a language model what semantic IDs mean.
+"""Write alignment data: training records that teach a language model what semantic IDs mean.
 
-    histories, texts -> cases of each task -> worded by templates -> JSON lines, train, validation and test
+    histories, texts -> cases of each task -> wording by templates -> JSON lines for train, validation and test
 
-What the tasks are: `tasks.py`. What is held out: `split.py`. Wording: `templates.py`.
-The output folder appears whole or not at all; the same input and seed give the same bytes. Memory holds the histories
-as numbers, the catalog's texts packed, and one user or item at a time, however much is written.
+The tasks are in `tasks.py`, the split in `split.py`, the wording in `templates.py`. The output folder appears whole or
+not at all, and the same input and seed give the same bytes. Memory holds the histories as numbers, the catalog's texts
+packed, and one user or item at a time, however much is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -25,7 +25,7 @@ from semid.data.interactions import Interactions, read_interactions
 from semid.data.splits import cut_by_time, leave_one_out, own_split
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.runtime.keyed_random import chance, share
-from semid.runtime.progress import bar
+from semid.runtime.progress import bar, bars_shown, log_step
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.alignment.config import SPLITS, TASKS, AlignmentConfig
 from semid.tokenizer_exports.alignment.extra_texts import check_given, read_user_tokens
@@ -35,29 +35,27 @@ from semid.tokenizer_exports.alignment.split import split_histories
 from semid.tokenizer_exports.alignment.tasks import CASES, Case, Material, n_train_cases
 from semid.tokenizer_exports.alignment.templates import Template, Templates, read_templates
 
-__all__ = ["Aligned", "write_alignment"]
-
-Say = Callable[[str], object]
+__all__ = ["AlignmentData", "write_alignment"]
 
 
 @dataclass(frozen=True)
-class Aligned:
-    """What was written."""
+class AlignmentData:
+    """What `write_alignment` wrote."""
 
     folder: Path
-    counts: dict[str, dict[str, int]]  # task -> part of the split -> records; parts without any are not there
-    notes: tuple[str, ...]  # what was left out, and why
+    counts: dict[str, dict[str, int]]  # task -> part of the split -> records; without empty parts
+    notes: tuple[str, ...]  # what was left out and why, one sentence each
     fingerprint: str  # of the artifact
 
-    def lines(self) -> list[str]:
-        """For people: a line for each task, then the notes."""
+    def summary(self) -> list[str]:
+        """Return lines for people: one per task, then the notes."""
         lines = []
         for task, counts in self.counts.items():
             lines.append(f"{task:<12}" + ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS))
         return [*lines, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data."""
+        """Return the fields as JSON data."""
         return {
             "folder": str(self.folder),
             "counts": self.counts,
@@ -68,52 +66,58 @@ class Aligned:
 
 def write_alignment(
     ids: SemanticIDTokenizer,
-    interactions: Any,
+    interactions: object,
     output: str | Path,
     config: AlignmentConfig | None = None,
     *,
-    items: Any = None,
-    queries: Any = None,
-    preferences: Any = None,
+    items: object = None,
+    queries: object = None,
+    preferences: object = None,
     user_tokens: Mapping[str, str] | str | Path | None = None,
     templates: str | Path | None = None,
     id_field: str = "id",
     title_field: str = "title",
     description_field: str | None = None,
-    progress: bool = False,
-    say: Say = lambda line: None,
-    **choices: Any,
-) -> Aligned:
+    **settings: Any,
+) -> AlignmentData:
     """Write training data for a language model whose vocabulary has the IDs, or will have them.
 
     Parameters
     ----------
-    interactions
-        Who met what: as `semid.read_interactions` takes it. Items without a live ID are left out.
-    output
-        A folder that is not there yet, or empty.
-    config : AlignmentConfig, or its fields as keywords
-        Tasks, split, format, sizes, seed.
-    items
-        The catalog, as `semid.read_items` takes it, for titles and descriptions. Without it the artifact's own text
-        of an item stands as its title.
-    queries, preferences
-        Files or records with texts that people wrote: see `extra_texts.py`.
-    user_tokens
-        User -> the token or tokens that stand for them; a file {user: ["<t>", ...]}; a folder of `semid clusters`.
-    templates
-        A file of templates, .toml or .json, instead of the one of the package.
-    say
-        Hears one line per step.
+    ids : SemanticIDTokenizer
+        The artifact.
+    interactions : source of `read_interactions`
+        The histories. Items without a live ID are left out.
+    output : str or Path
+        Folder to write; new or empty.
+    config : AlignmentConfig, optional
+        Tasks, split, format, sizes, seed. Its fields can be given as keywords instead.
+    items : source of `read_items`, optional
+        The catalog, for titles and descriptions. By default the artifact's text of an item is its title.
+    queries, preferences : path, iterable of dicts, ..., optional
+        Texts that people wrote; see `extra_texts.py`.
+    user_tokens : dict or path, optional
+        User -> tokens as text; a file {user: ["<t>", ...]}; or a folder that `semid clusters` wrote.
+    templates : str or Path, optional
+        A .toml or .json file of templates. By default the package's own.
+    id_field, title_field, description_field : str
+        Fields of `items`. By default the description is in `description`, if there is such a field.
+    **settings
+        Fields of `AlignmentConfig`.
+
+    Returns
+    -------
+    AlignmentData
+        The number of records of each task, and what was left out.
 
     Raises
     ------
     OutputExistsError
-        The folder holds something.
+        The folder is not empty.
     ConfigError
-        A choice or a template that cannot be; a task whose texts are not given.
+        Wrong settings or templates; a task whose texts are not given.
     InputError
-        Wrong interactions, items or texts; a task for which there is no training record.
+        Wrong interactions, items or texts; a task without a training record.
 
     >>> import tempfile
     >>> items = [{"id": str(n), "title": f"{color} {thing}"} for n, (color, thing) in enumerate(
@@ -124,50 +128,50 @@ def write_alignment(
     ...     write_alignment(ids, histories, f"{folder}/out", tasks="next-item").counts
     {'next-item': {'train': 2, 'validation': 1, 'test': 1}}
     """
-    if config is not None and choices:
-        raise ConfigError("config and single choices were both given. Put the choices into the config.")
-    config = config or AlignmentConfig.from_dict(choices)
+    if config is not None and settings:
+        raise ConfigError(f"config and {min(settings)} were both given. Put {min(settings)} into the config.")
+    config = config or AlignmentConfig.from_dict(settings)
     output = Path(output)
     _check_output(output)
-    worded = read_templates(templates)
+    wording = read_templates(templates)
     tokens = read_user_tokens(user_tokens, ids.vocabulary)
     material, tasks, notes = _gathered(
         ids, interactions, config, items, queries, preferences, tokens, (id_field, title_field, description_field)
     )
     for task in tasks:
-        worded.of(task)
+        wording.of(task)
     n_users, n_met = len(material.histories.users), len(material.histories.rows)
-    say(f"read        {n_users:,} users, {n_met:,} interactions with the artifact's items")
-    fingerprint, counts = ids.fingerprint, {}
+    log_step("read", f"{n_users:,} users, {n_met:,} interactions with the artifact's items")
+    fingerprint, counts = ids.fingerprint, dict[str, dict[str, int]]()
     with staging(output, force=False) as draft:
         for task in tasks:
-            counts[task] = _write_task(task, material, worded, draft, progress)
-            say(f"wrote       {task}: {counts[task].get('train', 0):,} training records")
+            counts[task] = _write_task(task, material, wording, draft)
+            log_step("wrote", f"{task}: {counts[task].get('train', 0):,} training records")
         notes += [f"{what}: {n:,} left out." for what, n in sorted(material.left_out.items())]
-        done = Aligned(output, counts, tuple(notes), fingerprint)
+        done = AlignmentData(output, counts, tuple(notes), fingerprint)
         with (draft / "README.md").open("x", encoding="utf-8") as card:
-            card.write(_card(done, material, worded))
+            card.write(_card(done, material, wording))
     return done
 
 
 def _check_output(output: Path) -> None:
     check_folder(output)
     if output.is_dir() and any(output.iterdir()):
-        raise OutputExistsError(f"{output}: exists and holds something. Choose another folder, or remove it.")
+        raise OutputExistsError(f"{output}: exists and is not empty. Choose another folder, or remove it.")
 
 
 def _gathered(
     ids: SemanticIDTokenizer,
-    interactions: Any,
+    interactions: object,
     config: AlignmentConfig,
-    items: Any,
-    queries: Any,
-    preferences: Any,
+    items: object,
+    queries: object,
+    preferences: object,
     user_tokens: Mapping[str, str],
     fields: tuple[str, str, str | None],
 ) -> tuple[Material, list[str], list[str]]:
-    """Everything read but given texts, the tasks that it allows, and what is to be said about it."""
-    lacking = {}
+    """Return everything but queries and preferences, the tasks that the files allow, and notes on what is left out."""
+    lacking: dict[str, str] = {}
     if items is None and ids.texts is None:
         lacking |= dict.fromkeys(("text-to-id", "id-to-text", "fusion"), "titles: the artifact has no texts (items)")
     if queries is None:
@@ -185,8 +189,16 @@ def _gathered(
         notes.append(f"interactions with items without a live ID: {histories.n_unknown:,} left out.")
     if repeats := histories.repeats():
         notes.append(f"earlier interactions with an item that is held out for the same user: {repeats:,} left out.")
-    names = dict(zip(("id_field", "title_field", "description_field"), fields, strict=True))
-    texts = ItemTexts(ids, items, **names, max_text=config.max_text, markers=config.markers)
+    id_field, title_field, description_field = fields
+    texts = ItemTexts(
+        ids,
+        items,
+        id_field=id_field,
+        title_field=title_field,
+        description_field=description_field,
+        max_text=config.max_text,
+        markers=config.markers,
+    )
     return Material(ids, histories, texts, config, queries, preferences, user_tokens), tasks, notes
 
 
@@ -197,14 +209,16 @@ def _ends(log: Interactions, config: AlignmentConfig) -> npt.NDArray[np.int64]:
     return own_split(log) if config.split == "own" else leave_one_out(log)
 
 
-def _write_task(task: str, material: Material, templates: Templates, draft: Path, progress: bool) -> dict[str, int]:
-    """All records of a task; how many each part has."""
-    cases: Iterator[Case] = CASES[task](material)
-    total = n_train_cases(task, material) if progress or material.config.most else None
-    if total is not None and material.config.most:
-        cases = _sampled(cases, total, material.config.most, chance(material.config.seed, "most", task))
+def _write_task(task: str, material: Material, templates: Templates, draft: Path) -> dict[str, int]:
+    """Write all records of a task, and return how many each part has."""
+    cases, max_records = CASES[task](material), material.config.max_records
+    total = n_train_cases(task, material) if max_records or bars_shown() else None
+    if total is not None and max_records:
+        cases = _sampled(
+            cases, total, max_records, chance(material.config.seed, "most", task)
+        )  # an old name: same draws
     with task_files(draft / task, material.config.shards) as files:
-        with bar(task, total or 0, unit="record", shown=progress) as advance:
+        with bar(task, total or 0, unit="record") as advance:
             for case in cases:
                 if not _write_case(task, case, material.config, templates, files):
                     material.left_out[f"records of {task} that no template fits"] += 1
@@ -215,15 +229,15 @@ def _write_task(task: str, material: Material, templates: Templates, draft: Path
         check_given(material.queries if task == "search" else material.preferences, sum(counts.values()))
     elif "train" not in counts:
         raise InputError(
-            f"{task}: there is no training record: no history or item has what its templates need. Leave the task out, "
-            "or give templates that fit: --templates"
+            f"{task}: there is no training record: no history or item fills its templates. Leave the task out, or give "
+            "templates that fit: --templates"
         )
     return counts
 
 
-def _sampled(cases: Iterator[Case], total: int, most: int, draws: Random) -> Iterator[Case]:
-    """`most` of `total` training cases at random, in their order; all of the other parts (Knuth's algorithm S)."""
-    left, wanted = total, most
+def _sampled(cases: Iterator[Case], total: int, count: int, draws: Random) -> Iterator[Case]:
+    """Yield `count` of `total` training cases at random, in order (Knuth's algorithm S), and all other cases."""
+    left, wanted = total, count
     for case in cases:
         if case.split != "train":
             yield case
@@ -235,11 +249,11 @@ def _sampled(cases: Iterator[Case], total: int, most: int, draws: Random) -> Ite
 
 
 def _write_case(task: str, case: Case, config: AlignmentConfig, templates: Templates, files: TaskFiles) -> bool:
-    """The records of a case; False if it is one of training for which no template fits."""
-    wordings = _wordings(task, case, config, templates)
-    if not wordings and case.split == "train":
+    """Write the records of a case. Return False for a training case that no template fits."""
+    chosen = _templates_of(task, case, config, templates)
+    if not chosen and case.split == "train":
         return False
-    for template in wordings:
+    for template in chosen:
         prompt, completion = templates.render(template, case.values)
         item_id = case.wrong_id if "wrong" in template.needs else case.item_id
         about = {"task": task, "user": case.user, "item_id": item_id}
@@ -247,25 +261,25 @@ def _write_case(task: str, case: Case, config: AlignmentConfig, templates: Templ
     return True
 
 
-def _wordings(task: str, case: Case, config: AlignmentConfig, templates: Templates) -> list[Template]:
-    """The templates of a case: several in training, one in the other parts; none if none fits."""
+def _templates_of(task: str, case: Case, config: AlignmentConfig, templates: Templates) -> list[Template]:
+    """Draw the templates of a case: several in training, one in the other parts; none if none fits."""
     fitting = templates.fitting(task, case.values)
     if case.reworded:
-        asked = _drawn(fitting, config.wordings, config.seed, task, "train", *case.key)
+        asked = _drawn(fitting, config.templates_per_record, config.seed, task, "train", *case.key)
         fitting = tuple(template for template in fitting if template not in asked) or fitting
-    count = config.wordings if case.split == "train" else 1
+    count = config.templates_per_record if case.split == "train" else 1
     return _drawn(fitting, count, config.seed, task, case.split, *case.key)
 
 
 def _drawn(fitting: Sequence[Template], count: int, seed: int, *key: object) -> list[Template]:
-    """Up to `count` different templates at random."""
+    """Draw up to `count` different templates."""
     if count == 1 and fitting:
         return [fitting[int(share(seed, *key) * len(fitting))]]  # without seeding a Random for each record
     return chance(seed, *key).sample(fitting, min(count, len(fitting)))
 
 
-def _card(done: Aligned, material: Material, templates: Templates) -> str:
-    """README.md: what the data are, how they were split, from which artifact."""
+def _card(done: AlignmentData, material: Material, templates: Templates) -> str:
+    """Return README.md, the dataset card: what the data are, how they were split, and from which artifact."""
     from jinja2 import Environment, PackageLoader
 
     ledger = material.ids.ledger
