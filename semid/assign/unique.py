@@ -22,7 +22,7 @@ from semid.assign.keys import code_dtype, pack
 from semid.assign.occupancy import InUse
 from semid.assign.problem import Problem
 from semid.runtime.progress import track
-from semid.runtime.tables import RowTable
+from semid.runtime.tables import Rows, RowTable
 
 __all__ = ["MANY_ITEMS", "Assignment", "Certificate", "assign_by_first_code", "assign_unique"]
 
@@ -226,7 +226,7 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: slice | npt.NDArray[np.integer]) -> np.ndarray:
+    def __getitem__(self, rows: Rows, /) -> np.ndarray:
         return self.table[self.rows[rows]]
 
 

@@ -16,7 +16,7 @@ from semid.runtime.arrays import sample_rows
 from semid.runtime.distributed import share
 from semid.runtime.memory import Budget
 from semid.runtime.tables import RowTable, Tables
-from semid.train.lloyd import rounds_on
+from semid.train.lloyd import lloyd_device
 
 if TYPE_CHECKING:
     from semid.train.auxiliary import AuxiliaryTarget
@@ -72,7 +72,7 @@ def learn_codebooks(
     """
     rows = sample_rows(len(vectors), SAMPLE, config.seed)
     seen = vectors[:] if rows is None else vectors[rows]
-    with rounds_on(learning_device(config)):
+    with lloyd_device(learning_device(config)):
         learner = learner_for(config)
         if targets:
             learner.fit(seen, targets=targets if rows is None else [target.take(rows) for target in targets])

@@ -26,10 +26,10 @@ from semid.quantize.codebooks import Codebooks
 from semid.runtime.arrays import sample_rows
 from semid.runtime.tables import RowTable, Tables
 from semid.train.auxiliary import AuxiliaryTarget
-from semid.train.keep_codes import NO_CODE, staying_codes
-from semid.train.lloyd import rounds_on
+from semid.train.keep_codes import NO_CODE, keep_old_codes
+from semid.train.lloyd import lloyd_device
 from semid.train.match_codes import in_order_among_equals, match_levels, permuted, renamed
-from semid.train.warm_start import go_on, with_tables
+from semid.train.warm_start import continue_codebooks, refit_tables
 
 if TYPE_CHECKING:
     from semid.train.rqvae import Training
@@ -115,9 +115,9 @@ class RefitStep:
         seen, frozen, fixed = vectors[rows], self.options.keep_prefix, None
         if frozen:
             shares = self._tolerances(self.old, 0.0)
-            fixed = staying_codes(self.old.latents(seen), self.old, self.old_codes[rows], shares)[:, :frozen]
-        with rounds_on(learning_device(self.config)):
-            codebooks = go_on(self.old, seen, fixed, seed=self.config.seed)
+            fixed = keep_old_codes(self.old.latents(seen), self.old, self.old_codes[rows], shares)[:, :frozen]
+        with lloyd_device(learning_device(self.config)):
+            codebooks = continue_codebooks(self.old, seen, fixed, seed=self.config.seed)
         if self.config.uniform == "catalog":
             codebooks = balance_last_level(codebooks, seen, exact_device(self.config.device))
         return codebooks, None
@@ -135,7 +135,7 @@ class RefitStep:
         if self.options.keep_tolerance and beam == 1:  # a beam does not choose level by level
             encoded = self._kept(codebooks, encoded, tolerance=self.options.keep_tolerance)
             rows = self._sample(len(vectors))
-            codebooks = with_tables(codebooks, vectors[rows], encoded.codes[rows])
+            codebooks = refit_tables(codebooks, vectors[rows], encoded.codes[rows])
         return codebooks, encoded
 
     def assign(self, codebooks: Codebooks, encoded: Encoded) -> Assignment:
@@ -157,7 +157,7 @@ class RefitStep:
         return np.arange(n_items) if rows is None else rows
 
     def _kept(self, codebooks: Codebooks, encoded: Encoded, *, tolerance: float) -> Encoded:
-        codes = staying_codes(encoded.latents, codebooks, self.old_codes, self._tolerances(codebooks, tolerance))
+        codes = keep_old_codes(encoded.latents, codebooks, self.old_codes, self._tolerances(codebooks, tolerance))
         return replace(encoded, codes=codes)
 
     def _tolerances(self, codebooks: Codebooks, tolerance: float) -> list[float]:

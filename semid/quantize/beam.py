@@ -1,4 +1,4 @@
-"""Codes by beam search: at each level the P best prefixes are kept, and the best whole ID is the code.
+"""Codes by beam search: keep the P best prefixes at each level, and return the best whole ID.
 
 With z the latent, the score of a prefix (k_1, ..., k_m) is
 
@@ -8,8 +8,8 @@ half of |z|^2 less its squared error. So one product z . C of a row with all cod
 products of centroids with each other, give every score by additions (the tables of faiss's additive quantizers).
 Among prefixes of equal score the lexicographically smallest is kept, as in `reference.beam_codes`, which defines it.
 
-All in float32; a selection whose last place is closer to the next candidate than twice the rounding bound is decided
-by float64 scores, exact on the grids of `grid.py`. With S = sum_l max_k |C_l[k]| and B the sum of the largest biases,
+All in float32; a selection whose last place is closer to the next candidate than twice the rounding bound is decided by
+float64 scores, exact on the grids of `grid.py`. With S = sum_l max_k |C_l[k]| and B the sum of the largest biases,
 the absolute values in the products z . C add up to |z| S at most, and each is rounded fewer than d + 2 L + 6 times;
 those in the tables and offsets add up to S^2 + B, and are rounded once and in 2 L + 5 additions.
 """
@@ -47,7 +47,7 @@ class Tables:
     products: Floats  # (P, P), C . C^T
     starts: npt.NDArray[np.int64]  # (L + 1,)
     sizes: npt.NDArray[np.int64]  # (L,), not padded
-    slope: np.float32  # a score is wrong by slope |z| + floor at most
+    slope: np.float32  # the error of a score is at most slope |z| + floor
     floor: np.float32
 
     @classmethod
@@ -83,15 +83,22 @@ def beam_codes(
     threads: int | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Codes of latents on the grid by beam search: int32 [N, L], the same on any machine and number of threads.
+    """Return the codes of latents by beam search, int32 [N, L], the same on any machine and number of threads.
 
     Parameters
     ----------
-    latents : float64 [N, d], multiples of 2^-20.
-    levels : L arrays float32 [K_l, d] from `grid.snap_centroids`.
-    width : P, prefixes kept at each level. 1 gives the greedy codes.
-    biases : per level float64 [K_l] or None, added to the scores.
-    advance : called with the number of rows done.
+    latents : float64 [N, d]
+        On the grid: multiples of 2^-20.
+    levels : L arrays float32 [K_l, d]
+        From `grid.snap_centroids`.
+    width : int
+        P, prefixes kept at each level. 1 gives the greedy codes.
+    biases : per level float64 [K_l] or None, optional
+        Added to the scores.
+    threads : int, optional
+        Cap on the threads; all cores by default.
+    advance : callable, optional
+        Called with the number of rows done.
 
     >>> levels = [np.float32([[0, 0], [4, 0]]), np.float32([[0, 0], [0, 3]])]
     >>> beam_codes(np.array([[3.0, 3.0], [0.0, 0.0]]), levels, 2).tolist()
@@ -143,15 +150,15 @@ def _plain(
     biases: Sequence[npt.NDArray[np.float64] | None],
     width: int,
 ) -> npt.NDArray[np.int32]:
-    """The same in float64 NumPy; sequences stand in lexicographic order, so the first of equals is the smallest."""
+    """Search in float64 NumPy; sequences are in lexicographic order, so the first of equal ones is the smallest."""
     codes, scores, _ = beam_search(latents, [level.astype(np.float64) for level in levels], width, biases=biases)
     return codes[np.arange(len(codes)), scores.argmin(axis=1)]
 
 
 # ---- Beam search over code sequences in float64 NumPy: readable, any number of results, any machine.
-# An ID stands for the sum of its code vectors. Its *score* is its squared error less ‖z‖², less twice its codes'
-# biases: sums of products r·c and c·c alone. So for latents and codebooks on the quantizer's grids every score is
-# exact, hence the same on any machine, number of threads and batch. Off the grids the results are right to rounding.
+# An ID stands for the sum of its code vectors. Its *score* is its squared error minus ‖z‖² and minus twice its codes'
+# biases: sums of products r·c and c·c. So for latents and codebooks on the quantizer's grids every score is exact, the
+# same on any machine, number of threads and batch. Off the grids results are correct up to rounding.
 
 
 AnyFloats = npt.NDArray[np.floating]
@@ -159,7 +166,7 @@ Float64s = npt.NDArray[np.float64]
 
 
 def code_scores(left: Float64s, codebook: Float64s, bias: Float64s | None = None) -> Float64s:
-    """What each code [K, D] adds to the score of a prefix that leaves `left` [..., D]: float64 [..., K].
+    """Return what each code [K, D] adds to the score of a prefix with residual `left` [..., D]: float64 [..., K].
 
     That is ‖c‖² − 2 r·c − 2 bias.
 
@@ -174,9 +181,9 @@ def code_scores(left: Float64s, codebook: Float64s, bias: Float64s | None = None
 
 
 def smallest(scores: Float64s, count: int) -> npt.NDArray[np.int64]:
-    """Columns of the `count` lowest scores of each row, ascending; of equal scores the first: [n, count].
+    """Return the columns of the `count` lowest scores of each row, ascending; of equal scores the first: [n, count].
 
-    A partition's own choice among equals differs between processors; this one does not.
+    NumPy's own partition chooses among equal scores differently on different processors; this does not.
 
     >>> smallest(np.array([[4.0, 1.0, 1.0, 0.0, 1.0]]), 3).tolist()
     [[1, 2, 3]]
@@ -201,10 +208,12 @@ def beam_search(
     *,
     biases: Sequence[Float64s | None] | None = None,
 ) -> tuple[npt.NDArray[np.int32], Float64s, Float64s]:
-    """The best `width` code sequences kept at each level, for one chunk of latents.
+    """Search one chunk of latents, keeping the best `width` code sequences at each level.
 
-    Returns codes int32 [n, B, L] in lexicographic order, their scores float64 [n, B], and what they leave of
-    the latents, float64 [n, B, D]. B is `width`, or ∏K where that is less: then every sequence is there.
+    Returns
+    -------
+    codes int32 [n, B, L], scores float64 [n, B], residuals float64 [n, B, D]
+        In lexicographic order of the codes. B is `width`, or ∏K if that is less: then all sequences are returned.
     """
     left = latents.astype(np.float64)[:, None, :]
     scores = np.zeros((len(left), 1))

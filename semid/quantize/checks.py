@@ -1,4 +1,4 @@
-"""Checking what a learner is asked for: the sizes of the levels, and the vectors."""
+"""Checks of what a learner is given: the sizes of the levels, and the vectors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ MAX_SIZE = 65536  # codes are stored as uint16
 
 
 def check_sizes(codebook_size: int | Sequence[int], levels: int) -> tuple[int, ...]:
-    """K of each level, from `codebook_size` (one number for all levels, or one per level) and `levels`.
+    """Return K of each level; ConfigError for a size or a number of levels out of range.
+
+    Parameters
+    ----------
+    codebook_size : int or sequence of ints
+        For all levels, or one per level.
+    levels : int
+        L.
 
     >>> check_sizes(256, 3)
     (256, 256, 256)
     """
     if not 1 <= levels <= MAX_LEVELS:
         raise ConfigError(f"levels={levels} should be from 1 to {MAX_LEVELS}.")
-    one = isinstance(codebook_size, (int, np.integer))
-    sizes = (int(codebook_size),) * levels if one else tuple(int(size) for size in codebook_size)
+    if isinstance(codebook_size, int | np.integer):
+        sizes = (int(codebook_size),) * levels
+    else:
+        sizes = tuple(int(size) for size in codebook_size)
     if len(sizes) != levels:
         raise ConfigError(
             f"codebook_size={list(sizes)} names {len(sizes)} levels and levels={levels}. Make them agree."
@@ -37,7 +46,7 @@ def check_sizes(codebook_size: int | Sequence[int], levels: int) -> tuple[int, .
 
 
 def check_vectors(vectors: npt.ArrayLike) -> npt.NDArray[np.float32]:
-    """A finite float32 [N, D] array with N, D >= 1, or an InputError that says what is wrong."""
+    """Return the vectors as a finite float32 array [N, D] with N, D >= 1; InputError if they are not."""
     checked = np.asarray(vectors)
     if checked.dtype.kind not in "fiub":
         raise InputError(f"vectors.dtype={checked.dtype} should be a real number type.")

@@ -1,9 +1,9 @@
-"""Codebooks: what every learner returns, and all that is needed to give a vector its codes.
+"""Codebooks: what every learner returns, and all that is needed to encode vectors.
 
     vector [D] --encoder--> latent [d] --greedy residual assignment--> codes [L]
     codes [L] --sum of centroids--> quantized latent [d] --decoder--> reconstruction [D]
 
-Arrays only; NumPy suffices. Other backends run the same arithmetic on a torch device, with equal codes.
+Arrays only; NumPy suffices. Other backends do the same arithmetic on a torch device and give equal codes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from semid.errors import ConfigError
 from semid.kernels.dispatch import choose
 from semid.quantize.beam import beam_codes
-from semid.quantize.grid import snap_centroids
+from semid.quantize.grid import ExactLayer, snap_centroids
 from semid.quantize.network import Decoder, Encoder, FloatLayer, Network, grid_scales
 from semid.quantize.residual import residual_codes
 
@@ -32,10 +32,14 @@ class Codebooks:
 
     Parameters
     ----------
-    levels : L arrays float32 [K_l, d], on the centroid grid.
-    encoder : vectors [N, D] -> latents [N, d].
-    decoder : quantized latents [N, d] -> vectors [N, D].
-    biases : per level, float64 [K_l] added to the scores (a balanced assignment's prices), or None.
+    levels : L arrays float32 [K_l, d]
+        Centroids, on the centroid grid.
+    encoder : Encoder
+        Vectors [N, D] -> latents [N, d].
+    decoder : Decoder
+        Quantized latents [N, d] and codes -> vectors [N, D].
+    biases : per level float64 [K_l] or None; or empty
+        Added to the scores: the prices of a balanced assignment.
     """
 
     levels: tuple[npt.NDArray[np.float32], ...]
@@ -46,12 +50,12 @@ class Codebooks:
     @classmethod
     def from_float(
         cls,
-        encoder: Network,
+        encoder: Network[FloatLayer],
         levels: Sequence[npt.NDArray[np.floating]],
-        decoder: Network,
+        decoder: Network[FloatLayer],
         sample: npt.NDArray[np.floating],
     ) -> Codebooks:
-        """Put trained floats on the grid; `sample` [n, D] shows the ranges.
+        """Put trained networks and centroids on the grid; `sample` [n, D] shows the ranges.
 
         The encoder stretches the latents by a power of two; centroids and decoder follow.
         """
@@ -59,7 +63,7 @@ class Codebooks:
         return cls(
             tuple(snap_centroids(centroids * scales[-1]) for centroids in levels),
             Encoder.scaled(encoder, scales),
-            Decoder(_fed(decoder, 1 / scales[-1])),
+            Decoder(_scaled_input(decoder, 1 / scales[-1])),
         )
 
     @property
@@ -78,9 +82,9 @@ class Codebooks:
         return self.levels[0].shape[1]
 
     def latents(self, vectors: npt.NDArray[np.floating], *, advance: Advance | None = None) -> npt.NDArray[np.float64]:
-        """vectors [N, D] -> latents float64 [N, d].
+        """Return the latents of vectors [N, D], float64 [N, d].
 
-        Raises ConfigError if the vectors have another width than those the codebooks were learned from.
+        Raises ConfigError if the vectors have another width than those that the codebooks were learned from.
         """
         if vectors.ndim != 2 or vectors.shape[1] != self.input_dim:
             raise ConfigError(
@@ -98,14 +102,19 @@ class Codebooks:
         beam: int = 1,
         advance: Advance | None = None,
     ) -> npt.NDArray[np.int32]:
-        """vectors [N, D] -> codes int32 [N, L]; may collide. Every backend gives equal codes on every row.
+        """Return the codes of vectors [N, D], int32 [N, L]; they may collide. Every backend gives equal codes.
 
         Parameters
         ----------
-        backend : "numpy" (a CPU), "torch", "triton" (a GPU), or "auto", see `semid.kernels.dispatch`.
-        device : torch's name of where to work.
-        beam : prefixes kept at each level, see `beam.beam_codes`; 1 is the greedy code.
-        advance : called with the number of rows done.
+        vectors : float [N, D]
+        backend : "auto", "numpy", "torch" or "triton"
+            NumPy runs on a CPU, Triton on a GPU; "auto" chooses (`semid.kernels.dispatch`).
+        device : str
+            Device of torch.
+        beam : int
+            Prefixes kept at each level (`beam.beam_codes`); 1 gives the greedy codes.
+        advance : callable, optional
+            Called with the number of rows done.
         """
         chosen = chosen_backend(backend, device)
         if chosen == "numpy" or beam > 1:
@@ -113,7 +122,7 @@ class Codebooks:
             return self.encode_latents(latents, backend=backend, device=device, beam=beam, advance=advance)
         from semid.quantize.residual_torch import encode
 
-        self.latents(vectors[:0])  # the same complaint about a wrong width
+        self.latents(vectors[:0])  # raises for a wrong width
         return encode(
             self.encoder, self.levels, self.biases, vectors, device=device, fused=chosen == "triton", advance=advance
         )
@@ -127,7 +136,7 @@ class Codebooks:
         beam: int = 1,
         advance: Advance | None = None,
     ) -> npt.NDArray[np.int32]:
-        """latents float64 [N, d] on the grid -> codes int32 [N, L]; otherwise as `encode`. Beams run on the CPU."""
+        """Return the codes of latents on the grid, float64 [N, d]; otherwise as `encode`. Beams run on the CPU."""
         if beam > 1:
             return beam_codes(latents, self.levels, beam, biases=self.biases or None, advance=advance)
         chosen = chosen_backend(backend, device)
@@ -140,18 +149,18 @@ class Codebooks:
         )
 
     def quantized(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-        """codes [N, L] -> sum of the chosen centroids, float64 [N, d]."""
+        """Return the sum of the chosen centroids for codes [N, L], float64 [N, d]."""
         total = np.zeros((len(codes), self.latent_dim))
         for level, centroids in enumerate(self.levels):
             total += centroids[codes[:, level]]
         return total
 
     def reconstruct(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """codes [N, L] -> approximations of the vectors, float32 [N, D]."""
+        """Return the approximations of the vectors for codes [N, L], float32 [N, D]."""
         return self.decoder(self.quantized(codes), codes)
 
     def arrays(self) -> dict[str, npt.NDArray]:
-        """Everything as named arrays, for safetensors."""
+        """Return everything as named arrays, for safetensors."""
         named: dict[str, npt.NDArray] = {"encoder.scale": np.array([self.encoder.scale])}
         named |= self.encoder.network.arrays("encoder")
         named |= self.decoder.arrays()
@@ -164,11 +173,11 @@ class Codebooks:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray]) -> Codebooks:
-        """The inverse of `arrays`; raises KeyError if one is missing."""
-        levels = []
+        """Return the codebooks that `arrays` named; KeyError if one is missing."""
+        levels: list[npt.NDArray[np.float32]] = []
         while f"codebook.{len(levels)}" in arrays:
             levels.append(arrays[f"codebook.{len(levels)}"])
-        encoder = Encoder(float(arrays["encoder.scale"][0]), Network.from_arrays(arrays, "encoder"))
+        encoder = Encoder(float(arrays["encoder.scale"][0]), Network.from_arrays(arrays, "encoder", ExactLayer))
         biases = tuple(arrays.get(f"bias.{level}") for level in range(len(levels)))
         return cls(
             tuple(levels),
@@ -179,15 +188,15 @@ class Codebooks:
 
 
 def chosen_backend(backend: str, device: str) -> str:
-    """`semid.kernels.dispatch.choose`, which says what cannot run as a ConfigError."""
+    """Return the backend that `semid.kernels.dispatch.choose` picks; ConfigError if the named one cannot run."""
     try:
         return choose(backend, device).backend
     except (ValueError, RuntimeError) as error:
         raise ConfigError(str(error)) from None
 
 
-def _fed(network: Network, factor: float) -> Network:
-    """The float network that gives `network(x * factor)` for its input x."""
+def _scaled_input(network: Network[FloatLayer], factor: float) -> Network[FloatLayer]:
+    """Return the network that maps x to `network(x * factor)`."""
 
     def first(layer: FloatLayer) -> FloatLayer:
         return FloatLayer.from_float(layer.weight * factor, layer.bias)

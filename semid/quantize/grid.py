@@ -1,7 +1,7 @@
-"""Arithmetic whose result does not depend on who computes it.
+"""Numbers on grids, whose sums of products are exact on any machine.
 
 A float32 matrix product depends on the order of its additions, hence on thread count, batch size, library and
-device, and now and then the nearest centroid changes with it. Here every operand is a whole number times a
+device, and sometimes the nearest centroid changes with it. Here every operand is a whole number times a
 power of two, with so few bits that float64 represents every product and every partial sum *exactly*. Exact
 sums have no order: NumPy, torch and a GPU must return the same bits.
 
@@ -46,8 +46,8 @@ WEIGHT_LIMIT = 2**15 - 1
 MAX_INPUT_DIM = 2**14
 
 
-def power_of_two_scale(values: npt.NDArray[np.floating], limit: float) -> float:
-    """The largest power of two s with `max|s * values| <= limit` (1.0 for all zeros).
+def power_of_two_scale(values: npt.NDArray[np.floating] | np.floating, limit: float) -> float:
+    """Return the largest power of two s with `max|s * values| <= limit`; 1.0 for all zeros.
 
     >>> power_of_two_scale(np.array([0.3, -0.9]), 4.0)
     4.0
@@ -82,7 +82,7 @@ def snap_centroids(centroids: npt.NDArray[np.floating]) -> npt.NDArray[np.float3
 
 
 def float32_error(n_roundings: int) -> float:
-    """gamma_n = n u / (1 - n u) with u = 2^-24: the largest relative error that n roundings to float32 add up to.
+    """Return gamma_n = n u / (1 - n u) with u = 2^-24, the bound on the relative error of n roundings to float32.
 
     So a dot product of d terms is wrong by `float32_error(d) |x| |y|` at most, in any order of its additions (Higham,
     Accuracy and Stability of Numerical Algorithms, 3.1).
@@ -112,7 +112,7 @@ class ExactLayer:
 
     @classmethod
     def from_float(cls, weight: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> ExactLayer:
-        """Round a trained layer to the grid. weight float [in, out], bias float [out]."""
+        """Round a trained layer to the grid: weight float [in, out], bias float [out]."""
         weight = np.asarray(weight, np.float64)
         fitting = int(np.log2(power_of_two_scale(weight, WEIGHT_LIMIT)))
         # Outside 0..28 the bias would need bits that the sum does not have; no trained layer gets there.
@@ -123,9 +123,9 @@ class ExactLayer:
 
     @property
     def float_weight(self) -> npt.NDArray[np.float64]:
-        """float64 [in, out], the weight as used."""
+        """The weight as used, float64 [in, out]."""
         return self.weight.astype(np.float64) * 2.0**-self.exponent
 
-    def __call__(self, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """float64 [N, in] on the grid -> float64 [N, out] on the grid."""
+    def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+        """Map rows on the grid [N, in] to rows on the grid, float64 [N, out]."""
         return snap(x @ self.float_weight + self.bias)

@@ -1,6 +1,6 @@
-"""The readable version of everything in this room: plain NumPy (torch for what trains) that follows the formulas.
+"""The definitions of the operations of this room in plain NumPy (torch for training), straight from the formulas.
 
-Slow on purpose. It is the oracle of the tests and the place to read first.
+Slow on purpose: the tests compare the fast versions with it. Read it first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
 
 
 def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.floating]) -> int:
-    """argmin_k |r - c_k|^2, lowest k on ties.
+    """Return argmin_k |r - c_k|^2, the lowest k on ties.
 
     >>> nearest_code(np.array([0.0, 0.0]), np.array([[1.0, 0.0], [0.0, 1.0]]))
     0
@@ -40,7 +40,7 @@ def nearest_code(residual: npt.NDArray[np.float64], centroids: npt.NDArray[np.fl
 def residual_codes(
     latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]]
 ) -> npt.NDArray[np.int32]:
-    """Greedy residual quantization: subtract the nearest centroid, go on with what is left. int32 [N, L]."""
+    """Quantize greedily: subtract the nearest centroid, continue with the residual. int32 [N, L]."""
     codes = np.zeros((len(latents), len(levels)), np.int32)
     for row, latent in enumerate(np.asarray(latents, np.float64)):
         residual = latent
@@ -53,13 +53,13 @@ def residual_codes(
 def beam_codes(
     latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]], width: int
 ) -> npt.NDArray[np.int32]:
-    """The `width` prefixes nearest to each latent, level by level; of the whole IDs the nearest. int32 [N, L].
+    """Keep the `width` nearest prefixes of each latent level by level; return the nearest whole ID. int32 [N, L].
 
-    Of equally near ones the lexicographically smallest.
+    On ties the lexicographically smallest.
     """
     codes = np.zeros((len(latents), len(levels)), np.int32)
     for row, latent in enumerate(np.asarray(latents, np.float64)):
-        prefixes = [((), latent)]
+        prefixes: list[tuple[tuple[int, ...], npt.NDArray[np.float64]]] = [((), latent)]
         for level, centroids in enumerate(levels):
             longer = [((*prefix, code), left - centroid) for prefix, left in prefixes
                       for code, centroid in enumerate(np.asarray(centroids, np.float64))]  # fmt: skip
@@ -70,7 +70,7 @@ def beam_codes(
 
 
 def balanced_codes(distances: torch.Tensor, *, epsilon: float = 0.003, rounds: int = 20) -> torch.Tensor:
-    """The balanced code of each row: int64 [B], row argmax of the transport plan of squared distances [B, K].
+    """Return the balanced code of each row, int64 [B]: row argmax of the transport plan of squared distances [B, K].
 
     Over-relaxed rounds on one potential per code, as `semid.kernels.sinkhorn` makes them without the matrix.
 
@@ -94,18 +94,18 @@ def balanced_codes(distances: torch.Tensor, *, epsilon: float = 0.003, rounds: i
 def lloyd(
     points: npt.NDArray[np.floating], centroids: npt.NDArray[np.floating], rounds: int
 ) -> npt.NDArray[np.float64]:
-    """k-means by Lloyd's algorithm: assign, then move each centroid to the mean of its points. float64 [K, d]."""
-    centroids = np.array(centroids, np.float64)
+    """Run k-means by Lloyd's algorithm: assign, then move each centroid to the mean of its points. float64 [K, d]."""
+    moved = np.array(centroids, np.float64)
     for _ in range(rounds):
-        codes = np.array([nearest_code(point, centroids) for point in points])
-        for code in range(len(centroids)):
+        codes = np.array([nearest_code(point, moved) for point in points])
+        for code in range(len(moved)):
             if (codes == code).any():
-                centroids[code] = points[codes == code].mean(axis=0)
-    return centroids
+                moved[code] = points[codes == code].mean(axis=0)
+    return moved
 
 
 def sinkhorn(distances: npt.NDArray[np.floating], epsilon: float, rounds: int) -> npt.NDArray[np.float64]:
-    """The plan of entropic transport with equal marginals, in the log domain, ending on the columns. [B, K]
+    """Return the plan of entropic transport with equal marginals [B, K], in the log domain, ending on the columns.
 
     Q = exp((f_i + g_k - d_ik) / epsilon) with row sums 1 / B and column sums 1 / K in the limit.
     """
@@ -119,7 +119,7 @@ def sinkhorn(distances: npt.NDArray[np.floating], epsilon: float, rounds: int) -
 
 
 def lcrec_sinkhorn(distances: Sequence[Sequence[float]], epsilon: float, rounds: int) -> npt.NDArray[np.float64]:
-    """LC-Rec's own form, a number at a time: centered distances, then rows and columns scaled in turn. [B, K]
+    """Return LC-Rec's own plan [B, K], a number at a time: centered distances, then rows and columns scaled in turn.
 
     d' = (d - mid) / (half-range + 1e-5) over the whole matrix; ends on the columns; the result is B times the plan.
     """
@@ -140,7 +140,7 @@ def lcrec_sinkhorn(distances: Sequence[Sequence[float]], epsilon: float, rounds:
 def quantization_losses(
     latents: npt.NDArray[np.floating], levels: Sequence[npt.NDArray[np.floating]], codes: npt.NDArray[np.integer]
 ) -> npt.NDArray[np.float64]:
-    """Mean squared residual after each level, averaged over items and dims: float64 [L].
+    """Return the mean squared residual after each level, averaged over items and dims: float64 [L].
 
     The codebook loss |c - sg(r)|^2 and the commitment loss |sg(c) - r|^2 both have this value; only their
     gradients differ (van den Oord et al. 2017, eq. 3; per level in LC-Rec).

@@ -29,7 +29,7 @@ FLOAT32_RANGE = 16.0  # below it, a multiple of 2^-20 is exact in float32
 
 
 def stays_on_float32(levels: Sequence[npt.NDArray[np.float32]], longest: float = LATENT_LIMIT) -> bool:
-    """True if no residual can leave the range in which float32 holds the 2^-20 grid exactly.
+    """Return whether every residual stays in the range in which float32 holds the 2^-20 grid exactly.
 
     `longest` is the largest absolute value in the latents.
     """
@@ -37,20 +37,25 @@ def stays_on_float32(levels: Sequence[npt.NDArray[np.float32]], longest: float =
     return longest + float(np.max(reach, initial=0.0)) < FLOAT32_RANGE
 
 
-def score_error(
-    residual_norms: npt.NDArray[np.floating], centroids: npt.NDArray[np.float32]
-) -> npt.NDArray[np.float64]:
-    """Largest error of one float32 score `r . c - |c|^2 / 2`, per row: float64 [N]."""
+def score_error(residual_norms: npt.NDArray[np.float64], centroids: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return the largest error of one float32 score `r . c - |c|^2 / 2`, per row: float64 [N]."""
     longest = float(np.sqrt(np.max(np.einsum("kd,kd->k", centroids, centroids), initial=0.0)))
     return float32_error(centroids.shape[1] + 3) * (residual_norms * longest + longest * longest)
 
 
 def nearest(
-    residual: npt.NDArray[np.float32], centroids: npt.NDArray[np.float32], bias: npt.NDArray[np.float64] | None = None
+    residual: npt.NDArray[np.floating], centroids: npt.NDArray[np.float32], bias: npt.NDArray[np.float64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Exact nearest centroid of each row of a residual that float32 holds exactly: int64 [N].
+    """Return the exact nearest centroid of each row, int64 [N].
 
-    residual float32 [N, d] and centroids float32 [K, d] on the grids; bias float64 [K] is added to the scores.
+    Parameters
+    ----------
+    residual : float32 [N, d]
+        On the grid, held exactly by float32.
+    centroids : float32 [K, d]
+        On the grid.
+    bias : float64 [K], optional
+        Added to the scores.
     """
     half = 0.5 * np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64)
     offset = -half if bias is None else bias - half
@@ -79,14 +84,18 @@ def residual_codes(
     biases: Sequence[npt.NDArray[np.float64] | None] | None = None,
     advance: Callable[[int], object] | None = None,
 ) -> npt.NDArray[np.int32]:
-    """Codes of latents on the grid: int32 [N, L], equal to the float64 definition on every row.
+    """Return the codes of latents on the grid, int32 [N, L], equal to the float64 definition on every row.
 
     Parameters
     ----------
-    latents : float64 [N, d], multiples of 2^-20 (see `grid.snap`).
-    levels : L arrays float32 [K_l, d] from `grid.snap_centroids`.
-    biases : one float64 [K_l] or None per level, added to the scores: the prices of a balanced assignment.
-    advance : called with the number of rows done, for progress bars.
+    latents : float64 [N, d]
+        Multiples of 2^-20 (`grid.snap`).
+    levels : L arrays float32 [K_l, d]
+        From `grid.snap_centroids`.
+    biases : per level float64 [K_l] or None, optional
+        Added to the scores: the prices of a balanced assignment.
+    advance : callable, optional
+        Called with the number of rows done.
     """
     codes = np.empty((len(latents), len(levels)), np.int32)
     biases = biases or [None] * len(levels)
@@ -96,8 +105,9 @@ def residual_codes(
         laid_out = [blocks.make_level(*level, product) for level in zip(levels, biases, strict=True)]
         blocks.assign_rows(latents, laid_out, product, codes, advance=advance)
         return codes
+    kind: type[np.floating] = np.float32 if fast else np.float64
     for start in range(0, len(latents), CHUNK):
-        residual = np.array(latents[start : start + CHUNK], np.float32 if fast else np.float64, order="C")
+        residual = np.array(latents[start : start + CHUNK], kind, order="C")
         for level, (centroids, bias) in enumerate(zip(levels, biases, strict=True)):
             if fast and len(centroids) > 1:
                 chosen = nearest(residual, centroids, bias)

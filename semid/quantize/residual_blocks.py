@@ -1,18 +1,16 @@
-"""Greedy residual assignment on a CPU, in blocks of rows whose scores stay in a core's cache, a block per thread.
+"""Greedy residual assignment on a CPU, in blocks of rows whose scores stay in a core's cache, one block per thread.
 
-Per block and level: one matrix product leaves the scores c . r, and `nearest_numba.py` finds the codes and takes the
-centroids away. Nothing of the size of N x K exists. The codes are those of `residual.py`'s definition, whatever
-multiplies:
+Per block and level, one matrix product gives the scores c . r, and `nearest_numba.py` finds the codes and subtracts the
+centroids. Nothing of size N x K exists. The codes are those that `residual.py` defines, whatever multiplies:
 
 - float32, by torch or NumPy. |error| <= gamma_{d+3} |r| |c|, see `residual.py`.
-- bfloat16, by torch, where the processor multiplies it several times as fast (found out by trying). Both factors and
-  the product are rounded to 8 bits: with u = 2^-8, e_r = bf16(r) - r, e_c = bf16(c) - c,
+- bfloat16, by torch, where the processor multiplies it several times as fast (found by trying). Both factors and the
+  product are rounded to 8 bits: with u = 2^-8, e_r = bf16(r) - r, e_c = bf16(c) - c,
 
       |error| <= |e_r| |c| + |r| |e_c| + |e_r| |e_c| + (u + gamma + u gamma) (|r| + |e_r|) |bf16(c)|
 
-  where gamma = gamma_{d+3} is the float32 sums'. The norms of e_r and e_c are computed, not bounded: they are less
-  than half of what they might be. Still many rows have several candidates; `nearest_numba.py` decides among those
-  alone, in float64.
+  where gamma = gamma_{d+3} is that of float32 sums. The norms of e_r and e_c are computed, not bounded: they are less
+  than half of their bounds. Many rows still have several candidates; `nearest_numba.py` decides among those in float64.
 """
 
 from __future__ import annotations
@@ -52,17 +50,17 @@ __all__ = [
     "worth_it",
 ]
 
-log = logging.getLogger("semid")
+logger = logging.getLogger("semid")
 
 # Of a block, whose scores and what else it needs fit into the second-level cache at K = 256.
 ROWS = {"numpy": 512, "float32": 512, "bfloat16": 1024}
 GROUPS = {"numpy": 1, "float32": 1, "bfloat16": 8}  # of codes, for `pick_`
 PART = 16  # blocks that a thread takes at a time
 MOST_CODES = 16_384  # of a level, for nearest_numba.py's whole numbers
-WORTH_TORCH = 50_000  # rows for which importing torch, if nobody has yet, pays
+WORTH_TORCH = 50_000  # rows from which importing torch pays
 WORTH_NUMBA = 4096
 BFLOAT16_ROUNDING = 2.0**-8
-WORTH_BFLOAT16 = 1.75  # times as fast at least, since it leaves many more rows to decide in float64
+WORTH_BFLOAT16 = 1.75  # minimum speed-up, since it leaves many more rows to decide in float64
 
 Product = Literal["numpy", "float32", "bfloat16"]
 Floats = npt.NDArray[np.float32]
@@ -71,17 +69,17 @@ Multiply = Callable[[Floats, Floats, Floats], object]  # of a [n, d] and b [d, K
 
 @cache
 def available() -> bool:
-    """Whether Numba can be used; where not, `residual.py` does the same in NumPy, more slowly, and the log says why."""
+    """Return whether Numba can be used; if not, `residual.py` does the same in NumPy, slower, and the log says why."""
     try:
         importlib.import_module("semid.quantize.nearest_numba")
     except (ImportError, RuntimeError) as error:  # RuntimeError: no folder that it could keep its results in
-        log.info("no compiled loops, NumPy instead: %s", str(error).split("\n")[0])
+        logger.info("no compiled loops, NumPy instead: %s", str(error).split("\n")[0])
         return False
     return True
 
 
 def worth_it(n_rows: int) -> bool:
-    """Whether to compile for so many rows: importing Numba takes as long as a few thousand rows in NumPy."""
+    """Return whether compiling pays for so many rows: importing Numba takes as long as a few thousand rows in NumPy."""
     return ("numba" in sys.modules or n_rows >= WORTH_NUMBA) and available()
 
 
@@ -97,7 +95,7 @@ class Level:
 
 
 def make_level(centroids: Floats, bias: npt.NDArray[np.float64] | None, product: Product) -> Level:
-    """centroids float32 [K, d] on the grid, bias float64 [K] added to the scores."""
+    """Lay out a level: centroids float32 [K, d] on the grid, bias float64 [K] added to the scores."""
     squares = np.einsum("kd,kd->k", centroids, centroids, dtype=np.float64)
     exact = -0.5 * squares if bias is None else bias - 0.5 * squares
     padded, offsets = padded_codes(centroids, exact)
@@ -108,12 +106,12 @@ def make_level(centroids: Floats, bias: npt.NDArray[np.float64] | None, product:
     if product != "numpy":
         import torch
 
-        factor = torch.from_numpy(padded).to(getattr(torch, product))
-    if product == "bfloat16":
-        rounded = factor.double().numpy()
-        longest_rounded, lost = _longest(rounded), _longest(rounded - padded)
-        coarse = (sums + BFLOAT16_ROUNDING * (1 + sums)) * longest_rounded
-        slope, error_slope = lost + coarse, longest + lost + coarse
+        factor = converted = torch.from_numpy(padded).to(getattr(torch, product))
+        if product == "bfloat16":
+            rounded = converted.double().numpy()
+            longest_rounded, lost = _longest(rounded), _longest(rounded - padded)
+            coarse = (sums + BFLOAT16_ROUNDING * (1 + sums)) * longest_rounded
+            slope, error_slope = lost + coarse, longest + lost + coarse
     floor = sums * longest**2 + float(np.abs(bias).max(initial=0.0) if bias is not None else 0.0) * 2.0**-22
     up = np.float32(1 + 2.0**-20)  # the bound's own roundings, norms and square roots in float32 among them
     bound = (np.float32(slope) * up, np.float32(error_slope) * up, np.float32(floor) * up)
@@ -121,7 +119,7 @@ def make_level(centroids: Floats, bias: npt.NDArray[np.float64] | None, product:
 
 
 def padded_codes(centroids: Floats, offsets: npt.NDArray[np.floating]) -> tuple[Floats, Floats]:
-    """Centroids [K, d] and offsets [K] up to a multiple of 4 codes, with zero rows and -inf, as `pick_` takes them."""
+    """Pad centroids [K, d] and offsets [K] to a multiple of 4 codes, with zero rows and -inf, as `pick_` takes them."""
     extra = -len(centroids) % 4
     return (
         np.pad(centroids, ((0, extra), (0, 0))),
@@ -204,7 +202,7 @@ class _Block:
         return unsure
 
     def _tile(self, width: int) -> tuple[npt.NDArray[np.generic], Callable[[Level], object]]:
-        """Room for the scores [K', n] of K' codes, and the product that fills it."""
+        """Return an array for the scores [K', n] of K' codes, and the product that fills it."""
         if width not in self.tiles:
             self.tiles[width] = self._new_tile(width)
         return self.tiles[width]
@@ -226,9 +224,9 @@ class _Block:
 
 
 def float32_product() -> Multiply:
-    """What multiplies float32: torch, unless it was told to round.
+    """Return what multiplies float32 matrices: torch, unless a global setting lets it round.
 
-    For learning, whose last bits depend on it: so it does not depend on what was imported before.
+    Learning depends on its last bits, so the choice does not depend on what was imported before.
     """
     if find_spec("torch") is None or not _is_full_float32(64, 64):
         return lambda a, b, out: np.dot(a, b, out=out)
@@ -238,7 +236,7 @@ def float32_product() -> Multiply:
 
 
 def fastest_product(n_rows: int, dims: int, n_codes: int) -> Product:
-    """What to multiply with: NumPy for little work, else torch in the type that this processor is faster with.
+    """Return what to multiply with: NumPy for little work, else torch in the faster type of this processor.
 
     All give equal codes.
     """
@@ -250,7 +248,7 @@ def fastest_product(n_rows: int, dims: int, n_codes: int) -> Product:
 
 @cache
 def _fastest_type(dims: int, n_codes: int) -> Product:
-    """Tried on one block: a CPU without bfloat16 units is many times slower in that type."""
+    """Time both types on one block: a CPU without bfloat16 units is many times slower in that type."""
     import torch
 
     def seconds_a_row(product: Product) -> float:
@@ -262,7 +260,7 @@ def _fastest_type(dims: int, n_codes: int) -> Product:
     with single_threaded_products():
         single, halved = seconds_a_row("float32"), seconds_a_row("bfloat16")
     chosen: Product = "bfloat16" if WORTH_BFLOAT16 * halved < single else "float32"
-    log.info(
+    logger.info(
         "products of rows of %d and %d codes in %s: float32 %.0f ns a row, bfloat16 %.0f ns",
         dims, n_codes, chosen, 1e9 * single, 1e9 * halved,
     )  # fmt: skip
@@ -270,9 +268,9 @@ def _fastest_type(dims: int, n_codes: int) -> Product:
 
 
 def _is_full_float32(dims: int, n_codes: int) -> bool:
-    """False where the caller let torch multiply float32 in fewer bits, by a global setting.
+    """Return False if the caller lets torch multiply float32 in fewer bits, by a global setting.
 
-    Asked by trying, and each time, because the settings have several names and may change.
+    Found by trying, each time, because the settings have several names and may change.
     """
     import torch
 
@@ -282,7 +280,7 @@ def _is_full_float32(dims: int, n_codes: int) -> bool:
 
 
 def best_time(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of the fastest of so many runs; one before them is for compiling and warming up."""
+    """Return the seconds of the fastest of so many runs, after one to compile and warm up."""
     work()
     best = float("inf")
     for _ in range(repeats):

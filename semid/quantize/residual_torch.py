@@ -1,7 +1,7 @@
 """`Codebooks.encode` on a torch device: the same exact arithmetic, the same codes.
 
-Latents come from float64 products whose every partial sum is exact (grid.py), scores from float32 products
-checked against the rounding bound (residual.py), so a GPU and a CPU cannot disagree. With `fused`, all levels are one
+Latents come from float64 products whose partial sums are all exact (grid.py), scores from float32 products checked
+against the rounding bound (residual.py), so a GPU and a CPU cannot disagree. With `fused`, all levels are one
 launch of `semid.kernels.residual_assign`.
 """
 
@@ -120,9 +120,9 @@ def _fits_kernel(levels: Levels) -> bool:
 
 
 def _float32_is_full(width: int, device: str) -> bool:
-    """False where the caller let torch multiply float32 as TF32 or bfloat16, by a global setting or autocast.
+    """Return False if the caller lets torch multiply float32 as TF32 or bfloat16, by a global setting or autocast.
 
-    Asked by trying, because the settings have several names that may disagree.
+    Found by trying, because the settings have several names that may disagree.
     """
     needs_21_bits = torch.full((1024, width), 1 + 2.0**-20, device=device)
     product = needs_21_bits @ torch.eye(width, max(width, 256), device=device)
@@ -144,18 +144,17 @@ def _latents(
     skip: tuple[torch.Tensor, torch.Tensor] | None,
     mlp: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> torch.Tensor:
-    result = None if skip is None else _snap(x @ skip[0] + skip[1])
+    paths = [] if skip is None else [_snap(x @ skip[0] + skip[1])]
     if mlp:
         hidden = x
         for weight, bias in mlp[:-1]:
             hidden = torch.relu(_snap(hidden @ weight + bias))
-        branch = _snap(hidden @ mlp[-1][0] + mlp[-1][1])
-        result = branch if result is None else result + branch
-    return _snap(result)
+        paths.append(_snap(hidden @ mlp[-1][0] + mlp[-1][1]))
+    return _snap(sum(paths[1:], start=paths[0]))
 
 
 def _nearest(residual: torch.Tensor, centroids: torch.Tensor, bias: torch.Tensor | None, fast: bool) -> torch.Tensor:
-    """Index of the best score per row; lowest index on ties, whatever `argmax` does on this device."""
+    """Return the column of the best score per row; the lowest on ties, whatever `argmax` does on this device."""
     squares = (centroids * centroids).sum(1)
     offset = -0.5 * squares if bias is None else bias - 0.5 * squares
     if not fast or len(centroids) == 1:

@@ -1,8 +1,4 @@
-"""Rows in the order of their bytes, whatever they are: strings end to end, or vectors.
-
-Eight bytes are compared at a time, as one number, and only rows that tied so far are looked at again. Most rows are
-told apart by their first words, so a table larger than memory is read about once. Nothing is copied.
-"""
+"""Small functions on arrays: sort rows by their bytes, sample rows, scale rows to unit length."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ import numpy.typing as npt
 __all__ = ["WORD", "byte_order", "divided_by_length", "sample_rows", "unit_rows"]
 
 
-WORD = 8  # bytes compared at once
+WORD = 8  # bytes compared at a time
 
 Ints = npt.NDArray[np.int64]
 
@@ -22,26 +18,34 @@ Ints = npt.NDArray[np.int64]
 def byte_order(
     lengths: Ints, words: Callable[[Ints, int], npt.NDArray[np.uint64]]
 ) -> tuple[Ints, npt.NDArray[np.bool_]]:
-    """Rows in ascending order of their bytes, int64 [N], and which equal the row before them there, bool [N].
+    """Sort rows by their bytes, whatever they hold: strings or vectors.
 
-    Equal rows keep their order, and a row that begins another comes before it.
+    Eight bytes are compared at a time, as one number, and only rows still tied are read again. Most rows differ in
+    their first words, so a table larger than memory is read about once. Nothing is copied.
 
     Parameters
     ----------
     lengths : int64 [N]
         Bytes of each row.
     words : callable
-        `words(rows, place)`: bytes `place` to `place + 8` of these rows as big-endian numbers, uint64 [len(rows)],
-        with zeros past the end of a row.
+        `words(rows, place)` returns bytes `place` to `place + 8` of these rows as big-endian numbers, uint64
+        [len(rows)], with zeros past the end of a row.
+
+    Returns
+    -------
+    order : int64 [N]
+        Row numbers, ascending by bytes. Equal rows keep their order, and a prefix comes before the longer row.
+    repeats : bool [N]
+        Whether the row at this place equals the one before it.
     """
     order = np.arange(len(lengths))
     repeats = np.zeros(len(order), np.bool_)
-    tied = order.copy()  # places in `order` that are not settled yet, group after group
+    tied = order.copy()  # places in `order` that are not sorted yet, group after group
     group = np.zeros(len(order), np.int64)
     place = 0
     while len(tied):
         rows = order[tied]
-        word, length = words(rows, place), np.minimum(lengths[rows] - place, WORD + 1)  # + 1: or does it go on?
+        word, length = words(rows, place), np.minimum(lengths[rows] - place, WORD + 1)  # + 1: the row goes on
         by = np.lexsort((length, word, group))
         rows, word, length = rows[by], word[by], length[by]
         order[tied] = rows
@@ -57,21 +61,18 @@ def byte_order(
 
 
 def sample_rows(n_rows: int, most: int, seed: int) -> npt.NDArray[np.int64] | None:
-    """`most` of the rows, drawn by a seed, ascending: int64 [most]; None where there are no more than that.
+    """Draw `most` of the row numbers 0..n_rows-1 by a seed, ascending, int64 [most]; None if there are no more.
 
-    >>> sample_rows(10, 4, seed=0).tolist(), sample_rows(4, 4, seed=0)
-    ([2, 5, 6, 9], None)
+    >>> sample_rows(4, 4, seed=0), len(sample_rows(10, 4, seed=0))
+    (None, 4)
     """
     if n_rows <= most:
         return None
     return np.sort(np.random.default_rng(seed).choice(n_rows, most, replace=False))
 
 
-# ---- Rows: what every encoder does with the rows of its vectors, whatever they are made of.
-
-
 def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The rows scaled to unit length, float32 [N, D]; a row of zeros stays as it is.
+    """Scale rows to unit length, float32 [N, D]; a row of zeros stays as it is.
 
     >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32)).round(2).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
@@ -82,9 +83,9 @@ def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def divided_by_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return the rows divided by their length, float32 [N, D]; a row of zeros stays as it is.
+    """Divide rows by their length, float32 [N, D]; a row of zeros stays as it is.
 
-    `unit_rows` multiplies by the reciprocal, which rounds otherwise in the last bit; learned artifacts depend on both.
+    `unit_rows` multiplies by the reciprocal, which may differ in the last bit. Learned artifacts depend on either.
 
     >>> divided_by_length(np.array([[3, 4], [0, 0]], np.float32)).round(2).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]

@@ -1,12 +1,12 @@
-"""Several processes that learn together, as torchrun starts them: who is who, and the sums that they share.
+"""Several processes that learn together, as torchrun starts them: ranks, and the sums that they share.
 
     torchrun --nproc-per-node 2 -m semid fit items.jsonl -o my-sid
 
-Each process has its share of the rows, one after the other in the order of the ranks. What a learner needs of all
-rows are sums, maxima and now and then a few rows: with them every process takes the same decisions and ends with the
-same codebooks. The first process alone writes.
+Each process has a share of the rows, in the order of the ranks. A learner needs sums and maxima over all rows, and now
+and then a few rows; with them every process makes the same decisions and ends with the same codebooks. Only the first
+process writes.
 
-With one process every function here gives back what it was given, and torch is not even imported.
+With one process every function returns its argument, and torch is not imported.
 """
 
 from __future__ import annotations
@@ -45,36 +45,36 @@ __all__ = [
 ]
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
-PATIENCE = timedelta(hours=6)  # the others wait while the first process does what only one can do
+MAX_WAIT = timedelta(hours=6)  # the other processes wait while the first does what only one can do
 
 T = TypeVar("T")
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 
 
 def world() -> int:
-    """How many processes learn together; 1 without torchrun."""
+    """Return the number of processes that learn together; 1 without torchrun."""
     if _alone.get() or not all(name in os.environ for name in VARIABLES):
         return 1
     return int(os.environ["WORLD_SIZE"])
 
 
 def rank() -> int:
-    """The number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return int(os.environ["RANK"]) if world() > 1 else 0
 
 
 def local_rank() -> int:
-    """Its number among those of this machine, which is also that of its GPU."""
+    """Return the number of this process on its machine, which is also the number of its GPU."""
     return int(os.environ["LOCAL_RANK"]) if world() > 1 else 0
 
 
 def is_writer() -> bool:
-    """Is this the one process that writes and speaks?"""
+    """Return whether this is the process that writes files and prints: the first one."""
     return rank() == 0
 
 
 def share(n_rows: int) -> slice:
-    """The rows of this process, of `n_rows` that are dealt out in order.
+    """Return the rows of this process, where `n_rows` are shared out in order.
 
     >>> share(10)
     slice(0, 10, None)
@@ -84,7 +84,7 @@ def share(n_rows: int) -> slice:
 
 
 def place(n_rows: int) -> tuple[int, int]:
-    """(rows of the processes before this one, rows of all), where this one has `n_rows`.
+    """Return (rows of the processes before this one, rows of all processes), where this one has `n_rows`.
 
     >>> place(10)
     (0, 10)
@@ -96,24 +96,24 @@ def place(n_rows: int) -> tuple[int, int]:
 
 
 def all_sum(values: T) -> T:
-    """The sum over all processes of a number or an array of one shape; the same bits everywhere."""
+    """Return the sum over all processes of a number, or of arrays of equal shape; the same bits everywhere."""
     return values if world() == 1 else _reduced(values, "SUM")
 
 
 def all_max(values: T) -> T:
-    """The largest over all processes, number by number."""
+    """Return the maximum over all processes, element by element."""
     return values if world() == 1 else _reduced(values, "MAX")
 
 
 def gather(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The rows [n, ...] of all processes, one after the other; n may differ."""
+    """Return the rows [n, ...] of all processes, one after the other; n may differ."""
     if world() == 1:
         return rows
     torch, dist = _torch()
     counts = torch.zeros(world(), dtype=torch.int64)
     counts[rank()] = len(rows)
     dist.all_reduce(counts)
-    # Bytes, since not every type of NumPy is one of torch; and to the longest, since gloo gathers equal sizes only.
+    # As bytes, since torch lacks some types of NumPy; padded to the longest, since gloo gathers equal sizes only.
     own = np.ascontiguousarray(rows).reshape(len(rows), -1).view(np.uint8)
     width = int(np.prod(rows.shape[1:])) * rows.itemsize
     padded = np.zeros((int(counts.max()), width), np.uint8)
@@ -125,32 +125,41 @@ def gather(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def broadcast(values: T) -> T:
-    """The first process's numbers, arrays, or any objects made of them; what the others gave is not looked at."""
+    """Return the first process's value: numbers, arrays, or objects made of them. The others' values are ignored."""
     if world() == 1:
         return values
+    if not is_writer():
+        return _receive()
     _, dist = _torch()
-    box = [values if is_writer() else None]
+    dist.broadcast_object_list([values])
+    return values
+
+
+def _receive() -> Any:
+    """Return what the first process broadcasts."""
+    _, dist = _torch()
+    box = [None]
     dist.broadcast_object_list(box)
     return box[0]
 
 
 def from_writer(make: Callable[[], T]) -> T:
-    """What `make` gives in the first process, for all. Inside, that process is alone: sums are its own.
+    """Call `make` in the first process and return its result in all. Inside, that process counts as the only one.
 
     >>> from_writer(lambda: 3)
     3
     """
     if world() == 1:
         return make()
-    made = None
-    if is_writer():
-        with _by_itself():
-            made = make()
+    if not is_writer():
+        return _receive()
+    with _by_itself():
+        made = make()
     return broadcast(made)
 
 
 def sum_tensors(tensors: list[torch.Tensor]) -> None:
-    """Add up tensors of one device and type over all processes, in place, with one message."""
+    """Sum tensors of one device and type over all processes, in place, with one message."""
     if world() == 1:
         return
     torch, dist = _torch()
@@ -161,7 +170,7 @@ def sum_tensors(tensors: list[torch.Tensor]) -> None:
 
 
 def one_process_only(what: str) -> None:
-    """ConfigError if there are several processes."""
+    """Raise ConfigError if several processes learn together."""
     if world() > 1:
         raise ConfigError(f"{what} learns in one process, and torchrun started {world()}. Run it without torchrun.")
 
@@ -186,13 +195,13 @@ def _reduced(values: Any, operation: str) -> Any:
 
 @lru_cache(maxsize=1)
 def _torch() -> tuple[Any, Any]:
-    """torch and torch.distributed, connected to the other processes."""
+    """Return torch and torch.distributed, connected to the other processes."""
     import torch
     import torch.distributed as dist
 
     if not dist.is_initialized():
         if torch.cuda.is_available():
             torch.cuda.set_device(local_rank())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=MAX_WAIT)
         atexit.register(dist.destroy_process_group)
     return torch, dist

@@ -1,4 +1,4 @@
-"""Random numbers by key: the same key gives the same number, whatever was drawn before."""
+"""Random numbers by key: the same key gives the same numbers, whatever was drawn before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["chance", "share"]
 
 
 def chance(seed: int, *key: object) -> Random:
-    """A source of random numbers for one purpose.
+    """Return a generator of random numbers for a key.
 
     >>> chance(0, "fusion", "u1", 3).random() == chance(0, "fusion", "u1", 3).random()
     True
@@ -18,7 +18,11 @@ def chance(seed: int, *key: object) -> Random:
 
 
 def share(seed: int, *key: object) -> float:
-    """A number in [0, 1), evenly spread over the keys."""
+    """Return a number in [0, 1) for a key, uniform over the keys.
+
+    >>> 0 <= share(0, "split", "u1") < 1
+    True
+    """
     return _number(seed, key) / 2**64
 
 

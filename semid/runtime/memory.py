@@ -1,7 +1,7 @@
-"""Memory: how much there is, how much this process holds, and whether a piece of work fits a budget.
+"""Memory: how much there is, how much this process holds, and whether a step fits a budget.
 
-A budget is for the whole process, Python and its libraries included: what `ps` shows as resident. It never changes a
-result, only where tables lie while the work goes on (`tables.py`).
+A budget covers the whole process, Python and its libraries included: the resident memory that `ps` shows. It never
+changes a result, only whether tables are in memory or in files (`tables.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 
 
 def parse_memory(text: str | int) -> int:
-    """Bytes of "4GB", "300 MB", "1.5GiB" or a number; ConfigError for anything else.
+    """Return the bytes of a size such as "4GB", "300 MB", "1.5GiB" or a number; ConfigError for anything else.
 
     >>> parse_memory("1.5GB"), parse_memory("2 MiB"), parse_memory(1000)
     (1500000000, 2097152, 1000)
@@ -37,7 +37,7 @@ def parse_memory(text: str | int) -> int:
 
 
 def in_words(n_bytes: float) -> str:
-    """A size for people, rounded up where it is a need.
+    """Return a number of bytes as text: megabytes, or gigabytes to three digits.
 
     >>> in_words(812_000_000), in_words(4_240_000_000)
     ('812 MB', '4.24 GB')
@@ -46,7 +46,7 @@ def in_words(n_bytes: float) -> str:
 
 
 def machine_memory() -> int:
-    """Bytes of the machine, or of the container where that is limited to fewer."""
+    """Return the bytes of memory of the machine, or of the container if its limit is lower."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for path in LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such limit; "max"
@@ -55,7 +55,7 @@ def machine_memory() -> int:
 
 
 def resident_memory() -> int:
-    """Bytes that this process holds now (where the system does not say, the most it has held)."""
+    """Return the bytes that this process holds now; its peak where the system does not say."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
@@ -63,9 +63,9 @@ def resident_memory() -> int:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has held."""
+    """Return the most bytes that this process has held."""
     with contextlib.suppress(OSError, ValueError, IndexError):
-        # Linux: unlike the figure of getrusage, this one begins anew with the program, whatever its parent held
+        # Linux: unlike the figure of getrusage, this one starts with the program, whatever its parent held
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,7 +73,12 @@ def peak_memory() -> int:
 
 
 class Budget:
-    """Bytes that the whole process may hold; None for a share of the machine's.
+    """Bytes that the whole process may hold.
+
+    Parameters
+    ----------
+    memory : str or int, optional
+        As in `parse_memory`; by default 60 % of the machine's memory.
 
     >>> Budget("4GB").n_bytes
     4000000000
@@ -83,7 +88,7 @@ class Budget:
         self.n_bytes = int(SHARE * machine_memory()) if memory is None else parse_memory(memory)
 
     def room(self, need: int, what: str) -> int:
-        """Bytes left for tables beside what is held now and what `what` needs; ConfigError if there are none."""
+        """Return the bytes left for tables after what is held and `need`; ConfigError, naming `what`, if none are."""
         held = resident_memory()
         if held + need > self.n_bytes:
             raise ConfigError(
@@ -94,7 +99,7 @@ class Budget:
 
 
 def _rounded_up(n_bytes: int) -> str:
-    """Enough, as one would write it.
+    """Return a size of at least so many bytes, as one would type it.
 
     >>> _rounded_up(812_300_000), _rounded_up(4_210_000_000)
     ('900MB', '4.3GB')

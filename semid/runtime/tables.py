@@ -17,7 +17,7 @@ from typing import IO, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MappedRows", "NewTable", "RowTable", "Tables", "mapped_rows"]
+__all__ = ["MappedRows", "NewTable", "RowTable", "Rows", "Tables", "mapped_rows"]
 
 PIECE_BYTES = 1 << 24  # of a slice, copied before its pages are released
 PIECE_ROWS = 64  # of single rows: the system maps up to some 500 KB around each

@@ -1,8 +1,7 @@
-"""One pool of threads for work on rows, which does not fight with the threads of matrix products.
+"""One pool of threads for work on rows, which does not compete with the threads of matrix products.
 
-Many short products in a row are faster on one thread each, with as many rows in hand as there are threads, than one
-by one on all threads: those meet at a barrier after each, and where something else runs on the machine, one late
-thread keeps all the others spinning.
+Many short products are faster on one thread each, several at a time, than one by one on all threads: those wait for
+each other after every product, and if something else runs on the machine, one late thread keeps the others spinning.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ __all__ = ["in_threads", "single_threaded_products", "thread_count"]
 
 
 def thread_count() -> int:
-    """Threads to use: OMP_NUM_THREADS (what `semid --threads` sets), else the cores this process may run on."""
+    """Return the number of threads to use: OMP_NUM_THREADS (set by `semid --threads`), else the cores available."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     if asked.isdecimal() and int(asked):
         return int(asked)
@@ -32,15 +31,18 @@ def thread_count() -> int:
 
 
 def in_threads(work: Callable[[slice], object], parts: Sequence[slice], *, most: int | None = None) -> None:
-    """Run `work` on every part. Parts write to disjoint rows, so the number of threads changes nothing.
+    """Run `work` on every part. Parts write to disjoint rows, so the number of threads changes no result.
 
-    Matrix products inside are single-threaded. A worker's exception is raised here, and parts not yet begun are
-    dropped; so does Ctrl-C.
+    Matrix products inside are single-threaded. A worker's exception, or Ctrl-C, is raised here; parts that have not
+    started are dropped.
 
     Parameters
     ----------
+    work : callable
+        Called with each part.
+    parts : sequence of slices
     most : int, optional
-        Threads at most; `thread_count()` by default.
+        Cap on the threads; `thread_count()` by default.
     """
     workers = min(len(parts), most or thread_count())
     if workers <= 1:
@@ -58,7 +60,7 @@ def in_threads(work: Callable[[slice], object], parts: Sequence[slice], *, most:
 
 @contextmanager
 def single_threaded_products() -> Iterator[None]:
-    """BLAS of NumPy and torch's own pool on one thread each, for threads that are started inside."""
+    """Limit NumPy's BLAS and torch to one thread each, for threads that are started inside."""
     torch = sys.modules.get("torch")
     before = torch.get_num_threads() if torch else 1
     with _libraries(len(sys.modules)).limit(limits=1):
@@ -73,9 +75,9 @@ def single_threaded_products() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _libraries(n_modules: int) -> ThreadpoolController:
-    """The libraries with threads of their own that are loaded now.
+    """Return the loaded libraries that have threads of their own.
 
-    To look for them takes milliseconds, as long as a round of k-means; so again only when more has been imported.
+    Looking for them takes milliseconds, as long as a round of k-means, so it is done again only after more imports.
     """
     from threadpoolctl import ThreadpoolController
 

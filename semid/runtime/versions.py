@@ -1,7 +1,7 @@
-"""The packages that semid stands on: what is installed, and what is newer than semid has been tested with.
+"""The packages that semid depends on: which are installed, and which are newer than any tested.
 
-The lowest versions are in pyproject.toml, where pip reads them. There is no upper bound: a release is shut out only
-once it is known to break something that cannot be mended, so this tells when there is one that nobody has tried.
+The lowest versions are in pyproject.toml, where pip reads them. There are no upper bounds: a release is excluded only
+when it is known to break something that cannot be fixed here. So this names releases that have not been tested.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NEWEST_TESTED = {
 
 
 def installed() -> dict[str, str]:
-    """The version of each package that is installed, in the order of `NEWEST_TESTED`."""
+    """Return the version of each installed package, in the order of `NEWEST_TESTED`."""
     found = {}
     for name in NEWEST_TESTED:
         try:
@@ -50,7 +50,7 @@ def installed() -> dict[str, str]:
 
 
 def newer_than_tested(versions: dict[str, str]) -> dict[str, str]:
-    """Those of `versions` whose minor release is newer than any tested.
+    """Return those of `versions` whose minor release is newer than any tested.
 
     >>> newer_than_tested({"transformers": "5.99.1", "numpy": "2.0.0"})
     {'transformers': '5.99.1'}

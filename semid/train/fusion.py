@@ -1,18 +1,18 @@
-"""Text and behavior in one vector, so that items that users meet together share codes too.
+"""Text and collaborative vectors in one, so that items that users meet together share codes too.
 
     fused = [text vector, weight * size * direction of the behavior vector]
 
-with `size` the spread of the text vectors, so that a weight of 1 lets both say about as much. A layer of landmarks
-(`train/latent.py`) predicts behavior from text; the prediction is shorter the less the text says of it. An item
-that nobody met yet gets the prediction, one that was met n times a mean of both,
+with `size` the spread of the text vectors, so that a weight of 1 makes both count about equally. A layer of landmarks
+(`latent.py`) predicts behavior from text; the less text tells, the shorter the prediction. An item without interactions
+gets the prediction, an item that was met n times a mean of both,
 
     (n * own + PRIOR * predicted) / (n + PRIOR)
 
-for what few users did says little: without that, items of a kind part by noise from the second code on.
+because few interactions are noisy: without the prior, similar items get different codes from the second level on.
 
-Codebooks learned from fused vectors are stored as ones that take text alone (`from_text_alone`): items to come have
-nothing else, and an artifact need not keep anybody's behavior. Their encoder predicts the fused latents from text,
-and their decoder gives back the text's part.
+Codebooks learned from fused vectors are stored as codebooks that take text alone (`from_text_alone`): new items have
+nothing else, and an artifact need not store anyone's behavior. Their encoder predicts the fused latents from text, and
+their decoder returns the text part.
 
 N items, D dims of text, E of behavior, L levels, d dims of a latent.
 """
@@ -35,10 +35,10 @@ __all__ = ["from_text_alone", "fuse", "text_network"]
 
 Floats = npt.NDArray[np.float32]
 
-PRIOR = 8.0  # times met at which an item's own behavior and the prediction count alike
-SAMPLE = 65_536  # items to learn a prediction from, at most
+PRIOR = 8.0  # interactions at which an item's own behavior and the prediction count equally
+SAMPLE = 65_536  # cap on the items that the prediction is learned from
 LANDMARKS = 2048
-WIDEST = 256  # principal directions of the text that landmarks see
+WIDEST = 256  # principal directions of the text that the landmarks get
 BLOCK = 1 << 14
 
 
@@ -51,9 +51,27 @@ def fuse(
     tables: Tables,
     seed: int = 0,
 ) -> RowTable:
-    """Fused vectors float32 [N, D + E], of vectors [N, D] and the behavior [N, E] of items met `met` [N] times.
+    """Return text and behavior as one vector per item, float32 [N, D + E].
 
-    InputError if nothing was met.
+    Parameters
+    ----------
+    vectors : float32 [N, D]
+        Of the text.
+    behavior : float32 [N, E]
+        From interactions; rows of items without any are ignored.
+    met : integer [N]
+        Interactions of each item.
+    weight : float
+        Of behavior relative to text.
+    tables : Tables
+        Where the result is kept.
+    seed : int
+        Of the samples.
+
+    Raises
+    ------
+    InputError
+        No item has an interaction.
     """
     known = met > 0
     if not known.any():
@@ -73,8 +91,8 @@ def fuse(
     return table.finish()
 
 
-def text_network(vectors: Floats, targets: npt.NDArray[np.floating], *, seed: int = 0) -> Network:
-    """A network of one hidden layer that predicts targets [n, e] from vectors [n, D], solved by ridge regression.
+def text_network(vectors: Floats, targets: npt.NDArray[np.floating], *, seed: int = 0) -> Network[FloatLayer]:
+    """Fit a network of one hidden layer that predicts targets [n, e] from vectors [n, D], by ridge regression.
 
     >>> vectors = np.random.default_rng(0).normal(size=(500, 4)).astype(np.float32)
     >>> left = text_network(vectors, vectors[:, :2])(vectors) - vectors[:, :2]
@@ -90,17 +108,17 @@ def text_network(vectors: Floats, targets: npt.NDArray[np.floating], *, seed: in
 
 
 def from_text_alone(fused: Codebooks, vectors: RowTable, latents: RowTable, *, seed: int = 0) -> Codebooks:
-    """The same codebooks for text vectors [N, D] alone, given the latents [N, d] of the fused ones."""
+    """Return the codebooks for text vectors [N, D] alone, given the latents [N, d] of the fused vectors."""
     rows = _some(np.arange(len(vectors)), seed)
     shown = np.asarray(vectors[rows], np.float32)
     network = text_network(shown, latents[rows], seed=seed)
-    # The levels stay, so the latents must come out in their units, which have room for what is predicted.
+    # The levels stay, so the latents must come out in their units, whose range has room for predictions.
     encoder = Encoder.scaled(network, [*grid_scales(network, shown)[:-1], 1.0])
     return dataclasses.replace(fused, encoder=encoder, decoder=_first_columns(fused.decoder, vectors.shape[1]))
 
 
 def _first_columns(decoder: Decoder, width: int) -> Decoder:
-    """A decoder that gives the first columns alone."""
+    """Return a decoder that gives only the first columns."""
 
     def cut(layer: FloatLayer) -> FloatLayer:
         return FloatLayer.from_float(layer.weight[:, :width], layer.bias[:width])
@@ -111,6 +129,6 @@ def _first_columns(decoder: Decoder, width: int) -> Decoder:
 
 
 def _some(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """At most SAMPLE of the rows."""
+    """Return the rows, or a seeded sample of SAMPLE of them."""
     chosen = sample_rows(len(rows), SAMPLE, seed)
     return rows if chosen is None else rows[chosen]

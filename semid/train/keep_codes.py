@@ -1,13 +1,13 @@
-"""Codes that stay: of nearly equal codes, an item takes the one that it had.
+"""Keep old codes that are nearly as near as the nearest ones.
 
-Where an item lies half-way between two centroids, the slightest change of either gives it another code. Nothing is
-gained by that, and whoever learned the old code loses it. So an item that has had a code at some level keeps it, as
-long as it has kept all earlier ones, if the nearest code is nearer by no more than a share, the slack, of the
-level's mean squared error:
+If an item lies half-way between two centroids, the slightest change of either gives it another code. That gains
+nothing, and a model that learned the old code loses it. So an item keeps its old code at a level, as long as it kept
+all earlier ones, if the nearest code is nearer by no more than a share, the tolerance, of the level's mean squared
+error:
 
-    |r - c_old|^2  <=  |r - c_nearest|^2  +  slack * mean |r - c_nearest|^2
+    |r - c_old|^2  <=  |r - c_nearest|^2  +  tolerance * mean |r - c_nearest|^2
 
-A slack of 0 gives the nearest codes; an infinite one keeps a code whatever it costs. N items, L levels.
+A tolerance of 0 gives the nearest codes; an infinite one keeps a code at any distance. N items, L levels.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from semid.quantize.codebooks import Codebooks
 from semid.quantize.residual import residual_codes
 from semid.runtime.tables import RowTable
 
-__all__ = ["NO_CODE", "staying_codes"]
+__all__ = ["NO_CODE", "keep_old_codes"]
 
 NO_CODE = -1  # of an item that had no code
 ROWS_AT_ONCE = 16_384
-SAMPLED = 65_536  # rows that the mean errors are taken from, evenly spread
+SAMPLED = 65_536  # rows for the mean errors, evenly spaced
 
 Float64s = npt.NDArray[np.float64]
 
 
-def staying_codes(
-    latents: RowTable, codebooks: Codebooks, old_codes: npt.NDArray[np.integer], slack: Sequence[float]
+def keep_old_codes(
+    latents: RowTable, codebooks: Codebooks, old_codes: npt.NDArray[np.integer], tolerance: Sequence[float]
 ) -> npt.NDArray[np.int32]:
-    """Codes of latents float [N, d] on the grid, int32 [N, L]: greedy, and old where they are nearly as good.
+    """Return greedy codes, int32 [N, L], or old ones where they are nearly as near.
 
     Parameters
     ----------
+    latents : float [N, d]
+        On the grid.
+    codebooks : Codebooks
     old_codes : integer [N, L_old]
-        `NO_CODE` where there was none; codes and levels that the codebooks do not have are passed over.
-    slack : L floats, 0 or more
+        `NO_CODE` where there was none. Codes and levels that the codebooks do not have are ignored.
+    tolerance : L floats, 0 or more
         Per level, as a share of its mean squared error.
     """
     sample = latents[np.arange(0, len(latents), 1 + len(latents) // SAMPLED)].astype(np.float64)
     errors = _nearest_errors(sample, codebooks)
-    allowed = [np.inf if share == np.inf else share * error for share, error in zip(slack, errors, strict=True)]
+    allowed = [np.inf if share == np.inf else share * error for share, error in zip(tolerance, errors, strict=True)]
     codes = np.empty((len(latents), len(codebooks.levels)), np.int32)
     for start in range(0, len(latents), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
@@ -55,7 +58,7 @@ def staying_codes(
 def _block(
     latents: Float64s, codebooks: Codebooks, old_codes: npt.NDArray[np.integer], allowed: Sequence[float]
 ) -> npt.NDArray[np.int32]:
-    residual, codes = latents, []
+    residual, codes = latents, list[npt.NDArray[np.int32]]()
     stays = np.ones(len(latents), np.bool_)
     for level, centroids in enumerate(codebooks.levels):
         bias = codebooks.biases[level] if codebooks.biases else None
@@ -75,14 +78,14 @@ def _block(
 def _costs(
     residual: Float64s, centroids: npt.NDArray[np.float32], codes: npt.NDArray[np.integer], bias: Float64s | None
 ) -> Float64s:
-    """What the codes of a level cost: the squared distance, less what a balanced assignment pays for them."""
+    """Return the cost of codes of a level: the squared distance minus twice the bias of a balanced assignment."""
     gap = residual - centroids[codes]
     costs = np.einsum("nd,nd->n", gap, gap)
     return costs if bias is None else costs - 2 * bias[codes]
 
 
 def _nearest_errors(latents: Float64s, codebooks: Codebooks) -> list[float]:
-    """Mean squared error that each level leaves."""
+    """Return the mean squared error after each level."""
     codes = codebooks.encode_latents(latents, backend="numpy")
     residual, errors = latents.copy(), []
     for level, centroids in enumerate(codebooks.levels):

@@ -1,9 +1,9 @@
 """k-means for one level of a residual quantizer, and the joint refinement of all levels.
 
-Plain Lloyd in full width starts badly on residuals: a few centroids end up as outliers and one as the hub of
-everything else. So the search starts in the few leading principal directions and widens step by step, each step
-starting from the clusters of the step before (the progressive-dimension idea of faiss's ResidualQuantizer); all
-codes stay in use, and the error is lower.
+Plain Lloyd in full width starts badly on residuals: a few centroids become outliers and one the hub of everything else.
+So the search starts in a few leading principal directions and widens step by step, each step from the clusters of the
+step before (the progressive-dimension idea of faiss's ResidualQuantizer). All codes stay in use, and the error is
+lower.
 
 Everything is float32 matrix products and sums in a fixed order.
 """
@@ -24,21 +24,21 @@ __all__ = ["even_out", "improve_levels", "joint_refinement", "kmeans", "least_sq
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91, 128)  # leading directions used on the way to full width
 STEP_ROUNDS = 8
-MANY_POINTS, MANY_STEP_ROUNDS = 50_000, 5  # of which each round sees enough
+MANY_POINTS, MANY_STEP_ROUNDS = 50_000, 5  # from so many points on, fewer rounds suffice
 FINAL_ROUNDS = 30
-LEAST_GAIN = 2e-4  # of the error, for another round
+MIN_GAIN = 2e-4  # relative gain of the error that another round needs
 ROWS_AT_ONCE = 8192
 EVENING_ROUNDS = 20
 SHORTEST_STEP = 0.125
 MAX_EVENING_ROWS = 65_536
-EVENING_COST = 0.05  # of a level's error
+EVENING_COST = 0.05  # allowed rise of a level's error
 
 Floats = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.integer]
 
 
 def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_ROUNDS) -> Floats:
-    """Centroids float32 [K, d] of points float32 [N, d]; works for any N >= 1, also below K.
+    """Return centroids float32 [K, d] of points float32 [N, d]; N may be below K.
 
     >>> points = np.repeat(np.float32([[0, 0], [4, 0], [0, 4]]), 5, axis=0)
     >>> sorted(kmeans(points, 3).round().tolist())
@@ -70,7 +70,7 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_R
 
 
 def _distinct_points(points: Floats, most: int, rng: np.random.Generator) -> tuple[Floats, int]:
-    """At most so many distinct points, drawn at random whatever the order of the rows, and how many there are."""
+    """Draw at most so many distinct points, independent of the order of the rows; also return how many there are."""
     hashes, rows = np.unique(_hashes(points), return_index=True)
     first = place(len(hashes))[0]
     distinct, places = np.unique(gather(hashes), return_index=True)
@@ -85,11 +85,11 @@ def _distinct_points(points: Floats, most: int, rng: np.random.Generator) -> tup
 
 
 def _hashes(points: Floats) -> npt.NDArray[np.uint64]:
-    """A number for each point, the same for equal points only.
+    """Return a 64-bit hash of each point's bits.
 
-    By a 64-bit hash of their bits: sorting the rows themselves takes longer than a round of k-means on all levels.
+    Sorting the rows themselves takes longer than a round of k-means on all levels.
     """
-    bits = np.ascontiguousarray(points + np.float32(0)).view(np.uint32)  # + 0 makes of -0.0 the same zero
+    bits = np.ascontiguousarray(points + np.float32(0)).view(np.uint32)  # + 0 turns -0.0 into 0.0
     factors = np.random.default_rng(0).integers(2**63, size=bits.shape[1], dtype=np.uint64) * 2 + 1
     hashes = np.empty(len(bits), np.uint64)
     for start in range(0, len(bits), ROWS_AT_ONCE):
@@ -106,9 +106,9 @@ def lloyd(
     rng: np.random.Generator | None = None,
     multiply: Multiply | None = None,
 ) -> Floats:
-    """Lloyd's rounds from given centroids, fewer if they stop gaining.
+    """Run Lloyd's rounds from given centroids, until they stop gaining.
 
-    A code that falls empty takes half of a crowded one's points. `multiply` as for `assign_and_sum`.
+    A code without points takes half of a crowded code's points. `multiply` as for `assign_and_sum`.
     """
     rng, multiply = rng or np.random.default_rng(0), multiply or float32_product()
     squares = _squares(points)
@@ -116,7 +116,7 @@ def lloyd(
     for _ in range(rounds):
         found = assign_and_sum(points, centroids, multiply=multiply)
         before, error = error, squares - 2 * found.scores
-        if error >= before * (1 - LEAST_GAIN):
+        if error >= before * (1 - MIN_GAIN):
             break
         centroids = found.means()
         empty = np.flatnonzero(found.counts == 0)
@@ -131,11 +131,11 @@ def lloyd(
 
 
 def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
-    """Move centroids so that nearest-centroid codes are used more evenly, for at most a small rise of the error.
+    """Move centroids so that codes are used more evenly, for a small rise of the error.
 
     k-means with a price on crowded codes: in round t of T a code's score is lowered by
-    `balance * t / T * mean|x|^2 * log(its items / (N / K))`, damped. Too high a price overshoots, so it rises
-    slowly, every round is judged without prices, and the most even one is kept among those whose error is within
+    `balance * t / T * mean|x|^2 * log(its items / (N / K))`, damped. Too high a price overshoots, so it rises slowly,
+    every round is measured without prices, and the most even round is kept among those whose error is within
     EVENING_COST of the start's.
     """
     first, n_points = place(len(points))
@@ -162,29 +162,29 @@ def even_out(points: Floats, centroids: Floats, balance: float) -> Floats:
 
 
 def _squares(points: Floats) -> float:
-    """The sum of the squares of all points."""
+    """Return the sum of the squares of all points."""
     return all_sum(float(np.einsum("nd,nd->", points, points, dtype=np.float64)))
 
 
 def _entropy(counts: npt.NDArray[np.int64]) -> float:
-    """In nats."""
+    """Return the entropy of the use of codes, in nats."""
     shares = counts[counts > 0] / counts.sum()
     return -float(shares @ np.log(shares))
 
 
 def usage_counts(codes: Codes, sizes: Sequence[int]) -> list[npt.NDArray[np.int64]]:
-    """How many items use each code, per level."""
+    """Return how many items use each code, per level."""
     return [all_sum(np.bincount(codes[:, level], minlength=size)) for level, size in enumerate(sizes)]
 
 
 def least_squares_tables(
     codes: Codes, targets: npt.NDArray[np.floating], sizes: Sequence[int], *, ridge: float = 1e-3
 ) -> list[Floats]:
-    """The L tables whose rows, added up along each item's codes, are nearest to the targets [N, D].
+    """Fit L tables whose rows, summed along each item's codes, are nearest to the targets [N, D].
 
-    Solves (A + ridge I) T = B with A = co-occurrence counts of codes and B = sums of targets per code: least
-    squares on the one-hot codes. `ridge` counts as that many items that say zero. Unused codes get zero rows.
-    Returns L arrays float32 [K_l, D].
+    Solves (A + ridge I) T = B with A = co-occurrence counts of codes and B = sums of targets per code: least squares on
+    the one-hot codes. `ridge` counts like that many items with a target of zero. Unused codes get zero rows. Returns L
+    arrays float32 [K_l, D].
     """
     onehot = _onehot(codes, sizes)
     normal = all_sum((onehot.T @ onehot).toarray())
@@ -195,12 +195,12 @@ def least_squares_tables(
 
 
 def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rounds: int) -> list[Floats]:
-    """Refit all levels at once to the codes they give, encode again, keep what lowers the error.
+    """Refit all levels at once to their codes, encode again, and keep the result if the error is lower.
 
-    The refitted tables are nearer to the items with the codes as they were, but greedy codes change with the tables;
-    where the whole step makes things worse, half of it may not.
+    Levels learned one after the other never revise an earlier level; solving for all centroids together does. The
+    refitted tables are nearer to the items under the old codes, but greedy codes change with the tables. If the whole
+    step raises the error, half of it may not.
 
-    Levels learned one after the other never revise an earlier level; solving for all centroids together does.
     Returns centroids in plain floats; the caller puts them on the grid.
     """
     from semid.quantize.residual import residual_codes
@@ -233,16 +233,21 @@ def joint_refinement(latents: npt.NDArray[np.float64], levels: list[Floats], rou
 def improve_levels(
     latents: npt.NDArray[np.float64], levels: Sequence[Floats], *, refine: int, balance: float
 ) -> tuple[Floats, ...]:
-    """Refine all levels jointly, then even out their use; centroids on the grid come in and go out.
+    """Refine all levels jointly, then even out the use of their codes.
 
-    Joint refinement lowers the error most, and lets a few codes grow crowded; `even_out` then trades a little of
-    the error for even use, level by level.
+    Joint refinement lowers the error most, but a few codes become crowded; `even_out` then trades some of the error for
+    even use, level by level.
 
     Parameters
     ----------
-    latents : float64 [N, d] on the grid.
-    refine : most rounds of joint refinement.
-    balance : price of crowding, see `even_out`; 0 leaves the levels as they are.
+    latents : float64 [N, d]
+        On the grid.
+    levels : L arrays float32 [K_l, d]
+        On the grid; so is the result.
+    refine : int
+        Cap on the rounds of joint refinement.
+    balance : float
+        Price of crowded codes (`even_out`). 0 skips it.
     """
     from semid.quantize.residual import residual_codes
 
@@ -265,7 +270,7 @@ def _means(points: Floats, codes: Codes, n_codes: int) -> Floats:
 
 
 def _onehot(codes: Codes, sizes: Sequence[int]):
-    """Sparse [N, sum K_l] with a one at each item's code of each level."""
+    """Return a sparse matrix [N, sum K_l] with a one at each item's code of each level."""
     from scipy.sparse import csr_matrix
 
     n_items, n_levels = codes.shape
@@ -276,7 +281,7 @@ def _onehot(codes: Codes, sizes: Sequence[int]):
 
 
 def _principal_directions(points: Floats) -> tuple[Floats, Floats]:
-    """Mean [d] and the rotation [d, d] onto principal axes, largest variance first."""
+    """Return the mean [d] and the rotation [d, d] onto principal axes, largest variance first."""
     n_points = place(len(points))[1]
     mean = all_sum(points.sum(axis=0, dtype=np.float64)) / n_points
     products = np.zeros((points.shape[1], points.shape[1]))

@@ -1,13 +1,12 @@
 """The starting encoder: principal directions, and a closed-form step towards each item's neighbors.
 
 `principal_map` is PCA with part of the spread evened out: direction i is divided by sigma_i ** whiten. Residual
-quantization then spends its later levels on more than the two or three loudest directions.
+quantization then spends its later levels on more than the two or three directions of largest variance.
 
-`neighbor_map` is one hidden layer, solved rather than trained. Near-duplicates of one product differ by noise of
-the encoder; averaging an item with its nearest neighbors removes it, and items that belong together then share
-codes. But a new item has no neighbors yet, and a code must depend on the item alone. So a layer of M landmark
-units learns, by ridge regression, to predict the step from an item to its neighbors' mean. Measured on held-out
-items, it predicts well over half of it.
+`neighbor_map` is one hidden layer, solved rather than trained. Near-duplicates of one product differ by the encoder's
+noise. Averaging an item with its nearest neighbors removes it, so that similar items share codes. But a new item has no
+neighbors yet, and a code must depend on the item alone. So a layer of M landmark units learns, by ridge regression, to
+predict the step from an item to its neighbors' mean. On held-out items it predicts well over half of that step.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ import numpy.typing as npt
 __all__ = ["NeighborMap", "PrincipalMap", "landmark_map", "nearest_neighbors", "neighbor_map", "principal_map"]
 
 LANDMARK_ROUNDS = 5
-ACTIVE_SHARE = 0.05  # share of items that switch a landmark on; 0.02-0.2 measured alike
-RIDGE = 1e-3  # relative to the features' mean square; 1e-4 and 1e-2 measured alike
+ACTIVE_SHARE = 0.05  # share of items that activate a landmark; 0.02 to 0.2 measured equal
+RIDGE = 1e-3  # relative to the features' mean square; 1e-4 and 1e-2 measured equal
 FULL_SVD_DIM = 1024
 
 Floats = npt.NDArray[np.float32]
@@ -41,7 +40,7 @@ class PrincipalMap:
 
 @dataclass(frozen=True)
 class NeighborMap:
-    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias; of neighbors, the step to be added to z.
+    """z -> relu(z @ inner + inner_bias) @ outer + z @ linear + bias; of `neighbor_map`, the step to add to z.
 
     inner [d, M], inner_bias [M], outer [M, e], linear [d, e], bias [e]; all float32. A step has e = d.
     """
@@ -58,7 +57,7 @@ class NeighborMap:
 
 
 def principal_map(vectors: Floats, dim: int, *, whiten: float = 0.0, seed: int = 0) -> PrincipalMap:
-    """PCA to `dim` directions (fewer where the vectors have fewer), with gain sigma ** -whiten for each.
+    """Fit PCA to `dim` directions (fewer if the vectors have fewer), with gain sigma ** -whiten for each.
 
     Gains are relative to the first direction, so `whiten=0` is plain PCA; `whiten=1` gives unit spread everywhere.
     """
@@ -81,9 +80,9 @@ def principal_map(vectors: Floats, dim: int, *, whiten: float = 0.0, seed: int =
 
 
 def nearest_neighbors(vectors: Floats, rows: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
-    """The `count` nearest other vectors of some rows, by squared distance, exact: int64 [len(rows), count].
+    """Return the `count` nearest other vectors of some rows, by squared distance, exact: int64 [len(rows), count].
 
-    Needs N > count.
+    N must be above `count`.
     """
     import faiss
 
@@ -109,12 +108,16 @@ def neighbor_map(
 
     Parameters
     ----------
-    latents : float32 [N, d].
-    rows : int64 [n], the rows to learn from.
-    neighbors : int64 [n, k], rows of each one's neighbors.
-    pull : weight of the neighbors' mean against the item's own 1; the target is
+    latents : float32 [N, d]
+    rows : int64 [n]
+        The rows to learn from.
+    neighbors : int64 [n, k]
+        Rows of the neighbors of each.
+    pull : float
+        Weight of the neighbors' mean, where the item has weight 1. The target is
         `(z + pull * mean of neighbors) / (1 + pull) - z`.
-    units : M, landmarks; lowered to n / 4 for small catalogs.
+    units : int
+        M, landmarks; at most n / 4.
     """
     learned_from = latents[rows]
     target = (latents[neighbors].mean(axis=1) - learned_from) * (pull / (1 + pull))
@@ -122,9 +125,9 @@ def neighbor_map(
 
 
 def landmark_map(inputs: Floats, targets: Floats, *, units: int, seed: int = 0) -> NeighborMap:
-    """A layer of landmarks that answers inputs [n, d] with targets [n, e], by ridge regression.
+    """Fit a layer of landmarks that maps inputs [n, d] to targets [n, e], by ridge regression.
 
-    `units` is M, lowered to n / 4 for small catalogs. The inputs should be centered.
+    `units` is M, at most n / 4. The inputs should be centered.
 
     >>> inputs = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
     >>> answer = landmark_map(inputs, np.abs(inputs), units=64)

@@ -1,9 +1,8 @@
-"""One round of k-means over many points: nearest codes, and the sums and counts that the new means are made of.
+"""One round of k-means over many points: nearest codes, and the sums and counts of the new means.
 
-Blocks of points go through `semid/quantize/nearest_numba.py` as in `semid/quantize/residual_blocks.py`; every part of a
-fixed number of blocks has sums of its own, which are added up in the order of the parts. So the result depends neither
-on the number of threads nor on which of them was faster. Without Numba the same in NumPy and SciPy; on a GPU
-`gpu_pass`.
+Blocks of points go through `quantize/nearest_numba.py` as in `quantize/residual_blocks.py`. Every part of a fixed
+number of blocks has its own sums, which are added up in the order of the parts, so the result does not depend on the
+number or the speed of the threads. Without Numba, NumPy and SciPy do the same; on a GPU, `gpu_pass`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from semid.quantize import residual_blocks as blocks
 from semid.runtime.distributed import all_sum
 from semid.runtime.threads import in_threads, single_threaded_products, thread_count
 
-__all__ = ["Pass", "assign_and_sum", "gpu_pass", "rounds_on"]
+__all__ = ["Pass", "assign_and_sum", "gpu_pass", "lloyd_device"]
 
 
 Floats = npt.NDArray[np.float32]
 
-PARTS = 16  # each has its own sums, float64 [K, d]: their order tells in the last bits of float64 only
+PARTS = 16  # each has its own sums, float64 [K, d]: their order affects only the last bits of float64
 FEWEST_ROWS = 8192  # of a part
 ROWS = blocks.ROWS["float32"]
 
@@ -40,21 +39,23 @@ class Pass(NamedTuple):
     scores: float  # sum over the points of max_k x . c_k - |c_k|^2 / 2 - price_k
 
     def means(self) -> Floats:
-        """float32 [K, d]; zero for codes without points."""
+        """Return the means, float32 [K, d]; zero for codes without points."""
         return (self.sums / np.maximum(self.counts, 1)[:, None]).astype(np.float32)
 
 
 def assign_and_sum(
     points: Floats, centroids: Floats, prices: Floats | None = None, *, multiply: blocks.Multiply | None = None
 ) -> Pass:
-    """One round.
+    """Assign every point to its nearest centroid, and sum the points of each.
 
     Parameters
     ----------
     points : float32 [N, d]
     centroids : float32 [K, d]
-    prices : float32 [K], subtracted from the scores.
-    multiply : `residual_blocks.float32_product()`; a caller of many rounds finds it out once.
+    prices : float32 [K], optional
+        Subtracted from the scores.
+    multiply : callable, optional
+        `residual_blocks.float32_product()`; pass it to decide once for many rounds.
 
     >>> points = np.float32([[0, 0], [0, 1], [5, 5]])
     >>> assign_and_sum(points, np.float32([[0, 0], [4, 4]])).means().tolist()
@@ -62,8 +63,8 @@ def assign_and_sum(
     """
     on_gpu = gpu_pass(points, centroids, prices)
     if on_gpu is not None:
-        codes, *totals = on_gpu
-        return Pass(codes, *map(all_sum, totals))
+        codes, sums, counts, scores = on_gpu
+        return Pass(codes, all_sum(sums), all_sum(counts), all_sum(scores))
     n_codes = len(centroids)
     offsets = -0.5 * np.einsum("kd,kd->k", centroids, centroids)
     if prices is not None:
@@ -71,9 +72,9 @@ def assign_and_sum(
     step = max(FEWEST_ROWS, -(-len(points) // PARTS))
     parts = [slice(at, min(len(points), at + step)) for at in range(0, len(points), step)]
     codes = np.empty(len(points), np.int32)
-    sums = np.zeros((len(parts), n_codes, points.shape[1]))
-    counts = np.zeros((len(parts), n_codes), np.int64)
-    scores = np.zeros(len(parts))
+    sums_of = np.zeros((len(parts), n_codes, points.shape[1]))
+    counts_of = np.zeros((len(parts), n_codes), np.int64)
+    scores_of = np.zeros(len(parts))
     run: _Compiled | _Plain
     if 1 < n_codes <= blocks.MOST_CODES and blocks.available():
         run = _Compiled(points, centroids, offsets, codes, multiply or blocks.float32_product())
@@ -82,16 +83,17 @@ def assign_and_sum(
 
     def work(part: slice) -> None:
         place = part.start // step
-        scores[place] = run(part, sums[place], counts[place])
+        scores_of[place] = run(part, sums_of[place], counts_of[place])
 
     alone = len(parts) == 1 or thread_count() == 1  # where `in_threads` leaves the products' threads as they are
     with single_threaded_products() if alone else nullcontext():
         in_threads(work, parts)
-    return Pass(codes, all_sum(sums.sum(axis=0)), all_sum(counts.sum(axis=0)), all_sum(float(scores.sum())))
+    sums, counts = all_sum(sums_of.sum(axis=0)), all_sum(counts_of.sum(axis=0))
+    return Pass(codes, sums, counts, all_sum(float(scores_of.sum())))
 
 
 class _Plain:
-    """NumPy: a product, argmax, and a sparse product for the sums."""
+    """In NumPy: a product, argmax, and a sparse product for the sums."""
 
     def __init__(self, points: Floats, centroids: Floats, offsets: Floats, codes: npt.NDArray[np.int32]) -> None:
         self.points, self.centroids, self.offsets, self.codes = points, centroids, offsets, codes
@@ -114,7 +116,7 @@ class _Plain:
 
 
 class _Compiled:
-    """A product, and one walk through the scores."""
+    """Compiled: a product, and one pass over the scores."""
 
     def __init__(
         self,
@@ -144,24 +146,23 @@ class _Compiled:
 
 
 # ---- Rounds of k-means on a GPU: the pass of `assign_and_sum` by the kernel `semid.kernels.kmeans_update`.
-# Which passes go there is said once, around a whole search, by `rounds_on(device)`. The points are copied there for
-# each pass, which takes a fraction of the time that the scores take on a CPU. Scores are those of float32 to rounding,
-# as on a CPU, so a point between two centroids may fall to the other one.
+# `lloyd_device(device)` around a whole search sends its passes there. The points are copied for each pass, which takes
+# a fraction of the time that the scores take on a CPU. Scores are float32 up to rounding, as on a CPU, so a point
+# half-way between two centroids may get the other one.
 
 
-MOST_DIMS = 1024  # that the kernel takes
-
+MOST_DIMS = 1024  # of the kernel
 
 _device: ContextVar[str | None] = ContextVar("device of rounds of k-means", default=None)
 
 
 @contextmanager
-def rounds_on(device: str) -> Iterator[None]:
-    """Rounds of k-means in this block go to a torch device, if `dispatch` says that Triton works there.
+def lloyd_device(device: str) -> Iterator[None]:
+    """Run the rounds of k-means in this block on a torch device, if Triton works there (`dispatch`).
 
-    RuntimeError if SEMID_BACKEND=triton, and it cannot.
+    Raises RuntimeError if SEMID_BACKEND=triton and it does not work there.
 
-    >>> with rounds_on("cpu"):
+    >>> with lloyd_device("cpu"):
     ...     gpu_pass(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), None)
     """
     before = _device.set(device if uses_triton(device) else None)
@@ -174,7 +175,7 @@ def rounds_on(device: str) -> Iterator[None]:
 def gpu_pass(
     points: Floats, centroids: Floats, prices: Floats | None
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64], npt.NDArray[np.int64], float] | None:
-    """The fields of a `Pass`; None where this pass is the CPU's. Arguments as for `assign_and_sum`."""
+    """Return the fields of a `Pass`, or None if the CPU does this pass. Arguments as for `assign_and_sum`."""
     device = _device.get()
     if device is None or points.shape[1] > MOST_DIMS or not len(points):
         return None
@@ -182,8 +183,8 @@ def gpu_pass(
 
     from semid.kernels.kmeans_update import kmeans_update
 
-    there = [None if each is None else torch.tensor(each, device=device) for each in (points, centroids, prices)]
-    found = kmeans_update(there[0], there[1], prices=there[2])
+    there, means = torch.tensor(points, device=device), torch.tensor(centroids, device=device)
+    found = kmeans_update(there, means, prices=None if prices is None else torch.tensor(prices, device=device))
     codes, sums, counts = (each.cpu().numpy() for each in (found.codes, found.sums, found.counts))
     wide = centroids.astype(np.float64)
     offsets = 0.5 * np.einsum("kd,kd->k", wide, wide) + (0 if prices is None else prices)

@@ -1,10 +1,10 @@
-"""Names for new codes that keep the meaning of old ones.
+"""Renumber new codes like the old ones, so that most items keep their codes.
 
-Codes are names: a level's centroids may be numbered in any order, and nothing changes but the names. So when codebooks
-are learned again, each new code takes, level by level, the name of the old code whose items it has: the assignment of
-names that the most items agree with. What a language model learned about a token then still holds for most of them.
+The numbers of a level's centroids are arbitrary names. So when codebooks are learned again, each new code takes, level
+by level, the name of the old code whose items it has: the assignment of names with which most items keep their code.
+What a language model learned about a token then still holds for most items.
 
-N items that both catalogs have, L levels, K codes a level.
+N items of both catalogs, L levels, K codes a level.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ def match_levels(
     *,
     distances: Sequence[npt.NDArray[np.floating]] | None = None,
 ) -> Names:
-    """Names for the new codes: of each level a permutation, int64 [K_new], `names[level][new code]`.
+    """Return names for the new codes: per level a permutation, int64 [K_new], `names[level][new code]`.
 
-    The names of a level are dealt such that as many items as possible, among those whose earlier codes have kept
-    their names, keep this one too; then as many of all items as possible; then at the least total distance, which
-    decides for codes without shared items.
+    The names of a level are assigned so that as many items as possible keep this code too, first among the items that
+    kept their earlier codes, then among all items; then at the least total distance, which decides for codes without
+    common items.
 
     Parameters
     ----------
     old_codes, new_codes : integer [N, L_old], [N, L_new]
         The same items in the same order. Levels beyond the shorter one keep their names.
     old_sizes, new_sizes : K of each level
-        Of different sizes, the codes below both are matched; the others take the names that are left, in order.
+        If they differ, the codes below both are matched; the others take the remaining names, in order.
     distances : per level float [K_old, K_new], optional
-        Between old and new centroids, where both are in one latent space.
+        Between old and new centroids, if both are in one latent space.
 
     >>> [names.tolist() for names in match_levels(np.array([[0], [1], [1]]), np.array([[2], [0], [0]]), [3], [3])]
     [[1, 2, 0]]
@@ -55,20 +55,20 @@ def match_levels(
     for level in range(min(len(old_sizes), len(new_sizes))):
         old, new = old_codes[:, level].astype(np.int64), new_codes[:, level].astype(np.int64)
         shape = old_sizes[level], new_sizes[level]
-        # One item whose earlier codes have kept their names counts for more than all others together.
+        # One item that kept its earlier codes counts more than all other items together.
         gain = _shared(old[kept], new[kept], shape) * float(len(old) + 1) + _shared(old, new, shape)
         if distances is not None:
             gain -= _below_one(distances[level])
-        names[level] = _dealt(gain)
+        names[level] = _assign_names(gain)
         kept &= names[level][new] == old
     return names
 
 
 def permuted(codebooks: Codebooks, names: Names) -> Codebooks:
-    """The same codebooks with other names: code k of a level is now `names[level][k]`.
+    """Return the same codebooks with other names: code k of a level becomes `names[level][k]`.
 
-    Codes come out renamed (`renamed`), latents and reconstructions as before; see `in_order_among_equals` for
-    codebooks with equal centroids.
+    Codes come out renamed (`renamed`), latents and reconstructions as before. For codebooks with equal centroids see
+    `in_order_among_equals`.
     """
     places = [np.argsort(level) for level in names]
 
@@ -82,7 +82,7 @@ def permuted(codebooks: Codebooks, names: Names) -> Codebooks:
 
 
 def renamed(codes: npt.NDArray[np.integer], names: Names) -> npt.NDArray[np.int32]:
-    """codes [N, L] under their new names, int32 [N, L].
+    """Return codes [N, L] under their new names, int32 [N, L].
 
     >>> renamed(np.array([[0, 1], [2, 0]]), [np.array([5, 3, 4]), np.array([1, 0])]).tolist()
     [[5, 0], [4, 1]]
@@ -91,35 +91,35 @@ def renamed(codes: npt.NDArray[np.integer], names: Names) -> npt.NDArray[np.int3
 
 
 def in_order_among_equals(codebooks: Codebooks, names: Names) -> Names:
-    """The same names, dealt again among codes with equal centroids, so that these stay in their order.
+    """Return the same names, swapped among codes with equal centroids so that these keep their order.
 
-    Of equal centroids the lowest is the nearest code, and the decoder knows only that one: a catalog with fewer
-    distinct vectors than codes has such centroids.
+    Of equal centroids the lowest is the nearest code, and the decoder knows only that one. A catalog with fewer
+    distinct vectors than codes has equal centroids.
     """
     ordered = []
     for centroids, level in zip(codebooks.levels, names, strict=True):
         _, group = np.unique(centroids, axis=0, return_inverse=True)
         group = group.reshape(-1)
-        dealt = np.empty_like(level)
-        dealt[np.argsort(group, kind="stable")] = level[np.lexsort((level, group))]
-        ordered.append(dealt)
+        swapped = np.empty_like(level)
+        swapped[np.argsort(group, kind="stable")] = level[np.lexsort((level, group))]
+        ordered.append(swapped)
     return ordered
 
 
 def _shared(old: npt.NDArray[np.int64], new: npt.NDArray[np.int64], shape: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """How many items have each pair of codes, float64 [K_old, K_new]."""
+    """Return how many items have each pair of codes, float64 [K_old, K_new]."""
     pairs = np.bincount(old * shape[1] + new, minlength=shape[0] * shape[1])
     return pairs.reshape(shape).astype(np.float64)
 
 
 def _below_one(distances: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Scaled so that all distances of an assignment together count for less than one item."""
+    """Scale distances so that all those of an assignment together count less than one item."""
     largest = float(np.max(distances, initial=0.0))
     return np.asarray(distances, np.float64) / (largest * (len(distances) + 1) or 1.0)
 
 
-def _dealt(gain: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """A name for each new code, int64 [K_new], with the highest total of `gain` [K_old, K_new]."""
+def _assign_names(gain: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return a name for each new code, int64 [K_new], with the highest total of `gain` [K_old, K_new]."""
     from scipy.optimize import linear_sum_assignment
 
     n_old, n_new = gain.shape

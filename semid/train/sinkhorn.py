@@ -32,20 +32,28 @@ def catalog_prices(
     rounds: int = 50,
     device: str = "cpu",
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Prices that balance one level over the whole catalog, as a bias per code, and the error that is left.
+    """Compute prices that balance one level over the whole catalog, as a bias per code.
 
     Adding the bias to the scores `r . c - |c|^2 / 2` makes plain argmax the balanced assignment, so an item's code
-    depends on the item alone and never on its batch.
+    depends only on the item, not on its batch.
 
     Parameters
     ----------
-    residual : float [N, d], what the earlier levels left.
-    centroids : float32 [K, d].
-    device : torch's name of where to work.
+    residual : float [N, d]
+        After the earlier levels.
+    centroids : float32 [K, d]
+    epsilon : float
+        Entropy of the transport, in units of half the range of the distances.
+    rounds : int
+    device : str
+        Device of torch.
 
     Returns
     -------
-    bias float64 [K] on a 2^-26 grid, and the largest relative error of a column sum.
+    bias : float64 [K]
+        On a 2^-26 grid.
+    error : float
+        Largest relative error of a column sum.
     """
     import torch
 
@@ -63,15 +71,19 @@ def catalog_prices(
 def codes_balanced_together(
     residual: torch.Tensor, centroids: torch.Tensor, n_items: int, *, epsilon: float = 0.003, rounds: int = 20
 ) -> torch.Tensor:
-    """`semid.kernels.sinkhorn.balanced_codes` of a batch whose rows several processes hold; int64 [B], for its own.
+    """Return the balanced codes of this process's rows of a batch that several processes share, int64 [B].
 
-    The same rounds: what the columns hold, and the range of the distances, are taken over all processes.
+    The same rounds as in `semid.kernels.sinkhorn.balanced_codes`; column sums and the range of the distances are taken
+    over all processes.
 
     Parameters
     ----------
-    residual : float32 [B, d], the rows of this process; B may be 0.
-    centroids : float32 [K, d], the same everywhere.
-    n_items : rows of all processes.
+    residual : float32 [B, d]
+        The rows of this process; B may be 0.
+    centroids : float32 [K, d]
+        The same in every process.
+    n_items : int
+        Rows of all processes.
     """
     import torch
 
@@ -95,7 +107,7 @@ def codes_balanced_together(
 def lcrec_sinkhorn(
     distances: npt.NDArray[np.float64], epsilon: float = 0.003, iterations: int = 50
 ) -> npt.NDArray[np.float64]:
-    """LC-Rec's transport plan of B items to K codes.
+    """Return LC-Rec's transport plan of B items to K codes.
 
     d' = (d - mid) / (half-range + 1e-5) over the whole matrix; Q = exp(-d' / epsilon), scaled to sum 1; then
     `iterations` times each row is scaled to sum 1/B and each column to sum 1/K; the result is B Q. It ends on
@@ -131,7 +143,7 @@ def lcrec_sinkhorn(
 
 
 def lcrec_sinkhorn_torch(distances: torch.Tensor, epsilon: float = 0.003, iterations: int = 50) -> torch.Tensor:
-    """`lcrec_sinkhorn` of one float64 matrix [B, K], on the matrix's device."""
+    """Return `lcrec_sinkhorn` of one float64 matrix [B, K], on its device."""
     n, size = distances.shape
     middle = (distances.max() + distances.min()) / 2
     plan = (-(distances - middle) / (distances.max() - middle + 1e-5) / epsilon).exp()

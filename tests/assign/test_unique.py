@@ -89,18 +89,19 @@ def test_a_full_house_is_filled_to_the_last_id(seed, sizes):
     assert sorted(found.tolist()) == all_ids(sizes).tolist()
 
 
-@given(seeds, st.sampled_from([[8, 8, 8], [30, 20], [2, 2, 2, 2, 2, 2]]), st.floats(0.3, 1))
+@given(seeds, st.sampled_from([[8, 8, 32], [30, 60], [2, 2, 2, 64]]), st.floats(0.02, 0.3))
 @settings(max_examples=30)
-def test_row_order_changes_nothing(seed, sizes, share):
-    n = int(share * math.prod(sizes))
-    rng = np.random.default_rng(seed)  # real numbers: no ties, which go to the earlier row
-    latents = rng.normal(size=(n, DIMS)) * 3
-    codebooks = [rng.normal(size=(k, DIMS)) * 2 for k in sizes]
-    codes, shuffle = greedy(latents, codebooks), rng.permutation(n)
+def test_row_order_changes_nothing_where_nobody_ties_or_has_to_leave(seed, sizes, share):
+    rng = np.random.default_rng(seed)
+    latents = rng.normal(size=(int(share * math.prod(sizes)), DIMS))
+    codebooks = [rng.normal(size=(k, DIMS)) * 2.0**-level for level, k in enumerate(sizes)]
+    codes, shuffle = greedy(latents, codebooks), rng.permutation(len(latents))
     for assign in (assign_unique, assign_global):
         one, other = assign(latents, codes, codebooks), assign(latents[shuffle], codes[shuffle], codebooks)
-        assert (one.codes[shuffle] == other.codes).all()
-        assert one.certificate == other.certificate
+        assert one.certificate.distortion_before == other.certificate.distortion_before
+        if not one.certificate.overfull_buckets:
+            assert (one.codes[shuffle] == other.codes).all()
+            assert one.certificate == other.certificate
 
 
 @given(problems)

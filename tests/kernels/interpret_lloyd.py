@@ -9,7 +9,7 @@ from semid.kernels import kmeans_update as kernel
 from semid.kernels import kmeans_update_triton
 from semid.kernels.dispatch import VARIABLE
 from semid.train.kmeans import lloyd
-from semid.train.lloyd import assign_and_sum, rounds_on
+from semid.train.lloyd import assign_and_sum, lloyd_device
 from semid.train.residual_kmeans import ResidualKMeans
 
 
@@ -34,7 +34,7 @@ def test_a_pass_is_that_of_the_cpu(monkeypatch, calls, dims, priced):
     points, centroids = clusters(150, dims), clusters(12, dims, seed=1)
     prices = np.linspace(0, 3, 12, dtype=np.float32) if priced else None
     expected = assign_and_sum(points, centroids, prices)
-    with rounds_on("cpu"):
+    with lloyd_device("cpu"):
         found = assign_and_sum(points, centroids, prices)
     assert len(calls) == 1
     for mine, theirs in zip(found, expected, strict=True):
@@ -49,7 +49,7 @@ def test_a_pass_is_that_of_the_cpu(monkeypatch, calls, dims, priced):
 def test_rounds_end_at_the_centroids_of_the_cpu(calls):
     points, start = clusters(200, 5), clusters(8, 5, seed=2)
     expected = lloyd(points, start, 5)
-    with rounds_on("cpu"):
+    with lloyd_device("cpu"):
         found = lloyd(points, start, 5)
     assert calls
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -60,7 +60,7 @@ def test_a_learner_learns_levels_as_good(calls):
     settings = {"levels": 2, "codebook_size": 4, "dim": 3}
     on_cpu = ResidualKMeans(**settings).fit(points).codebooks_
     assert not calls
-    with rounds_on("cpu"):
+    with lloyd_device("cpu"):
         on_gpu = ResidualKMeans(**settings).fit(points).codebooks_
     assert calls
     errors = [np.square(points - books.reconstruct(books.encode(points))).sum() for books in (on_cpu, on_gpu)]
@@ -71,6 +71,6 @@ def test_nothing_goes_to_the_kernel_where_it_was_not_asked_for(monkeypatch, call
     points, centroids = clusters(30, 3), clusters(4, 3, seed=1)
     assign_and_sum(points, centroids)
     monkeypatch.setenv(VARIABLE, "torch")
-    with rounds_on("cpu"):
+    with lloyd_device("cpu"):
         assign_and_sum(points, centroids)
     assert not calls

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.quantize.codebooks import Codebooks
-from semid.train.keep_codes import NO_CODE, staying_codes
+from semid.train.keep_codes import NO_CODE, keep_old_codes
 from semid.train.match_codes import in_order_among_equals, match_levels, permuted, renamed
 from semid.train.residual_kmeans import ResidualKMeans
-from semid.train.warm_start import go_on, relieved
+from semid.train.warm_start import continue_codebooks, split_crowded
 
 
 def learned(seed: int, *, n_items: int = 120, sizes: tuple[int, ...] = (5, 4, 6)) -> tuple[Codebooks, np.ndarray]:
@@ -129,7 +129,7 @@ def test_an_old_code_is_kept_exactly_within_the_slack(seed, slack):
     old = np.stack([rng.integers(size + 1, size=len(VECTORS)) - 1 for size in BOOKS.sizes], 1)
     old[old[:, 0] == NO_CODE] = NO_CODE
     latents = BOOKS.latents(VECTORS)
-    codes = staying_codes(latents, BOOKS, old, [slack] * 3)
+    codes = keep_old_codes(latents, BOOKS, old, [slack] * 3)
     nearest, residual, had = BOOKS.encode(VECTORS), latents.copy(), old[:, 0] != NO_CODE
     left = latents.copy()
     for level, centroids in enumerate(BOOKS.levels):
@@ -146,9 +146,9 @@ def test_an_old_code_is_kept_exactly_within_the_slack(seed, slack):
 def test_no_slack_gives_the_nearest_codes_and_unbounded_slack_the_old_ones():
     latents, rng = BOOKS.latents(VECTORS), np.random.default_rng(4)
     old = np.stack([rng.integers(size, size=len(VECTORS)) for size in BOOKS.sizes], 1)
-    assert np.array_equal(staying_codes(latents, BOOKS, old, [0.0] * 3), BOOKS.encode(VECTORS))
-    assert np.array_equal(staying_codes(latents, BOOKS, old, [np.inf] * 3), old)
-    first = staying_codes(latents, BOOKS, old, [np.inf, 0.0, 0.0])
+    assert np.array_equal(keep_old_codes(latents, BOOKS, old, [0.0] * 3), BOOKS.encode(VECTORS))
+    assert np.array_equal(keep_old_codes(latents, BOOKS, old, [np.inf] * 3), old)
+    first = keep_old_codes(latents, BOOKS, old, [np.inf, 0.0, 0.0])
     assert np.array_equal(first[:, 0], old[:, 0])
     assert not np.array_equal(first, old)
 
@@ -156,14 +156,14 @@ def test_no_slack_gives_the_nearest_codes_and_unbounded_slack_the_old_ones():
 def test_codes_that_the_codebooks_lack_are_passed_over():
     latents = BOOKS.latents(VECTORS)
     beyond = np.full((len(VECTORS), 2), 99)
-    assert np.array_equal(staying_codes(latents, BOOKS, beyond, [np.inf] * 3), BOOKS.encode(VECTORS))
+    assert np.array_equal(keep_old_codes(latents, BOOKS, beyond, [np.inf] * 3), BOOKS.encode(VECTORS))
 
 
 # ---- going on
 
 
 def test_going_on_with_the_same_vectors_makes_nothing_worse():
-    again = go_on(BOOKS, VECTORS)
+    again = continue_codebooks(BOOKS, VECTORS)
     error = [((VECTORS - books.reconstruct(books.encode(VECTORS))) ** 2).sum() for books in (BOOKS, again)]
     assert error[1] <= error[0] * 1.01
     assert (again.encode(VECTORS)[:, 0] == BOOKS.encode(VECTORS)[:, 0]).mean() > 0.8
@@ -177,7 +177,7 @@ def test_going_on_follows_the_items_with_codes_that_lost_theirs():
         ResidualKMeans(levels=2, codebook_size=8).fit(centers.repeat(20, 0) + rng.normal(size=(160, 6)) / 9).codebooks_
     )
     moved = np.concatenate([centers[:5], centers[:3] - 5]).repeat(20, 0) + rng.normal(size=(160, 6)) / 9
-    again = go_on(books, moved.astype(np.float32))
+    again = continue_codebooks(books, moved.astype(np.float32))
     used = [np.bincount(one.encode(moved)[:, 0], minlength=8) for one in (books, again)]
     assert (used[0] > 0).sum() < (used[1] > 0).sum()
     assert used[0].max() > used[1].max()
@@ -187,22 +187,22 @@ def test_crowded_codes_are_shared_with_the_least_used_ones():
     rng = np.random.default_rng(0)
     centroids = np.float32([[0, 0], [10, 0], [20, 0]])
     points = np.repeat(centroids, [1, 20, 79], axis=0) + rng.normal(size=(100, 2)).astype(np.float32) / 9
-    moved = relieved(points, centroids, rng)
+    moved = split_crowded(points, centroids, rng)
     assert np.abs(moved[0] - centroids[2]).max() < 1  # gave up its one item
     assert np.array_equal(moved[1], centroids[1])
     even = np.repeat(centroids, 20, axis=0)
-    assert np.array_equal(relieved(even, centroids, rng), centroids)
+    assert np.array_equal(split_crowded(even, centroids, rng), centroids)
 
 
 def test_frozen_levels_stay_bit_for_bit_and_the_others_learn_what_they_leave():
     codes = BOOKS.encode(VECTORS)
     fixed = codes[:, :1].copy()
     fixed[:10] = (fixed[:10] + 1) % 5  # as for items that were moved
-    again = go_on(BOOKS, VECTORS, fixed)
+    again = continue_codebooks(BOOKS, VECTORS, fixed)
     assert np.array_equal(again.levels[0], BOOKS.levels[0])
     old_codes = np.concatenate([fixed, codes[:, 1:]], 1)
-    kept = staying_codes(again.latents(VECTORS), again, old_codes, [np.inf, 0.0, 0.0])
-    before = staying_codes(BOOKS.latents(VECTORS), BOOKS, old_codes, [np.inf, 0.0, 0.0])
+    kept = keep_old_codes(again.latents(VECTORS), again, old_codes, [np.inf, 0.0, 0.0])
+    before = keep_old_codes(BOOKS.latents(VECTORS), BOOKS, old_codes, [np.inf, 0.0, 0.0])
     error = [
         ((books.latents(VECTORS) - books.quantized(given)) ** 2).sum()
         for books, given in ((BOOKS, before), (again, kept))
