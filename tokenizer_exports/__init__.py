@@ -17,7 +17,7 @@ _HOME = {  # public name -> the file that holds it
     "Generated": "semid.tokenizer_exports.generate.items",
     "IndexFile": "semid.data.index_files",
     "ItemHead": "semid.tokenizer_exports.entities.item_head",
-    "Rules": "semid.tokenizer_exports.generate.constraint",
+    "Constraints": "semid.tokenizer_exports.generate.constraint",
     "SoftHardPrompts": "semid.tokenizer_exports.entities.soft_prompts",
     "TokenRows": "semid.tokenizer_exports.entities.item_head",
     "TrieLogitsProcessor": "semid.tokenizer_exports.generate.logits_processor",

@@ -1,7 +1,7 @@
-"""A trie in a file: one safetensors file, memory-mapped when read, checked so that a walk may trust it.
+"""Write a trie to one safetensors file and read it back, memory-mapped and checked.
 
-Reading goes over the arrays once, about 8 ms for a million items. The checksum finds damage; the structure is
-checked besides, so that no file, whoever wrote it, leads a walk or a kernel out of the arrays.
+Reading passes over the arrays once, about 8 ms for a million items. A checksum finds damage. The structure is checked
+too, so that no file, whoever wrote it, can lead a walk or a kernel outside the arrays.
 
 Not here: what the arrays mean (`trie.py`). N items, L levels.
 """
@@ -24,7 +24,7 @@ __all__ = ["TrieFields", "read_trie", "write_trie"]
 
 FORMAT = 1
 ARRAYS = ("codes", "ptr", "rows")
-IDS = "ids"  # uint8 [16], of a trie that knows item ids; older files have none
+IDS = "ids"  # uint8 [16], digest of the item ids; only in files of a trie that knows them
 NAMES = [f"trie.{name}" for name in ("header", "checksum", *ARRAYS)]
 AGAIN = "Write it again with Trie.save."
 
@@ -43,10 +43,10 @@ class TrieFields(TypedDict):
 
 
 def write_trie(path: Path, trie: TrieFields) -> None:
-    """Write the file, whole or not at all."""
+    """Write the file atomically: a reader sees the old file or the new one."""
     base = -1 if trie["base"] is None else trie["base"]
     header = np.array([FORMAT, trie["n_rows"], base, *trie["sizes"], *trie["level_starts"]], np.int64)
-    arrays = {"header": header, **{name: trie[name] for name in ARRAYS}}
+    arrays: dict[str, np.ndarray] = {"header": header, "codes": trie["codes"], "ptr": trie["ptr"], "rows": trie["rows"]}
     if trie["ids"] is not None:
         arrays[IDS] = np.frombuffer(bytes.fromhex(trie["ids"]), np.uint8)
     arrays["checksum"] = np.array([_checksum(arrays)], np.uint32)
@@ -55,34 +55,40 @@ def write_trie(path: Path, trie: TrieFields) -> None:
 
 
 def read_trie(path: Path) -> TrieFields:
-    """Map the file; ArtifactError if there is none, or it is damaged, foreign or from a newer semid."""
+    """Map the file into memory and check it.
+
+    Raises
+    ------
+    ArtifactError
+        The file is missing, damaged, not a semid trie, or written by a newer semid.
+    """
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file. Write it with Trie.from_tokenizer(ids, tokenizer).save(...).")
     file = TensorFile(path)
     missing = [name for name in NAMES if name not in file]
     if missing:
-        raise ArtifactError(f"{path}: has no array {missing[0]}, so it is not a semid trie. {AGAIN}")
+        raise ArtifactError(f"{path}: array {missing[0]} is missing, so this is not a semid trie. {AGAIN}")
     arrays = {name: file[f"trie.{name}"] for name in ("header", *ARRAYS, IDS) if f"trie.{name}" in file}
     if file["trie.checksum"].tolist() != [_checksum(arrays)]:
-        raise ArtifactError(f"{path}: its checksum is wrong: damaged. {AGAIN}")
-    trie = _fields(path, **arrays)
+        raise ArtifactError(f"{path}: damaged: the checksum does not match. {AGAIN}")
+    trie = _fields(path, arrays)
     if problem := _problem(trie):
-        raise ArtifactError(f"{path}: {problem}: not what this semid writes. {AGAIN}")
+        raise ArtifactError(f"{path}: {problem}. {AGAIN}")
     return trie
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> int:
     value = 0
     for name in ("header", *ARRAYS, *({IDS} & arrays.keys())):
-        value = zlib.crc32(np.ascontiguousarray(arrays[name]), value)
+        value = zlib.crc32(np.ascontiguousarray(arrays[name]).data, value)
     return value
 
 
-def _fields(path: Path, header: np.ndarray, **arrays: np.ndarray) -> TrieFields:
-    """From the header: format, rows, base, sizes [L], level starts [L + 2]."""
+def _fields(path: Path, arrays: dict[str, np.ndarray]) -> TrieFields:
+    """Split the header, int64 [2 L + 5], into format, rows, base, sizes [L] and level starts [L + 2]."""
+    header, ids = arrays["header"], arrays.get(IDS)
     if header.dtype != np.int64 or header.ndim != 1 or len(header) < 7 or len(header) % 2 == 0:
         raise ArtifactError(f"{path}: header is {header.dtype}{list(header.shape)}: not a semid trie. {AGAIN}")
-    ids = arrays.pop(IDS, None)
     version, n_rows, base, *shape = header.tolist()
     if version != FORMAT:
         raise ArtifactError(f"{path}: format={version}, this semid reads {FORMAT}. Upgrade semid, or write it again.")
@@ -93,18 +99,21 @@ def _fields(path: Path, header: np.ndarray, **arrays: np.ndarray) -> TrieFields:
         "n_rows": n_rows,
         "base": None if base < 0 else base,
         "ids": None if ids is None else ids.tobytes().hex(),
-        **arrays,
+        "codes": arrays["codes"],
+        "ptr": arrays["ptr"],
+        "rows": arrays["rows"],
     }
 
 
 def _problem(trie: TrieFields) -> str | None:
-    """What is wrong with the arrays, if anything."""
-    sizes, starts, codes, ptr, rows = (trie[name] for name in ("sizes", "level_starts", "codes", "ptr", "rows"))
+    """Return what is wrong with the arrays; None if nothing is."""
+    sizes, starts = trie["sizes"], trie["level_starts"]
+    codes, ptr, rows = trie["codes"], trie["ptr"], trie["rows"]
     if not all(1 <= size <= MAX_SIZE for size in sizes):
         return f"sizes={list(sizes)} should be from 1 to {MAX_SIZE}"
     if starts[:2] != (0, 1) or any(a >= b for a, b in zip(starts, starts[1:], strict=False)):
-        return f"level starts {list(starts)} should rise from 0, 1"
-    kinds = {
+        return f"level_starts={list(starts)} should be ascending and begin with 0, 1"
+    kinds: dict[str, tuple[np.ndarray, type[np.integer], int]] = {
         "codes": (codes, np.uint8 if max(sizes) <= 256 else np.uint16, starts[-1]),
         "ptr": (ptr, np.int32, starts[-2] + 1),
         "rows": (rows, np.int32, starts[-1] - starts[-2]),
@@ -112,9 +121,9 @@ def _problem(trie: TrieFields) -> str | None:
     for name, (array, dtype, length) in kinds.items():
         if array.dtype != dtype or array.shape != (length,):
             return f"{name} is {array.dtype}{list(array.shape)}, expected {np.dtype(dtype)}[{length}]"
-    # Every node has children, and those of a level's first node are the first of the next level.
+    # Every inner node has children, and a level's first node points to the first node of the next level.
     if tuple(ptr[list(starts[:-1])].tolist()) != starts[1:] or (ptr[1:] <= ptr[:-1]).any():
-        return "ptr should rise, each level's into the next level"
+        return "ptr should be ascending, from each level into the next"
     if any(codes[a:b].max() >= size for a, b, size in zip(starts[1:], starts[2:], sizes, strict=False)):
         return f"codes should be below sizes={list(sizes)}"
     if trie["ids"] is not None and len(trie["ids"]) != 32:

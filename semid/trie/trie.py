@@ -1,13 +1,13 @@
-"""The prefix index of a catalog: which codes may follow which, and which item an ID is.
+"""The prefix index of a catalog: which codes may follow a prefix, and which item an ID belongs to.
 
 A trie over codes, not over token ids, in three arrays that can be memory-mapped. Its nodes are the distinct
 prefixes, numbered level by level: the root, the prefixes of one code, of two, ..., the items, each level in
-lexicographic order. Two facts follow and carry everything else:
+lexicographic order. Everything else rests on two facts:
 
-- the children of a node are neighbors, so `ptr[node]:ptr[node + 1]` names them and no child is stored;
-- the items below a node are neighbors too: an interval of *ranks*, rank being the place of an item in the
-  sorted catalog. A filter is a count of admitted items per rank (`filters.py`), and a node leads somewhere
-  exactly if its interval holds an admitted item.
+- the children of a node are consecutive, so `ptr[node]:ptr[node + 1]` are its children;
+- the items below a node are consecutive too: an interval of *ranks*, where the rank of an item is its place in the
+  catalog sorted by codes. A filter counts the admitted items before each rank (`filters.py`), so a node leads to an
+  admitted item exactly if its interval holds one.
 
 Not here: the file (`file.py`), torch (`tokenizer_exports/generate/trie_tensors.py`), generation. N items, L levels,
 K codes in a level.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,33 +40,35 @@ __all__ = ["Trie"]
 
 logger = logging.getLogger("semid")
 
-SAMPLE = 64  # items looked up to see that a trie and an artifact belong together
+SAMPLE = 64  # items compared to check that a trie belongs to an artifact
 MAX_NODES = 2**31 - 1  # nodes are stored as int32
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trie:
-    """Accepts exactly the live items of a catalog; make one with `from_tokenizer` or `from_codes`.
+    """Accept exactly the live items of a catalog. Make one with `from_tokenizer` or `from_codes`.
 
     >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
+    >>> trie
+    Trie(3 items, 2x4)
     >>> codes, children, valid = trie.children(np.array([0]))        # of the root
     >>> codes[valid].tolist()
     [0, 3]
-    >>> trie.rows_of(trie.walk([[3, 0], [3, 1]])).tolist()            # the row of the item, -1 for none
+    >>> trie.rows_of(trie.walk([[3, 0], [3, 1]])).tolist()            # the row of the item, -1 if there is none
     [2, -1]
-    >>> trie.matched([[0, 2], [0, 3], [1, 1]]).tolist()               # how many codes are right
+    >>> trie.matched([[0, 2], [0, 3], [1, 1]]).tolist()               # leading codes that some item has
     [2, 1, 0]
     """
 
-    sizes: tuple[int, ...]  # K of each level
-    level_starts: tuple[int, ...]  # (L + 2) - level_starts[d]:level_starts[d + 1] are the nodes of depth d
+    sizes: tuple[int, ...]  # (L,) - K of each level
+    level_starts: tuple[int, ...]  # (L + 2,) - level_starts[d]:level_starts[d + 1] are the nodes of depth d
     codes: npt.NDArray[np.unsignedinteger]  # (nodes,), uint8 or uint16 - the last code of each prefix; 0 at the root
     ptr: npt.NDArray[np.int32]  # (inner nodes + 1,) - the first child of each node above the items
-    rows: npt.NDArray[np.int32]  # (N,) - the row in the table of items of each rank
-    n_rows: int  # rows of that table, those included that the trie leaves out
-    base: int | None = None  # token id of the first code, where a language model is meant
-    ledger: Ledger | None = None  # the table of items, where it is at hand
-    ids: str | None = None  # digest of item ids, from a file that tells it; see `origin`
+    rows: npt.NDArray[np.int32]  # (N,) - the row of each rank in the table of items
+    n_rows: int  # rows of that table, including those that the trie leaves out
+    base: int | None = None  # token id of the first code in the language model; None if unknown
+    ledger: Ledger | None = None  # the table of items; None if the trie was made from codes or a file alone
+    ids: str | None = None  # digest of the item ids as read from a file; see `origin`
 
     # ---- making
 
@@ -74,15 +76,17 @@ class Trie:
     def from_tokenizer(
         cls, ids: TokenizerState, tokenizer: TokenTable | None = None, *, base: int | None = None
     ) -> Trie:
-        """The trie of an artifact's live items.
+        """Return the trie of an artifact's live items.
 
         Parameters
         ----------
+        ids
+            The artifact, for instance a `SemanticIDTokenizer`.
         tokenizer
-            The language model's tokenizer, extended with the tokens of `ids`.
+            The language model's tokenizer, extended with the tokens of `ids`. Gives `base`.
         base
-            Instead of it, the token id of the first code. With neither, the one that `semid extend` noted in
-            the artifact, if any; without that the trie knows codes alone.
+            The token id of the first code, instead of `tokenizer`. Default: the one that `semid extend` wrote into the
+            artifact; if there is none, the trie works on codes but not on token ids.
 
         Raises
         ------
@@ -97,7 +101,7 @@ class Trie:
 
     @classmethod
     def from_ledger(cls, ledger: Ledger, sizes: Sequence[int], *, base: int | None = None) -> Trie:
-        """The trie of a table's live items; needs no sorting, since the table keeps the order of its codes."""
+        """Return the trie of a table's live items. Sorts nothing, since the table keeps the order of its codes."""
         rows = ledger.code_order
         if not ledger.live.all():
             rows = rows[ledger.live[rows]]
@@ -105,16 +109,25 @@ class Trie:
 
     @classmethod
     def from_codes(cls, codes: npt.ArrayLike, sizes: Sequence[int], *, base: int | None = None) -> Trie:
-        """The trie of distinct codes, int [N, L]; row i of `codes` is item i.
+        """Return the trie of distinct codes.
+
+        Parameters
+        ----------
+        codes
+            Integers [N, L]; row i is item i.
+        sizes
+            K of each level, L numbers.
+        base
+            Token id of the first code in a language model. Default: None, codes alone.
 
         Raises
         ------
         InputError
-            Codes out of range, or two rows with the same codes.
+            Codes are out of range, or two rows have the same codes.
         ConfigError
-            No row, or impossible sizes.
+            There is no row, or the sizes are impossible.
         """
-        codes, sizes = np.asarray(codes), Vocabulary(sizes).sizes  # which checks them
+        codes, sizes = np.asarray(codes), Vocabulary(tuple(sizes)).sizes  # the vocabulary checks them
         if codes.ndim != 2 or codes.shape[1] != len(sizes) or codes.dtype.kind not in "iu":
             raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [N, {len(sizes)}].")
         wrong = np.argwhere((codes < 0) | (codes >= np.array(sizes)))
@@ -135,15 +148,15 @@ class Trie:
         base: int | None,
         ledger: Ledger | None = None,
     ) -> Trie:
-        """From codes [n_rows, L] and the rows of N of them in lexicographic order."""
+        """Build from codes [n_rows, L] and N of their row numbers, in lexicographic order of the codes."""
         if not len(rows):
             raise ConfigError("the catalog has no live item, so there is nothing to generate. Add items first.")
         narrow = np.uint8 if max(sizes) <= 256 else np.uint16
         n_items = len(rows)
-        ordered = codes.take(rows, axis=0)  # take: four times as fast as an index
-        first = np.zeros(n_items, np.bool_)  # is this rank the first of its prefix?
+        ordered = codes.take(rows, axis=0)  # four times as fast as indexing
+        first = np.zeros(n_items, np.bool_)  # whether each rank is the first with its prefix
         first[0] = True
-        parents = np.zeros(1, np.int64)  # first rank of each node of the level above: the root's
+        parents = np.zeros(1, np.int64)  # first rank of each node of the level above, here the root
         level_codes, pointers, starts = [np.zeros(1, narrow)], [], [0, 1]
         for level in range(len(sizes)):
             column = ordered[:, level].astype(narrow)
@@ -159,7 +172,7 @@ class Trie:
         if len(parents) != n_items:
             twice = ordered[np.argmin(first)]
             a, b, *_ = np.flatnonzero((codes == twice).all(axis=1)).tolist()
-            raise InputError(f"codes: rows {a} and {b} have the same {twice.tolist()}. Each item needs its own.")
+            raise InputError(f"codes: rows {a} and {b} both have {twice.tolist()}. Each item needs its own codes.")
         pointers.append(np.array([starts[-1]], np.int32))
         return cls(
             sizes, tuple(starts), np.concatenate(level_codes), np.concatenate(pointers), rows, len(codes), base, ledger
@@ -168,50 +181,78 @@ class Trie:
     # ---- figures
 
     def __len__(self) -> int:
-        """N, the items it accepts."""
+        """Return N, the number of items."""
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        """Return one line: items, levels and codes, and the base if it is known.
+
+        >>> Trie.from_codes([[0, 1]], sizes=(2, 4), base=50257)
+        Trie(1 item, sizes=(2, 4), base=50257)
+        """
+        parts = [f"{len(self)} item{'s' * (len(self) != 1)}"]
+        parts.append(f"{self.n_levels}x{self.sizes[0]}" if len(set(self.sizes)) == 1 else f"sizes={self.sizes}")
+        return f"Trie({', '.join(parts)}{'' if self.base is None else f', base={self.base}'})"
+
+    def __getstate__(self) -> dict[str, object]:
+        """Pickle and copy the fields alone, without what was computed from them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def n_levels(self) -> int:
-        """L."""
+        """Number of levels, L."""
         return len(self.sizes)
 
     @cached_property
     def offsets(self) -> tuple[int, ...]:
-        """(L + 1): the token ids of level l begin at base + offsets[l]; the last is the number of codes."""
+        """(L + 1,): level l begins at token id base + offsets[l]; the last entry is the number of codes."""
         return tuple(int(offset) for offset in np.concatenate([[0], np.cumsum(self.sizes)]))
 
     @cached_property
     def fanout(self) -> tuple[int, ...]:
-        """(L,): the most children that a node of each depth 0 ... L-1 has."""
+        """(L,): the largest number of children of a node at each depth 0 ... L - 1."""
         counts, starts = np.diff(self.ptr), self.level_starts
         return tuple(int(counts[starts[depth] : starts[depth + 1]].max()) for depth in range(self.n_levels))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the prefix index; the map to rows, 4 an item, is the ledger's own where all items are live."""
+        """Bytes of the prefix index, without `rows` (4 bytes per item; the ledger's own if all items are live)."""
         return self.codes.nbytes + self.ptr.nbytes
 
     def with_base(self, base: int) -> Trie:
-        """The same trie for a language model whose block of tokens begins at `base`."""
+        """Return this trie for a language model in which the first code has the token id `base`."""
         return replace(self, base=base)
 
-    # ---- walking; nodes are integers, -1 is no node
+    # ---- walking: nodes are integers, -1 means no node
 
     def walk(self, prefixes: npt.ArrayLike, nodes: npt.NDArray[np.integer] | None = None) -> npt.NDArray[np.int64]:
-        """The nodes int64 [R] of prefixes int [R, d], 0 <= d <= L; -1 where no item begins so.
+        """Return the node of each prefix, int64 [R]; -1 where no item begins with it.
 
-        With `nodes` [R] the walk starts there instead of at the root.
+        Parameters
+        ----------
+        prefixes
+            Codes, integers [R, d], 0 <= d <= L.
+        nodes
+            Where each walk starts, integers [R]. Default: the root.
+
+        Raises
+        ------
+        InputError
+            `prefixes` are not integers [R, d].
         """
         *_, last = self._steps(prefixes, nodes)
         return last
 
     def matched(self, codes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64 [R]: how many leading codes of each row [R, d] are the beginning of an item."""
-        return sum((nodes >= 0).astype(np.int64) for nodes in self._steps(codes)) - 1
+        """Return how many leading codes of each row [R, d] are the beginning of an item, int64 [R]."""
+        steps = self._steps(codes)
+        depth = np.zeros(len(next(steps)), np.int64)
+        for nodes in steps:
+            depth += nodes >= 0
+        return depth
 
     def contains(self, codes: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """bool [R]: which codes int [R, L] are an item's."""
+        """Return which rows of codes [R, L] belong to an item, bool [R]."""
         return self.is_item(self.walk(codes))
 
     def _steps(
@@ -220,14 +261,14 @@ class Trie:
         prefixes = np.asarray(prefixes)
         if prefixes.ndim != 2 or (prefixes.size and prefixes.dtype.kind not in "iu"):
             raise InputError(f"prefixes: shape={prefixes.shape} dtype={prefixes.dtype} should be integers [R, d].")
-        nodes = np.zeros(len(prefixes), np.int64) if nodes is None else np.asarray(nodes, np.int64)
-        yield nodes
+        here = np.zeros(len(prefixes), np.int64) if nodes is None else np.asarray(nodes, np.int64)
+        yield here
         for column in prefixes.astype(np.int64).T:
-            nodes = self._child(nodes, column)
-            yield nodes
+            here = self._child(here, column)
+            yield here
 
     def _child(self, nodes: npt.NDArray[np.int64], codes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The child of each node that has the code, -1 for none: the same bisection in all rows at once."""
+        """Return the child of each node with the given code, -1 if there is none, by bisection in all rows at once."""
         low, high = self._bounds(nodes)
         end = high
         for _ in range(int((high - low).max(initial=0)).bit_length()):
@@ -238,7 +279,7 @@ class Trie:
         return np.where(found, low, -1)
 
     def _bounds(self, nodes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """First child and one past the last of each node [R]; equal for items and for -1."""
+        """Return the first child of each node [R] and one past the last; the two are equal for items and for -1."""
         nodes = np.asarray(nodes, np.int64)
         inner = (nodes >= 0) & (nodes < len(self.ptr) - 1)
         at = np.where(inner, nodes, 0)
@@ -247,9 +288,9 @@ class Trie:
     def children(
         self, nodes: npt.NDArray[np.integer]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-        """What may follow each node [R]: codes int64, nodes int64 and validity bool, all [R, most children].
+        """Return the children of each node [R]: codes int64, nodes int64 and validity bool, all [R, most children].
 
-        Where `valid` is False the other two mean nothing. Items and -1 have no children.
+        Where validity is False the codes and nodes are meaningless. Items and -1 have no children.
         """
         start, stop = self._bounds(nodes)
         width = int((stop - start).max(initial=0))
@@ -259,15 +300,15 @@ class Trie:
         return self.codes[child].astype(np.int64), child, valid
 
     def is_item(self, nodes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """bool: which nodes are whole IDs."""
+        """Return which nodes are whole IDs, bool of their shape."""
         return np.asarray(nodes) >= self.level_starts[-2]
 
     def ranks(self, nodes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """First rank below each node, and one past the last; any shape, nodes of any depth, no -1."""
+        """Return the first rank below each node and one past the last, int64 of their shape; no node may be -1."""
         low = np.asarray(nodes, np.int64)
         high = low + 1
         inner_nodes = len(self.ptr) - 1
-        for _ in range(self.n_levels):  # one past a level's last node, too, points one past its children
+        for _ in range(self.n_levels):  # this holds one past a level's last node as well
             inner = low < inner_nodes
             low, high = (
                 np.where(inner, self.ptr[np.where(inner, low, 0)], low),
@@ -276,8 +317,8 @@ class Trie:
         return low - self.level_starts[-2], high - self.level_starts[-2]
 
     def codes_of(self, ranks: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """int64 [R, L]: the codes of the items at these ranks."""
-        nodes = (np.asarray(ranks, np.int64) + self.level_starts[-2]).astype(np.int32)  # as ptr, which is then not cast
+        """Return the codes of the items at these ranks [R], int64 [R, L]."""
+        nodes = (np.asarray(ranks, np.int64) + self.level_starts[-2]).astype(np.int32)  # the dtype of ptr: no cast
         columns = []
         for _ in range(self.n_levels):
             columns.append(self.codes[nodes].astype(np.int64))
@@ -285,14 +326,19 @@ class Trie:
         return np.stack(columns[::-1], axis=1)
 
     def rows_of(self, nodes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-        """int64: the rows in the table of items; -1 for a node that is no whole ID."""
+        """Return the row of each node in the table of items, int64; -1 for a node that is not a whole ID."""
         nodes = np.asarray(nodes, np.int64)
         whole = self.is_item(nodes)
         return np.where(whole, self.rows[np.where(whole, nodes - self.level_starts[-2], 0)], -1)
 
     @cached_property
+    def device_copies(self) -> dict[object, object]:
+        """Copies of the arrays by device, made and kept by `TrieTensors.on`; they live as long as the trie."""
+        return {}
+
+    @cached_property
     def rank_of_row(self) -> npt.NDArray[np.int32]:
-        """int32 [n_rows], the inverse of `rows`; -1 for a row that the trie leaves out."""
+        """int32 [n_rows]: the inverse of `rows`; -1 for a row that the trie leaves out."""
         ranks = np.full(self.n_rows, -1, np.int32)
         ranks[self.rows] = np.arange(len(self.rows), dtype=np.int32)
         return ranks
@@ -301,9 +347,9 @@ class Trie:
 
     @cached_property
     def origin(self) -> Origin:
-        """Which trie this is, by content, computed when first asked for; tokens of a model do not matter.
+        """A digest of the content, computed on first use; `base` is not part of it.
 
-        Codes and rows alone would not do: a catalog made anew may give an item's row and codes to another one.
+        It covers the item ids where they are known: a rebuilt catalog may give one item's row and codes to another.
         """
         ids = self.ids if self.ledger is None else ids_digest(self.ledger.item_ids.parts, int(self.rows.max()) + 1)
         return Origin.of([np.array(self.sizes), self.codes, self.ptr, self.rows], ids)
@@ -311,21 +357,22 @@ class Trie:
     def filter(
         self, only: Chosen | None = None, *, without: Chosen | None = None, within: Filter | None = None
     ) -> Filter:
-        """A restriction of generation to some items; costs one running sum, and the trie stays as it is.
+        """Return a filter that restricts generation to some items. Costs one running sum; the trie does not change.
 
         Parameters
         ----------
         only, without
-            Items admitted, items banned: ids, rows of the table, or bool [n_rows]. Retired ones have no effect.
+            Items to admit, items to ban: ids, rows of the table, or bool [n_rows]. Default: admit all, ban none.
+            Retired items have no effect.
         within
-            Start from this filter instead of the whole catalog. Few banned items then cost next to nothing.
+            A filter to restrict further. Default: the whole catalog. Banning a few more items costs next to nothing.
 
         Raises
         ------
         UnknownIDError
             An id is not in the catalog.
         ConfigError
-            No item is left, or `within` was made from another trie: one of other items, were it by a single one.
+            No item is left, or `within` was made from another trie, even one that differs by a single item.
 
         >>> trie = Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4))
         >>> in_stock = trie.filter(only=[0, 2])
@@ -339,34 +386,50 @@ class Trie:
         return (within or Filter(len(self), origin=self.origin)).narrowed(chosen, banned)
 
     def _ranks_of(self, items: Chosen, name: str) -> npt.NDArray[np.int64]:
-        """Distinct ranks, ascending, of items chosen in any of the three ways; retired items have none."""
+        """Return the distinct ranks, ascending, of items chosen by id, row or mask; retired items have none."""
         ranks = self.rank_of_row[chosen_rows(items, self.n_rows, self.ledger, name)]
-        ranks = np.sort(ranks[ranks >= 0])  # not np.unique, which hashes: 500 times slower for a million
+        ranks = np.sort(ranks[ranks >= 0])  # np.unique hashes: 500 times slower for a million
         return ranks[run_starts(ranks)[:-1]].astype(np.int64)
 
     def item_ids(self, rows: Iterable[int]) -> list[str | None]:
-        """The ids of rows, None for row -1; ConfigError if the trie was made from codes alone."""
+        """Return the item id of each row, None for row -1; ConfigError if the trie was made from codes alone."""
         if self.ledger is None:
-            raise ConfigError("this trie was made from codes and knows no item ids. Use Trie.from_tokenizer.")
+            raise ConfigError("this trie was made from codes and has no item ids. Use Trie.from_tokenizer.")
         return [None if row < 0 else self.ledger.item_ids[int(row)] for row in rows]
 
     # ---- files
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all: the index and the map to rows, without item ids."""
-        fields = {field: getattr(self, field) for field in TrieFields.__annotations__}
-        write_trie(Path(path), fields | {"ids": self.origin.ids})
+        """Write one safetensors file atomically: the index and the map to rows, without the item ids."""
+        kept = TrieFields(
+            sizes=self.sizes,
+            level_starts=self.level_starts,
+            codes=self.codes,
+            ptr=self.ptr,
+            rows=self.rows,
+            n_rows=self.n_rows,
+            base=self.base,
+            ids=self.origin.ids,
+        )
+        write_trie(Path(path), kept)
 
     @classmethod
     def load(cls, path: str | Path, ids: TokenizerState | None = None) -> Trie:
-        """Open a saved trie, memory-mapped; with `ids`, the artifact it was made of, it also knows item ids.
+        """Open a saved trie, memory-mapped.
 
-        A trie that lacks items added to `ids` since, or still holds some retired since, opens with a warning.
+        A trie that lacks items added to `ids` since, or still holds items retired since, opens with a warning.
+
+        Parameters
+        ----------
+        path
+            The file that `save` wrote.
+        ids
+            The artifact from which the trie was made; gives the trie its item ids. Default: none.
 
         Raises
         ------
         ArtifactError
-            No such trie, damaged, or (told by a sample) not the trie of `ids`.
+            The file is missing or damaged, or a sample of items shows that it is not the trie of `ids`.
         """
         trie = cls(**read_trie(Path(path)))
         if ids is None:
@@ -375,9 +438,9 @@ class Trie:
         ranks = np.unique(np.linspace(0, len(trie) - 1, SAMPLE).astype(np.int64))
         fits = trie.n_rows <= len(ids) and trie.sizes == ids.sizes
         if not fits or (trie.codes_of(ranks) != ids.codes[trie.rows[ranks]]).any():
-            raise ArtifactError(f"{path}: is the trie of another artifact. Write it again with Trie.save.")
+            raise ArtifactError(f"{path}: belongs to another artifact. Write it again with Trie.save.")
         live = int(ids.ledger.live.sum())
         if trie.n_rows != len(ids) or len(trie) != live:
-            counts = f"it has {len(trie)} items, {live} are live now"
+            counts = f"the trie has {len(trie)} items, the artifact {live} live ones"
             logger.warning("%s: the artifact has changed since: %s. Write it again with Trie.save.", path, counts)
         return trie

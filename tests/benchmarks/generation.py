@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM, LogitsProcessorList, PreTrainedMo
 
 from semid.tokenizer_exports.generate.items import generate_items
 from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.benchmarks.common import machine, markdown, versions
 
 LEVELS, SIZE = 4, 256

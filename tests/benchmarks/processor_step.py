@@ -29,7 +29,7 @@ from transformers.generation.logits_process import PrefixConstrainedLogitsProces
 from semid.tokenizer_exports.formats.static import static_arrays
 from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor
 from semid.tokenizer_exports.generate.trie_tensors import TrieTensors
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.benchmarks.common import machine, markdown, versions
 
 LEVELS, SIZE = 4, 256

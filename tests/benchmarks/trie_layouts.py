@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 __all__ = ["LAYOUTS", "SIZE"]
 

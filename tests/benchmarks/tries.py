@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.benchmarks.common import machine, markdown, versions
 from tests.benchmarks.trie_layouts import LAYOUTS, SIZE
 

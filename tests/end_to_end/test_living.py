@@ -24,7 +24,7 @@ from semid.errors import ArtifactError, CapacityError, UnknownIDError
 from semid.pipeline import update as changing
 from semid.pipeline.refit import refit
 from semid.tokenizer import SemanticIDTokenizer
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.helpers.small_shop import faults, learned, names, records, vectors
 
 SIZES = (4, 4, 4)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from semid.tokenizer import SemanticIDTokenizer
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 SAMPLE = Path(__file__).parents[2] / "docs/examples/debian-3000.jsonl"
 STEPS, BATCH, PACKAGES = 100, 4, 50

@@ -29,7 +29,7 @@ from semid.tokenizer_exports.formats.exporter import export
 from semid.tokenizer_exports.formats.grammar import grammar_lines
 from semid.tokenizer_exports.formats.static import static_arrays
 from semid.tokens.vocabulary import Vocabulary
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.helpers.real_models.packages import package_file
 
 FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from semid.tokenizer_exports.generate.items import generate_items
-from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor
-from semid.trie.trie import Trie
+from semid.tokenizer_exports.generate import TrieLogitsProcessor, generate_items
+from semid.trie import Trie
 from tests.helpers.tiny_models import new_model
 
 TEXT, SIZES, N = 300, (16, 48, 7, 32), 4_000

@@ -14,9 +14,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.generate.choose_decoder import choose_way
-from semid.tokenizer_exports.generate.items import generate_items
-from semid.trie.trie import Trie
+from semid.tokenizer_exports.generate import generate_items
+from semid.tokenizer_exports.generate.choose_decoder import choose_decoder
+from semid.trie import Trie
 from tests.helpers.beam_oracle import BASE, SEQ2SEQ, SHAPE, item_scores, items_of, new_model, padded, stock_beams
 
 SIZES = (6, 5, 8)
@@ -90,7 +90,7 @@ def test_items_and_scores_are_those_of_transformers_own_beams(name):
     model, inputs = model_of(name), padded(PROMPTS)
     *_, method, head = FAMILIES[name]
     found = generate_items(model, inputs, TRIE, num_beams=8, num_return=8, score="vocab")
-    assert (found.method, choose_way(model, "auto").head.name) == (method, head)
+    assert (found.method, choose_decoder(model, "auto").head.name) == (method, head)
     tokens, scores = stock_beams(model, inputs, ITEMS, SIZES, 8)
     torch.testing.assert_close(found.scores, scores.float(), atol=2e-4, rtol=1e-5)
     assert found.token_ids.tolist() == tokens.tolist()
@@ -148,8 +148,8 @@ def test_a_slower_way_is_said_once_with_its_reason(caplog):
         for _ in range(2):
             generate_items(model, padded(PROMPTS), TRIE)
     assert [record.getMessage() for record in caplog.records] == [
-        "MambaForCausalLM: generation of items is slower than it could be: "
-        "its layers keep one running state, so the prompt's is repeated for each beam"
+        "MambaForCausalLM: generate_items runs slower than it could: "
+        "its layers keep one running state, which must be copied for each beam"
     ]
     caplog.clear()
     generate_items(new_model(transformers.LlamaForCausalLM, {}), padded(PROMPTS), TRIE)
@@ -173,7 +173,7 @@ def test_attention_without_masks_falls_back_and_names_the_cure(caplog):
         found = generate_items(model, padded(PROMPTS), TRIE)
     assert (expected.method, found.method) == ("tree", "repeat")
     assert found.rows.tolist() == expected.rows.tolist()
-    assert "'semid_without_masks' takes no mask of ancestors" in caplog.text
+    assert "'semid_without_masks' takes no mask per beam" in caplog.text
     assert 'attn_implementation="sdpa"' in caplog.text
 
 
@@ -196,9 +196,9 @@ class OwnPositions(transformers.LlamaModel):
 def test_logits_that_no_config_explains_come_from_the_models_own_forward():
     model = new_model(OddHead, {})
     found = generate_items(model, padded(PROMPTS), TRIE, num_beams=60, num_return=60, score="vocab")
-    way = choose_way(model, "auto")
-    assert (way.method, way.head.name) == ("tree", "full")
-    assert "sliced head gives other logits" in way.reason
+    choice = choose_decoder(model, "auto")
+    assert (choice.method, choice.head.name) == ("tree", "full")
+    assert "sliced head gives other logits" in choice.reason
     for prompt, tokens in enumerate(PROMPTS):
         expected = item_scores(model, tokens, ITEMS, SIZES, "vocab")
         np.testing.assert_allclose(found.scores[prompt].numpy(), expected[found.rows[prompt]], rtol=1e-5, atol=3e-4)
@@ -211,7 +211,7 @@ def test_a_model_whose_positions_cannot_be_given_runs_without_the_tree():
     model.model = body
     found = generate_items(model, torch.tensor([PROMPTS[0]]), TRIE, num_beams=60, num_return=60)
     assert found.method == "repeat"
-    assert "tree with the sliced head gives other logits than the model itself" in choose_way(model, "auto").reason
+    assert "tree with the sliced head gives other logits than the model itself" in choose_decoder(model, "auto").reason
     expected = item_scores(model, PROMPTS[0], ITEMS, SIZES, "level")
     np.testing.assert_allclose(found.scores[0].numpy(), expected[found.rows[0]], rtol=1e-5, atol=3e-4)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -13,9 +15,9 @@ from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
 from semid.tokenizer import SemanticIDTokenizer
+from semid.tokenizer_exports.generate import TrieTensors, generate_items, items_custom_generate
 from semid.tokenizer_exports.generate.beam_search import _best
-from semid.tokenizer_exports.generate.items import generate_items, items_custom_generate
-from semid.trie.trie import Trie
+from semid.trie import Trie
 from tests.helpers.beam_oracle import (
     BASE,
     SEQ2SEQ,
@@ -259,7 +261,7 @@ def test_wrong_prompts_say_what_is_wrong(inputs, message):
         ({"num_return": 10, "num_beams": 9}, "num_beams=9 should be >= num_return=10"),
         ({"score": "children"}, "score='children' should be one of 'level', 'vocab'"),
         ({"method": "fast"}, "method='fast' should be one of 'auto', 'tree', 'repeat'"),
-        ({"filter": ["B1"]}, "made with trie.filter"),
+        ({"filter": ["B1"]}, r"filter: got a str\. Make filters with trie\.filter"),
         ({"filter": Trie.from_codes([[0, 1]], (2, 2)).filter()}, "of 1 items, this one has 60"),
         ({"filter": Trie.from_codes(ITEMS[::-1], SIZES).filter(only=[3])}, "made from another trie, of 60 items"),
     ],
@@ -284,19 +286,29 @@ def test_more_items_than_usual_beams_raise_the_beams():
 def test_a_model_that_was_not_extended_is_refused():
     with pytest.raises(ConfigError, match="the model has 128 rows: it was not extended"):
         generate_items(MODEL, padded(PROMPTS), TRIE.with_base(VOCABULARY - 5))
-    with pytest.raises(ConfigError, match="the trie knows no token ids"):
+    with pytest.raises(ConfigError, match="the trie has no token ids"):
         generate_items(MODEL, padded(PROMPTS), Trie.from_codes(ITEMS, SIZES))
-    with pytest.raises(ConfigError, match="a Linear should be a model of transformers"):
+    with pytest.raises(ConfigError, match="Linear should be a transformers model"):
         generate_items(torch.nn.Linear(2, 2), padded(PROMPTS), TRIE)
-    with pytest.raises(
-        ConfigError, match="Qwen3Model should be a model of transformers with a language modelling head"
-    ):
+    with pytest.raises(ConfigError, match="Qwen3Model should be a transformers model with a language modeling head"):
         generate_items(MODEL.model, padded(PROMPTS), TRIE)
+
+
+def test_a_trie_is_copied_to_a_device_once_and_freed_with_its_copies():
+    trie = Trie.from_codes(ITEMS, SIZES, base=BASE)
+    for _ in range(2):
+        generate_items(MODEL, padded(PROMPTS), trie, num_return=2)
+    assert list(trie.device_copies) == [MODEL.device]
+    assert TrieTensors.on(trie, "cpu") is trie.device_copies[MODEL.device]
+    gone = weakref.ref(trie)
+    del trie
+    gc.collect()
+    assert gone() is None
 
 
 def test_logits_that_are_no_numbers_are_an_error():
     model = qwen3(tie_word_embeddings=False)
-    generate_items(model, padded(PROMPTS), TRIE)  # the way is chosen
+    generate_items(model, padded(PROMPTS), TRIE)  # the decoder is chosen
     model.lm_head.weight.data[BASE + 3] = torch.nan
     with pytest.raises(ConfigError, match="prompt 0: the model's logits are not all finite"):
         generate_items(model, padded(PROMPTS), TRIE)
@@ -362,5 +374,5 @@ def test_generate_with_its_own_beams_or_without_a_trie_is_refused():
     inputs = padded(PROMPTS)
     with pytest.raises(ConfigError, match="num_beams=2 should be 1"):
         MODEL.generate(**inputs, custom_generate=items_custom_generate, trie=TRIE, num_beams=2, max_new_tokens=3)
-    with pytest.raises(ConfigError, match="trie: is missing"):
+    with pytest.raises(ConfigError, match="trie is missing"):
         MODEL.generate(**inputs, custom_generate=items_custom_generate, max_new_tokens=3)

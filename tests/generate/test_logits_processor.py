@@ -13,11 +13,14 @@ from transformers import T5ForConditionalGeneration as T5
 from transformers.generation.logits_process import PrefixConstrainedLogitsProcessor
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.generate.constraint import marker_ids
-from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
-from semid.tokenizer_exports.generate.trie_tensors import TrieTensors
+from semid.tokenizer_exports.generate import (
+    TrieLogitsProcessor,
+    TrieTensors,
+    marker_ids,
+    prefix_allowed_tokens_fn,
+)
 from semid.tokens.vocabulary import Vocabulary
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 PAD, EOS = 0, 1
 BASE, SIZES = 20, (6, 4, 5)
@@ -241,11 +244,11 @@ def test_more_beams_than_items_leave_real_ones_above_a_bound(model, prompts):
 # ---- several items, text, ends
 
 
-def generated(model, prompts, *, new: int = 40, mode: str = "several samples", **rules) -> list[list[int]]:
+def generated(model, prompts, *, new: int = 40, mode: str = "several samples", **constraints) -> list[list[int]]:
     """What follows the prompts, up to the end of each sequence."""
     torch.manual_seed(3)
     start = prompts["input_ids"].shape[1]
-    processor = TrieLogitsProcessor(TRIE, model.generation_config, prompt_length=start, **rules)
+    processor = TrieLogitsProcessor(TRIE, model.generation_config, prompt_length=start, **constraints)
     rows = model.generate(**prompts, **MODES[mode], max_new_tokens=new, logits_processor=[processor])
     rows = [row[start:] for row in rows.tolist()]
     return [row[: row.index(EOS) + 1] if EOS in row else row for row in rows]
@@ -353,9 +356,9 @@ def test_wrong_use_says_what_to_give(model, prompts):
         TrieLogitsProcessor(TRIE, prompt_length=3, max_items=2)
     with pytest.raises(ConfigError, match="this LlamaConfig has no eos_token_id"):
         TrieLogitsProcessor(TRIE, LlamaConfig(eos_token_id=None), prompt_length=3, max_items=2)
-    with pytest.raises(ConfigError, match="knows no token ids"):
+    with pytest.raises(ConfigError, match="has no token ids"):
         TrieLogitsProcessor(Trie.from_codes(CODES, SIZES))
-    with pytest.raises(ConfigError, match="text=True needs vocab_size"):
+    with pytest.raises(ConfigError, match="text=True requires vocab_size"):
         prefix_allowed_tokens_fn(TRIE, EOS, text=True)
     of_others = Trie.from_codes(CODES[::-1], SIZES).filter(without=[0])
     for made in (TrieLogitsProcessor, prefix_allowed_tokens_fn):

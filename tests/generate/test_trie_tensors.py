@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
-from semid.trie.filters import Filter
-from semid.trie.trie import Trie
+from semid.tokenizer_exports.generate import FilterTensors, TrieTensors
+from semid.trie import Filter, Trie
 from tests.helpers.prefix_model import Model, catalogs
 
 BASE = 1000
@@ -208,7 +207,7 @@ def test_levels_of_token_ids_are_told_apart(tensors):
 
 def test_token_ids_need_a_base():
     tensors = TrieTensors(Trie.from_codes([[0, 1]], (4, 4)))
-    with pytest.raises(ConfigError, match=r"knows no token ids\. Make it with Trie\.from_tokenizer"):
+    with pytest.raises(ConfigError, match=r"has no token ids\. Make it with Trie\.from_tokenizer"):
         tensors.nodes_at_end(torch.tensor([[1]]))
 
 

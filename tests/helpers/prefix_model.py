@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 __all__ = ["Model", "catalogs", "prefixes"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 
 from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.generate.constraint import Constraint
+from semid.tokenizer_exports.generate.constraint import TokenMasker
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors
-from semid.tokenizer_exports.serving.batch_masks import BatchMasks
+from semid.tokenizer_exports.serving.batch_masks import BatchMasker
 from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.tiny_models import ITEMS, ids_of, new_tokenizer
@@ -112,8 +112,7 @@ def a_prompt(rng: np.random.Generator, catalog: Catalog) -> list[int]:
 def other_catalog(catalog: Catalog) -> Catalog:
     """The same codes a day later: as many items, one of them another."""
     item_ids = [*ITEM_IDS[:-1], "new today"]
-    ids = copy.copy(catalog.ids)
-    ids.ledger = Ledger.create(item_ids, catalog.ids.codes)
+    ids = replace(catalog.ids, ledger=Ledger.create(item_ids, catalog.ids.codes))
     return Catalog(ids, base=BASE)
 
 
@@ -121,18 +120,18 @@ class Reference:
     """What a request may take next: one row alone, its whole history given."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self.masks = BatchMasks(catalog, eos_ids=EOS)
+        self.masker = BatchMasker(catalog, eos_ids=EOS)
 
     def allowed(self, options: dict | None, prompt: list[int], output: list[int]) -> list[int]:
-        demand = self.masks.demand(RequestOptions.of(options))
-        if demand is None:
+        request = self.masker.request_constraint(RequestOptions.of(options))
+        if request is None:
             return list(range(VOCABULARY))
-        constraint = Constraint(self.masks.trie, demand.rules, eos_ids=EOS)
-        filters = None if demand.filter is None else FilterTensors(demand.filter, self.masks.trie, 1)
-        return constraint.allowed(
+        token_masker = TokenMasker(self.masker.trie, request.constraints, eos_ids=EOS)
+        filters = None if request.filter is None else FilterTensors(request.filter, self.masker.trie, 1)
+        return token_masker.allowed(
             torch.tensor([[*prompt, *output]], dtype=torch.long).reshape(1, -1),
             vocab_size=VOCABULARY,
-            prompt_lengths=len(prompt) if demand.rules.counts else None,
+            prompt_lengths=len(prompt) if request.constraints.counts else None,
             filters=filters,
         )[0]
 

@@ -8,8 +8,8 @@ import torch
 
 from semid.kernels import trie_step as kernel
 from semid.kernels.dispatch import VARIABLE
-from semid.tokenizer_exports.generate.items import generate_items
-from semid.trie.trie import Trie
+from semid.tokenizer_exports.generate import generate_items
+from semid.trie import Trie
 from tests.helpers.tiny_models import new_model
 
 SIZES, TEXT = (4, 9, 3), 300

@@ -15,8 +15,8 @@ import torch
 from semid import SemanticIDTokenizer
 from semid.errors import ArtifactError, ConfigError
 from semid.ledger.ledger import Ledger
-from semid.tokenizer_exports.generate.constraint import Rules
-from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand
+from semid.tokenizer_exports.generate.constraint import Constraints
+from semid.tokenizer_exports.serving.batch_masks import BatchMasker, RequestConstraint
 from semid.tokenizer_exports.serving.requests import PREFIX, Catalog, RequestOptions, open_catalog
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.served_model import (
@@ -66,8 +66,8 @@ def test_options_are_those_of_the_prefix_and_others_are_not_looked_at():
     [
         ({"semid_mode": "item"}, "semid_mode='item' should be one of text, items, off."),
         ({"semid_mode": ["items"]}, r"semid_mode=\['items'\] should be one of"),
-        ({"semid_witout": ["a"]}, "semid_witout is no option. Did you mean semid_without?"),
-        ({"semid_xyzzy": 1}, "semid_xyzzy is no option. There are semid_mode, semid_filter"),
+        ({"semid_witout": ["a"]}, "semid_witout is not an option. Did you mean semid_without?"),
+        ({"semid_xyzzy": 1}, "semid_xyzzy is not an option. The options are semid_mode, semid_filter"),
         ({"semid_only": [1, 2]}, r"semid_only=\[1, 2\] should be a string or a list of strings."),
         ({"semid_max_items": 0}, "semid_max_items=0 should be an integer of at least 1."),
         ({"semid_max_items": 2.0}, "semid_max_items=2.0 should be an integer"),
@@ -117,9 +117,9 @@ def test_a_filter_that_is_replaced_counts_from_the_next_request_on(catalog, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"semid_filter": "sail"}, "semid_filter='sail' is no filter of this server. It has: latin, sale."),
-        ({"semid_filter": "../model/ids"}, "semid_filter='../model/ids' is no filter of this server"),
-        ({"semid_filter": "latin"}, r"latin.txt: cannot be read.* Write one item id a line, in UTF-8."),
+        ({"semid_filter": "sail"}, "semid_filter='sail' is not a filter of this server. It has: latin, sale."),
+        ({"semid_filter": "../model/ids"}, "semid_filter='../model/ids' is not a filter of this server"),
+        ({"semid_filter": "latin"}, r"latin.txt: cannot be read.* Write one item id per line, in UTF-8."),
         ({"semid_only": ["nobody"]}, "the filter bans all 42 items"),
         ({"semid_only": []}, "the filter bans all 42 items"),
         ({"semid_filter": "sale", "semid_without": SALE}, "the filter bans all 42 items"),
@@ -135,9 +135,9 @@ def test_a_filter_that_cannot_be_made_is_refused_and_ends_what_slips_through(
         catalog.check(RequestOptions.of(options))
     catalog.check(RequestOptions.of(options | {"semid_mode": "off"}))
 
-    masks = BatchMasks(catalog, eos_ids=EOS)
-    demand = masks.demand(RequestOptions.of(options))
-    logits = masks.mask_(torch.zeros(1, VOCABULARY), [demand], [([5, 6], [])])
+    masker = BatchMasker(catalog, eos_ids=EOS)
+    constraint = masker.request_constraint(RequestOptions.of(options))
+    logits = masker.mask_(torch.zeros(1, VOCABULARY), [constraint], [([5, 6], [])])
     assert finite(logits[0]) == EOS
     assert re.search(f"a request ends without items: .*{message}", caplog.text)
 
@@ -149,32 +149,33 @@ def test_a_server_without_filters_says_how_to_give_it_some(artifact):
 
 
 def test_filters_stay_on_the_device_while_rows_move_and_leave(catalog):
-    masks = BatchMasks(catalog, eos_ids=EOS)
-    one, other, third = (masks.demand(RequestOptions(only=(item,))) for item in ITEM_IDS[:3])
-    everything = masks.demand(RequestOptions())
+    masker = BatchMasker(catalog, eos_ids=EOS)
+    one, other, third = (masker.request_constraint(RequestOptions(only=(item,))) for item in ITEM_IDS[:3])
+    everything = masker.request_constraint(RequestOptions())
 
-    def groups(*demands):
-        (group,) = masks.groups(demands)
+    def groups(*row_constraints):
+        (group,) = masker.groups(row_constraints)
         return group
 
     first = groups(one, everything, other)
-    for demands in ([other, one, everything], [other], [None, everything, other, other]):
-        group = groups(*demands)
+    for row_constraints in ([other, one, everything], [other], [None, everything, other, other]):
+        group = groups(*row_constraints)
         assert group.filters is first.filters
         admitted = [first.filters.n_admitted[place] for place in group.places]
-        assert admitted == [len(catalog.trie) if each is everything else 1 for each in demands if each]
+        assert admitted == [len(catalog.trie) if each is everything else 1 for each in row_constraints if each]
     assert groups(one, third).filters is not first.filters
     assert groups(everything).filters is None
 
 
 def test_a_filter_of_another_catalog_is_refused_though_it_has_as_many_items(catalog):
-    masks, today = BatchMasks(catalog, eos_ids=EOS), other_catalog(catalog)
+    masker, today = BatchMasker(catalog, eos_ids=EOS), other_catalog(catalog)
     options = RequestOptions(without=(ITEM_IDS[-1], "new today"))
-    for foreign in (Demand(Rules(), today.filter(options)), Demand(Rules(), today.nothing)):
+    for filter in (today.filter(options), today.nothing):
+        foreign = RequestConstraint(Constraints(), filter)
         with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
-            masks.mask_(torch.zeros(1, VOCABULARY), [foreign], [([5], [])])
+            masker.mask_(torch.zeros(1, VOCABULARY), [foreign], [([5], [])])
     opened_again = Catalog(catalog.ids, base=BASE).filter(options)
-    masks.mask_(torch.zeros(1, VOCABULARY), [Demand(Rules(), opened_again)], [([5], [])])
+    masker.mask_(torch.zeros(1, VOCABULARY), [RequestConstraint(Constraints(), opened_again)], [([5], [])])
 
 
 def test_a_file_of_item_ids_is_cut_at_line_ends_alone_and_may_begin_with_a_mark(tmp_path):

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.serving.batch_masks import BatchMasks
+from semid.tokenizer_exports.serving.batch_masks import BatchMasker
 from semid.tokenizer_exports.serving.requests import RequestOptions
-from semid.tokenizer_exports.serving.sglang import DEMAND, TrieLogitProcessor
+from semid.tokenizer_exports.serving.sglang import CONSTRAINT_KEY, TrieLogitProcessor
 from tests.helpers.real_models.packages import package_file
 from tests.helpers.served_model import EOS, ITEM_IDS, OPTIONS, VOCABULARY, Reference, a_prompt, finite, other_catalog
 
@@ -81,7 +81,7 @@ def test_options_that_are_wrong_end_the_request_and_are_logged(caplog):
     assert finite(after[0]) == finite(after[1]) == EOS
     assert len(finite(after[2])) > len(EOS)
     assert "a request ends without items: semid_mode='item' should be one of" in caplog.text
-    assert "a request ends without items: semid_filter='sail' is no filter of this server" in caplog.text
+    assert "a request ends without items: semid_filter='sail' is not a filter of this server" in caplog.text
 
 
 def test_a_request_without_custom_params_is_left_alone_with_a_complaint(caplog):
@@ -113,14 +113,14 @@ def test_drafts_of_speculative_decoding_are_refused():
 
 def test_what_a_request_carries_from_another_catalog_is_refused(served_catalog):
     options = {"semid_without": ITEM_IDS[:1]}
-    foreign = BatchMasks(other_catalog(served_catalog), eos_ids=EOS).demand(RequestOptions.of(options))
-    request = Request(options | {DEMAND: foreign}, [5])
+    foreign = BatchMasker(other_catalog(served_catalog), eos_ids=EOS).request_constraint(RequestOptions.of(options))
+    request = Request(options | {CONSTRAINT_KEY: foreign}, [5])
     with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
         TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
 
 
-def test_a_client_cannot_stop_the_server_by_the_name_under_which_demands_are_kept(served_catalog):
-    request = Request({"semid_mode": "items", DEMAND: "nonsense"}, [5])
+def test_a_client_cannot_stop_the_server_by_the_name_under_which_constraints_are_kept(served_catalog):
+    request = Request({"semid_mode": "items", CONSTRAINT_KEY: "nonsense"}, [5])
     after = TrieLogitProcessor()(torch.zeros(1, VOCABULARY), [request.custom_params])
     assert finite(after[0]) == Reference(served_catalog).allowed({"semid_mode": "items"}, [5], [])
 

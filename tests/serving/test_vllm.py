@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError, DependencyError
-from semid.tokenizer_exports.serving.batch_masks import BatchMasks, rules_of
+from semid.tokenizer_exports.serving.batch_masks import BatchMasker, constraints_of
 from semid.tokenizer_exports.serving.requests import RequestOptions
 from tests.helpers.served_model import (
     BASE,
@@ -378,8 +378,8 @@ def drafted(rng, reference, request) -> list[int]:
 
 
 def test_a_request_with_a_filter_of_another_catalog_is_refused(vllm, served_folder, served_catalog):
-    masks = BatchMasks(other_catalog(served_catalog), eos_ids=EOS)
-    foreign = masks.demand(RequestOptions(without=(ITEM_IDS[0],)))
+    masker = BatchMasker(other_catalog(served_catalog), eos_ids=EOS)
+    foreign = masker.request_constraint(RequestOptions(without=(ITEM_IDS[0],)))
     v1 = vllm.ours.TrieLogitsProcessorV1(config(served_folder), torch.device("cpu"), False)
     v1.requests[0] = foreign, [5], []
     with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
@@ -387,7 +387,7 @@ def test_a_request_with_a_filter_of_another_catalog_is_refused(vllm, served_fold
     runner = Slots(vllm, served_folder)
     runner.add({"semid_without": ITEM_IDS[:1]}, [5])
     (slot,) = runner.requests
-    runner.processor.demands[slot] = foreign
+    runner.processor.slots[slot] = foreign
     with pytest.raises(ConfigError, match="made from another trie, of 42 items too, but not the same"):
         runner.apply(torch.zeros(1, VOCABULARY), [slot], [[]])
 
@@ -428,8 +428,8 @@ def test_a_request_that_cannot_be_fulfilled_is_refused_with_the_reason(processor
 def test_filters_are_checked_at_once_where_the_server_knows_the_catalog(processor_class, served_folder, monkeypatch):
     wrong = {
         "bans all 42 items": {"semid_only": ["nobody"]},
-        "'sail' is no filter of this server. It has: sale": {"semid_filter": "sail"},
-        r"'\.\./model/ids' is no filter": {"semid_filter": "../model/ids"},
+        "'sail' is not a filter of this server. It has: sale": {"semid_filter": "sail"},
+        r"'\.\./model/ids' is not a filter": {"semid_filter": "../model/ids"},
     }
     for options in wrong.values():
         processor_class.validate_params(params(options))  # nobody can tell
@@ -448,8 +448,8 @@ def test_a_model_without_room_for_the_tokens_is_refused_at_the_start(processor_c
 
 def test_end_tokens_are_those_of_the_generation_config_or_else_of_the_model(processor_class, served_folder):
     eos = {generation: make(processor_class, config(served_folder, generation=generation)) for generation in (None, 2)}
-    demand = RequestOptions(mode="items")
-    ends = {key: each.masks._constraint(rules_of(demand)).eos_ids for key, each in eos.items()}
+    constraints = constraints_of(RequestOptions(mode="items"))
+    ends = {key: each.masker._token_masker(constraints).eos_ids for key, each in eos.items()}
     assert ends == {None: (3,), 2: (2,)}
 
 

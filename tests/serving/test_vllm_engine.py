@@ -47,7 +47,7 @@ ASKED = {
 }
 REFUSED = {
     "semid_mode='item' should be one of": ({}, {"semid_mode": "item"}),
-    "semid_filter='sail' is no filter of this server. It has: sale.": ({}, {"semid_filter": "sail"}),
+    "semid_filter='sail' is not a filter of this server. It has: sale.": ({}, {"semid_filter": "sail"}),
     "the filter bans all 42 items": ({}, {"semid_only": ["nobody"]}),
     "allowed_token_ids and semid options": ({"allowed_token_ids": [5]}, {"semid_mode": "items"}),
 }

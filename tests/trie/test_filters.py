@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError, UnknownIDError
 from semid.ledger.ledger import Ledger
-from semid.trie import filters
-from semid.trie.filters import Filter
-from semid.trie.trie import Trie
+from semid.trie import Filter, Trie, filters
 from tests.helpers.prefix_model import Model, catalogs
 
 WAYS = ["ids", "rows", "list of rows", "bool"]
@@ -175,7 +173,7 @@ def test_a_filter_leaves_what_it_narrows_as_it_was(trie):
         (["item 1", "item 10"], UnknownIDError, r"'item 10' is not among the 9 items\. Did you mean"),
         ([0, 9], InputError, r"without: rows 0\.\.9 should be inside 0\.\.8"),
         ([-1], InputError, r"without: rows -1\.\.-1 should be inside"),
-        (np.zeros(8, bool), InputError, r"without: shape=\(8,\) should be \[9\], one bool an item"),
+        (np.zeros(8, bool), InputError, r"without: shape=\(8,\) should be \[9\], one bool per item"),
         ([True] * 8, InputError, r"shape=\(8,\) should be \[9\]"),
         ([0.5], InputError, r"without: should be item ids, rows, or bool \[9\]"),
         (["item 1", 2], InputError, "should be item ids, rows"),
@@ -190,7 +188,7 @@ def test_items_that_are_none_of_the_three_notations_are_refused(trie, items, err
 
 
 def test_ids_need_a_trie_that_knows_them():
-    with pytest.raises(ConfigError, match=r"only: this trie was made from codes and knows no item ids\. Give rows"):
+    with pytest.raises(ConfigError, match=r"only: this trie was made from codes and has no item ids\. Give rows"):
         Trie.from_codes([[0, 1]], (4, 4)).filter(only=["item 0"])
 
 
@@ -236,7 +234,7 @@ def test_a_filter_that_does_not_say_where_it_is_from_is_refused(trie):
 
 IN_ANOTHER_PROCESS = """
     import pickle, sys
-    from semid.trie.trie import Trie
+    from semid.trie import Trie
     trie = Trie.load(sys.argv[1])
     found = trie.filter(without=[0], within=pickle.loads(sys.stdin.buffer.read()))
     sys.stdout.buffer.write(pickle.dumps((trie.rows[found.mask()].tolist(), found)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
+import pickle
 import random
 import re
 from collections.abc import Callable
@@ -18,8 +20,8 @@ from semid.artifact.tensors import TensorFile, tensor_blocks
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError
 from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
+from semid.trie import Trie
 from semid.trie import trie as trie_module
-from semid.trie.trie import Trie
 from tests.faults.crashes import kill_at_every_call
 from tests.helpers.prefix_model import Model, catalogs, prefixes
 
@@ -32,6 +34,24 @@ def same(one: Trie, other: Trie) -> bool:
         (getattr(one, name) == getattr(other, name)).all() and getattr(one, name).dtype == getattr(other, name).dtype
         for name in EQUAL
     )
+
+
+def test_a_trie_is_shown_in_one_line_that_counts_its_items():
+    codes = np.stack(np.unravel_index(np.arange(3000), (256, 256, 256, 256)), axis=1)
+    trie = Trie.from_codes(codes, [256] * 4, base=50257)
+    assert repr(trie) == "Trie(3000 items, 4x256, base=50257)"
+    assert len(trie) == 3000
+    assert repr(Trie.from_codes([[0, 1]], (4, 256))) == "Trie(1 item, sizes=(4, 256))"
+
+
+def test_a_copy_or_a_pickle_of_a_trie_holds_its_fields_alone():
+    trie = Trie.from_codes([[0, 1], [3, 0]], (4, 4), base=7)
+    assert trie.rank_of_row.tolist() == [0, 1]
+    trie.device_copies["cuda:0"] = object()
+    for copied in (pickle.loads(pickle.dumps(trie)), copy.copy(trie)):
+        assert same(copied, trie)
+        assert not copied.device_copies
+        assert copied.filter(only=[1]).n_admitted == 1
 
 
 # ---- against the model
@@ -207,8 +227,8 @@ def test_the_trie_of_an_artifact_leaves_out_retired_items(ids):
 @pytest.mark.parametrize(
     ("codes", "sizes", "error", "message"),
     [
-        ([[0, 1], [2, 0], [0, 1]], (4, 4), InputError, r"rows 0 and 2 have the same \[0, 1\]"),
-        ([[3, 3], *[[0, 1]] * 5], (4, 4), InputError, "rows 1 and 2 have the same"),
+        ([[0, 1], [2, 0], [0, 1]], (4, 4), InputError, r"rows 0 and 2 both have \[0, 1\]"),
+        ([[3, 3], *[[0, 1]] * 5], (4, 4), InputError, "rows 1 and 2 both have"),
         ([[0, 4]], (4, 4), InputError, r"codes\[0, 1\]=4 should be below sizes=\[4, 4\]"),
         ([[0, -1]], (4, 4), InputError, r"codes\[0, 1\]=-1"),
         ([[0, 1, 2]], (4, 4), InputError, r"shape=\(1, 3\) dtype=int64 should be integers \[N, 2\]"),
@@ -282,7 +302,7 @@ def test_the_trie_of_another_artifact_is_refused(tmp_path, ids):
     }
     for name, other in others.items():
         other.save(path)
-        with pytest.raises(ArtifactError, match=r"a\.trie: is the trie of another artifact\. Write it again"):
+        with pytest.raises(ArtifactError, match=r"a\.trie: belongs to another artifact\. Write it again"):
             pytest.fail(f"{name}: {Trie.load(path, ids)}")
 
 
@@ -295,7 +315,7 @@ def test_a_trie_older_than_its_artifact_opens_with_a_warning(tmp_path, ids, capl
         trie = Trie.load(tmp_path / "a.trie", changed(ids, ledger=ledger))
     assert trie.item_ids([0, 49]) == ["i00", "i49"]
     live = 49 if change == "retire" else 51
-    assert f"it has 50 items, {live} are live now. Write it again" in caplog.text
+    assert f"the trie has 50 items, the artifact {live} live ones. Write it again" in caplog.text
 
 
 def damaged(path: Path, edit: Callable[[dict[str, np.ndarray]], None], *, sealed: bool) -> None:
@@ -321,17 +341,17 @@ def cast(name: str, dtype: type) -> Callable[[dict[str, np.ndarray]], None]:
 WRONG = {  # of a trie with header [1, 3, -1, 4, 4, 0, 1, 3, 6], ptr [1, 3, 5, 6], rows [0, 1, 2]
     "upgrade": (put("header", 0, 2), r"format=2, this semid reads 1\. Upgrade"),
     "sizes": (put("header", 3, 0), r"sizes=\[0, 4\] should be from 1"),
-    "starts": (put("header", 7, 1), r"level starts \[0, 1, 1, 6\] should rise"),
-    "root": (put("header", 6, 2), r"level starts \[0, 2, 3, 6\]"),
+    "starts": (put("header", 7, 1), r"level_starts=\[0, 1, 1, 6\] should be ascending"),
+    "root": (put("header", 6, 2), r"level_starts=\[0, 2, 3, 6\]"),
     "short": (lambda arrays: arrays.update(header=arrays["header"][:4]), r"header is int64\[4\]"),
     "float": (cast("header", np.float32), r"header is float32\[9\]"),
     "code dtype": (cast("codes", np.uint16), r"codes is uint16\[6\], expected uint8\[6\]"),
     "ptr dtype": (cast("ptr", np.int64), r"ptr is int64\[4\], expected int32\[4\]"),
     "fewer": (lambda arrays: arrays.update(rows=arrays["rows"][:2]), r"rows is int32\[2\], expected int32\[3\]"),
-    "first": (put("ptr", 0, -(2**31)), "ptr should rise"),
-    "inner": (put("ptr", 2, 2**31 - 1), "ptr should rise"),
-    "back": (put("ptr", 2, 3), "ptr should rise"),
-    "last": (put("ptr", 3, 7), "ptr should rise"),
+    "first": (put("ptr", 0, -(2**31)), "ptr should be ascending"),
+    "inner": (put("ptr", 2, 2**31 - 1), "ptr should be ascending"),
+    "back": (put("ptr", 2, 3), "ptr should be ascending"),
+    "last": (put("ptr", 3, 7), "ptr should be ascending"),
     "code": (put("codes", 4, 4), r"codes should be below sizes=\[4, 4\]"),
     "row": (put("rows", 1, 3), r"rows 0\.\.3 should be inside 0\.\.2"),
     "negative": (put("rows", 1, -1), r"rows -1\.\.2 should be"),
@@ -350,7 +370,7 @@ def test_arrays_that_would_lead_a_walk_astray_are_refused(tmp_path, name):
         Trie.load(path)
     Trie.from_codes([[0, 1], [0, 2], [3, 0]], (4, 4)).save(path)
     damaged(path, edit, sealed=False)
-    with pytest.raises(ArtifactError, match=r"its checksum is wrong: damaged\. Write it again"):
+    with pytest.raises(ArtifactError, match=r"damaged: the checksum does not match\. Write it again"):
         Trie.load(path)
 
 
@@ -392,7 +412,7 @@ def test_what_is_no_trie_is_refused_by_name(tmp_path, ids):
         Trie.load(tmp_path / "text")
     ids.save_pretrained(tmp_path / "sid")
     foreign = next((tmp_path / "sid").glob("*.safetensors"))
-    with pytest.raises(ArtifactError, match=r"has no array trie\.header, so it is not a semid trie"):
+    with pytest.raises(ArtifactError, match=r"array trie\.header is missing, so this is not a semid trie"):
         Trie.load(foreign)
 
 

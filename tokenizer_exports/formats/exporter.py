@@ -33,7 +33,7 @@ from semid.tokenizer_exports.formats.json_index import flashrec_blocks, flashrec
 from semid.tokenizer_exports.formats.parquet import parquet_blocks
 from semid.tokenizer_exports.formats.static import static_arrays
 from semid.tokens.block import TokenTable, find_base
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 if TYPE_CHECKING:
     from semid.tokenizer import SemanticIDTokenizer

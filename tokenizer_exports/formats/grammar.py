@@ -25,7 +25,7 @@ from typing import Literal
 
 from semid.errors import ConfigError
 from semid.tokens.vocabulary import Vocabulary
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 __all__ = ["Dialect", "grammar_lines"]
 

@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 __all__ = ["static_arrays"]
 

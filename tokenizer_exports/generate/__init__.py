@@ -1,1 +1,36 @@
-"""Language models that generate items, and nothing but items."""
+"""Language models that generate items, and nothing but items.
+
+items.py                  generate_items: the best items for each prompt, by beam search over the trie
+beam_search.py            the search: one selection per level
+trie_tensors.py           TrieTensors, FilterTensors: the trie and its filters on a torch device
+prompts.py                prompts, checked and aligned at the right
+choose_decoder.py         which decoder and head reproduce a model's own logits
+tree_decoder.py           all beams of a prompt as one sequence over one cache
+repeat_decoder.py         one copy of the cache per beam, for models that do not take a tree
+lm_head.py                the output head, computed for the codes of one level
+transformers_versions.py  what transformers calls its arguments, from version to version
+constraint.py             Constraints, TokenMasker: which tokens may follow, for every logits processor
+logits_processor.py       TrieLogitsProcessor: the same for `generate` of transformers
+top_k.py                  build_top_k: recommendations for all users, computed ahead of time
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from semid.tokenizer_exports.generate.constraint import Constraints, TokenMasker, marker_ids
+    from semid.tokenizer_exports.generate.items import Generated, generate_items, items_custom_generate
+    from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
+    from semid.tokenizer_exports.generate.top_k import build_top_k
+    from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
+
+FILES = (".trie_tensors", ".constraint", ".logits_processor", ".items", ".top_k")  # searched in this order: torch first
+__all__ = ["Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors"]
+__all__ += ["build_top_k", "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    modules = (import_module(file, __name__) for file in FILES)
+    return next(getattr(module, name) for module in modules if name in module.__all__)

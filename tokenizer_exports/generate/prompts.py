@@ -1,7 +1,7 @@
-"""The prompts of one call of `generate_items`, checked and brought to one side.
+"""The prompts of one call of `generate_items`, checked and aligned at the right.
 
-Whatever side they were padded on, the last token of every prompt ends up in the last column, so one position
-serves all of them. Not here: text, tokenizers. B prompts of at most P tokens.
+Whichever side they were padded on, the last token of every prompt ends up in the last column, so one column serves all
+of them. Not here: text, tokenizers. B prompts of at most P tokens.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ import torch
 from transformers import PreTrainedModel
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.generate.lm_head import Encoded, FullHead, SlicedHead
-from semid.tokenizer_exports.generate.transformers_versions import takes_positions
+from semid.tokenizer_exports.generate.lm_head import EncodedPrompts, FullHead, SlicedHead
+from semid.tokenizer_exports.generate.transformers_versions import embedding_rows, takes_positions
 
 __all__ = ["Inputs", "Prompts", "read_prompts"]
 
 Inputs = Mapping[str, object] | torch.Tensor
-UNDERSTOOD = {"input_ids", "attention_mask", "token_type_ids"}  # the last is some tokenizers' habit, and left unused
+UNDERSTOOD = {"input_ids", "attention_mask", "token_type_ids"}  # some tokenizers return the last; it is not used
 MAKE = 'Make them with: tokenizer(texts, return_tensors="pt", padding=True)'
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What the decoder reads first: the prompt itself, or the start token of an encoder-decoder model."""
+    """The first input of the decoder: the prompts, or the start token of an encoder-decoder model."""
 
     input_ids: torch.Tensor  # (B, P) int64
     mask: torch.Tensor  # (B, P) int64, 1 for a token; the last column is all 1
-    encoded: Encoded | None = None
+    encoded: EncodedPrompts | None = None  # of an encoder-decoder model
 
     def __len__(self) -> int:
-        """B."""
+        """Return B."""
         return len(self.input_ids)
 
     @property
     def lengths(self) -> torch.Tensor:
-        """int64 [B]: tokens of each prompt."""
+        """Number of tokens of each prompt, int64 [B]."""
         return self.mask.sum(dim=1)
 
     def arguments(self, head: SlicedHead | FullHead) -> dict[str, torch.Tensor]:
-        """Arguments of a first forward."""
+        """Return the arguments of the first forward."""
         inputs = {"input_ids": self.input_ids, "attention_mask": self.mask}
         if self.encoded is None and takes_positions(head.arguments):
             inputs["position_ids"] = (self.mask.cumsum(dim=1) - 1).clamp(min=0)
@@ -49,19 +49,25 @@ class Prompts:
 
 
 def read_prompts(model: PreTrainedModel, inputs: Inputs) -> Prompts:
-    """Prompts on the model's device from what a tokenizer returned, or token ids int [B, P] or [P].
+    """Check prompts, move them to the model's device and run the encoder if there is one.
 
-    Without an attention mask every token counts. Padding may be on either side.
+    Parameters
+    ----------
+    model
+        A causal or encoder-decoder language model.
+    inputs
+        What a tokenizer returned, or token ids, integers [B, P] or [P]. Padding may be on either side; without an
+        attention mask every token counts.
 
     Raises
     ------
     InputError
-        No prompt, an empty one, wrong shapes, token ids that the model does not have.
+        There is no prompt, one is empty, shapes are wrong, or token ids are out of range.
     ConfigError
-        Inputs of other kinds (images, embeddings).
+        There are inputs of other kinds, such as images or embeddings.
     """
     input_ids, mask = _tensors(inputs)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = embedding_rows(model.get_input_embeddings())
     low, high = int(input_ids.min()), int(input_ids.max())
     if low < 0 or high >= rows:
         raise InputError(f"input_ids: {low}..{high} should be inside 0..{rows - 1}, the model's rows. {MAKE}")
@@ -71,12 +77,12 @@ def read_prompts(model: PreTrainedModel, inputs: Inputs) -> Prompts:
     input_ids, mask = input_ids.to(model.device), mask.to(model.device)
     if model.config.is_encoder_decoder:
         states = model.get_encoder()(input_ids=input_ids, attention_mask=mask).last_hidden_state
-        return start_prompts(model, Encoded(states, mask))
+        return start_prompts(model, EncodedPrompts(states, mask))
     return Prompts(*_flush_right(input_ids, mask))
 
 
-def start_prompts(model: PreTrainedModel, encoded: Encoded) -> Prompts:
-    """What the decoder of an encoder-decoder model begins with: its start token."""
+def start_prompts(model: PreTrainedModel, encoded: EncodedPrompts) -> Prompts:
+    """Return the start token of an encoder-decoder model as the prompt of its decoder."""
     places = (model.generation_config, model.config, model.config.get_text_config(decoder=True))
     names = ("decoder_start_token_id", "bos_token_id")
     starts = [getattr(place, name, None) for name in names for place in places]
@@ -88,7 +94,7 @@ def start_prompts(model: PreTrainedModel, encoded: Encoded) -> Prompts:
 
 
 def _tensors(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and mask, both int64 [B, P]."""
+    """Return token ids and mask, both int64 [B, P]."""
     if isinstance(inputs, Mapping):
         unknown = sorted(name for name in inputs.keys() - UNDERSTOOD if inputs[name] is not None)
         if unknown or inputs.get("input_ids") is None:
@@ -109,7 +115,7 @@ def _tensors(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _integers(name: str, values: object) -> torch.Tensor:
-    """int64 [B, P] from a tensor or lists; one prompt may come without the B."""
+    """Return int64 [B, P] from a tensor or lists; a single prompt may be [P]."""
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError) as error:
@@ -125,7 +131,7 @@ def _integers(name: str, values: object) -> torch.Tensor:
 
 
 def _flush_right(input_ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same rows rotated so that each ends with its last token."""
+    """Rotate each row so that it ends with its last token."""
     width = mask.shape[1]
     columns = torch.arange(width, device=mask.device)
     last = (columns * mask).amax(dim=1, keepdim=True)

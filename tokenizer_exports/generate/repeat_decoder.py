@@ -1,11 +1,13 @@
-"""Beams as separate sequences: the prompt's cache once for each beam, reordered when beams are selected.
+"""Run beams as separate sequences: one copy of the prompt's cache per beam, reordered when beams are selected.
 
-The slow way, for models that `tree_decoder.py` does not fit: state-space and hybrid layers, whose state is a
-running summary and cannot hold several continuations at once, and attention that takes no mask of its own. The
-prompt is still read once, and copied afterwards. B prompts, M beams.
+This is the slower decoder, for models that `tree_decoder.py` does not fit: state-space and hybrid layers, whose running
+state cannot hold several continuations at once, and attention that takes no custom mask. The prompt is still read once
+and copied afterwards. B prompts, M beams.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from transformers import PreTrainedModel
@@ -19,19 +21,19 @@ __all__ = ["RepeatDecoder"]
 
 
 class RepeatDecoder:
-    """Continues B prompts by M beams each; `start` once, then `step` for each level."""
+    """Continue B prompts by M beams each: call `start` once, then `step` for each level."""
 
     name = "repeat"
 
     def __init__(self, model: PreTrainedModel, head: SlicedHead | FullHead, prompts: Prompts) -> None:
         self.head, self.prompts = head, prompts
         config = model.config.get_text_config(decoder=True)
-        self.cache = DynamicCache(config=config)
+        self.cache: DynamicCache | EncoderDecoderCache = DynamicCache(config=config)
         if prompts.encoded is not None:
-            self.cache = EncoderDecoderCache(self.cache, DynamicCache(config=config))
+            self.cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         self.takes_positions = takes_positions(head.arguments)
-        # Mamba's mask is for reading the prompt; its state has no length that a longer mask could match. It counts no
-        # positions either; hybrids, which have attention beside, do both.
+        # Mamba takes a mask only while it reads the prompt: its state has no length that a longer mask could match. It
+        # takes no positions either. Hybrids, which also have attention, take both.
         self.masked_steps = self.takes_positions or not is_stateful(model)
         self.encoded, self.mask = prompts.encoded, prompts.mask
         self.positions = prompts.lengths - 1  # (B,) - of each prompt's last token
@@ -39,11 +41,11 @@ class RepeatDecoder:
         self.n_steps = 0
 
     def start(self) -> torch.Tensor:
-        """States [B, 1, ...] of the prompts' last tokens."""
-        return self.head.run(self.cache, self.encoded, last=True, **self.prompts.arguments(self.head))
+        """Return the states [B, 1, ...] of the prompts' last tokens."""
+        return self.head.run(self.cache, self.encoded, self.prompts.arguments(self.head), last=True)
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """States [B, M, ...] of the beams' new tokens [B, M]; `parents` [B, M] number the beams of the step before."""
+        """Return the states [B, M, ...] of the new tokens [B, M]; `parents` [B, M] are beams of the step before."""
         n_prompts, n_beams = tokens.shape
         self.n_steps += 1
         self._take(parents, n_beams)
@@ -53,17 +55,17 @@ class RepeatDecoder:
             inputs["attention_mask"] = self.mask
         if self.encoded is None and self.takes_positions:
             inputs["position_ids"] = (self.positions + self.n_steps).repeat_interleave(n_beams).unsqueeze(1)
-        states = self.head.run(self.cache, self.encoded, **inputs)
+        states = self.head.run(self.cache, self.encoded, inputs)
         return states.view(n_prompts, n_beams, -1)
 
     def _take(self, parents: torch.Tensor, n_beams: int) -> None:
-        """Let row b·M + m be a copy of the state of the parent of beam m of prompt b."""
+        """Make row b·M + m a copy of the state of the parent of beam m of prompt b."""
         prompts = torch.arange(len(parents), device=parents.device).unsqueeze(1)
-        rows = (prompts * self.n_beams + parents).flatten()
-        of_prompt = (prompts * self.n_beams).expand(-1, n_beams).flatten()  # any beam of the prompt: they are alike
+        rows = cast(torch.LongTensor, (prompts * self.n_beams + parents).flatten())  # the type that transformers names
+        of_prompt = (prompts * self.n_beams).expand(-1, n_beams).flatten()  # any beam of the prompt will do
         same_count, self.n_beams = n_beams == self.n_beams, n_beams
-        if same_count and self.encoded is not None:
-            self.cache.self_attention_cache.reorder_cache(rows)  # what the beams see of the encoder stays as it is
+        if same_count and isinstance(self.cache, EncoderDecoderCache):
+            self.cache.self_attention_cache.reorder_cache(rows)  # all beams of a prompt see the same encoder states
             return
         self.cache.reorder_cache(rows)
         if not same_count:

@@ -1,10 +1,10 @@
-"""`build_top_k`: a cache of recommendations, from any model that `generate_items` can run.
+"""build_top_k: precompute recommendations with any model that `generate_items` can run.
 
     histories -> prompts -> generate_items -> semid.artifact.top_k_cache
 
-A prompt is worded by a template of `semid align`, the first for `next-item` that needs no user token, and goes through
-the tokenizer's chat template if it has one; so it is what a model trained on such data knows. Other models want other
-prompts: `prompt` makes them.
+By default a prompt comes from a template of `semid align`, the first for `next-item` that needs no user token, and goes
+through the tokenizer's chat template if there is one. That fits a model trained on such data; for other models, pass
+`prompt`.
 
 Not here: reading a cache (`semid/artifact/top_k_cache.py`). U users, k items each, L levels.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,10 @@ from semid.runtime.progress import bar
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.alignment.split import live_rows
 from semid.tokenizer_exports.alignment.templates import read_templates
-from semid.trie.trie import Trie
+from semid.trie import Trie
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
     from semid.tokenizer_exports.generate.items import Generated
 
@@ -43,7 +43,7 @@ def build_top_k(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     ids: SemanticIDTokenizer,
-    interactions: Any,
+    interactions: object,
     folder: str | Path,
     *,
     k: int = 10,
@@ -56,29 +56,46 @@ def build_top_k(
     force: bool = False,
     progress: bool = False,
 ) -> TopKCache:
-    """Compute the best k items of every user, write them to a folder, and open it.
+    """Compute the best k items for every user, write them to a folder, and open it.
 
     Parameters
     ----------
+    model, tokenizer
+        A language model that has the tokens of `ids`, and its tokenizer.
+    ids
+        The artifact.
     interactions
-        As `semid.read_interactions` takes it; whoever met nothing that has an ID is left out.
+        Whatever `semid.read_interactions` takes. Users none of whose items has a live ID are left out.
+    folder
+        Where to write the cache.
+    k
+        Items per user. Default: 10.
+    num_beams
+        Beam width, as in `generate_items`.
+    batch_size
+        Users per call of the model. Default: 16.
+    max_history
+        The latest items of a user that go into the prompt. Default: 20.
     prompt
-        From a user and the IDs of the latest items they met, oldest first, to the text that the model reads.
+        A function from a user and the IDs of the latest items, oldest first, to the text that the model reads.
+        Default: a template of `semid align`.
     unseen_only
-        Never an item that the user has met; who leaves fewer than k gets those.
+        Leave out items that the user has met; a user with fewer than k others gets those. Default: False.
     reuse
-        An open cache of the same artifact: users whose history has not changed keep their rows.
+        An open cache of the same artifact: users whose history has not changed keep their rows. Default: none.
     force
-        Replace the cache in an existing folder.
+        Replace the cache in an existing folder. Default: False.
+    progress
+        Show a progress bar. Default: False.
 
     Raises
     ------
     OutputExistsError
-        The folder holds something.
+        The folder is not empty.
     ConfigError
-        `reuse` is of another artifact, or of another k; or as `generate_items`.
+        `reuse` belongs to another artifact or has another k; or as `generate_items`.
     InputError
-        Wrong interactions, or none with an item that has an ID.
+        The interactions are malformed, or none of their items has a live ID.
     """
     from semid.tokenizer_exports.generate.items import generate_items
 
@@ -86,25 +103,25 @@ def build_top_k(
     fingerprint = ids.fingerprint
     if reuse is not None and (reuse.fingerprint, reuse.k) != (fingerprint, k):
         raise ConfigError(
-            f"reuse: has k={reuse.k} and the IDs {reuse.fingerprint}, expected k={k} and {fingerprint}. Leave it out."
+            f"reuse: has k={reuse.k} and the IDs {reuse.fingerprint}; expected k={k} and {fingerprint}. Leave it out."
         )
     log = read_interactions(interactions)
-    people = _People(log, live_rows(log, ids.ledger))
-    users = [user for user in range(len(log)) if len(people.rows(user))]
+    histories = _Histories(log, live_rows(log, ids.ledger))
+    users = [user for user in range(len(log)) if len(histories.rows(user))]
     if not users:
         raise InputError(f"{log.source}: none of its items has a live ID in the artifact. Are the ids the same?")
-    found = _Found(len(users), k, ids.vocabulary.n_levels)
-    waiting = [place for place, user in enumerate(users) if not found.take(place, reuse, people, user)]
-    if unseen_only:  # who has met everything has an empty row
-        waiting = [place for place in waiting if len(set(people.rows(users[place]).tolist())) < ids.ledger.n_live]
+    found = _TopK(len(users), k, ids.vocabulary.n_levels)
+    waiting = [place for place, user in enumerate(users) if not found.take(place, reuse, log, user)]
+    if unseen_only:  # a user who has met every item keeps an empty row
+        waiting = [place for place in waiting if len(set(histories.rows(users[place]).tolist())) < ids.ledger.n_live]
     trie, make = Trie.from_tokenizer(ids, tokenizer), prompt or default_prompt(tokenizer)
     with bar("users", len(waiting), unit="user", shown=progress) as advance:
         for batch in _batches(waiting, batch_size):
-            rows = [people.rows(users[place]) for place in batch]
+            rows = [histories.rows(users[place]) for place in batch]
             shown = [ids.vocabulary.texts(ids.ledger.codes_of(one[-max_history:])) for one in rows]
             texts = [make(log.users[users[place]], one) for place, one in zip(batch, shown, strict=True)]
             filters = [trie.filter(without=np.unique(one)) for one in rows] if unseen_only else None
-            inputs = _tokenised(tokenizer, texts)
+            inputs = _tokenized(tokenizer, texts)
             found.put(batch, generate_items(model, inputs, trie, num_return=k, num_beams=num_beams, filter=filters))
             advance(len(batch))
     save_top_k(
@@ -121,49 +138,49 @@ def build_top_k(
 
 
 def default_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The prompts of `semid align`: a user's message in the tokenizer's chat template, or plain text without one."""
+    """Return the prompts of `semid align`: a user message in the chat template, or plain text if there is none."""
     templates = read_templates()
     template = next(one for one in templates.of("next-item") if "user" not in one.needs)
     chat = bool(getattr(tokenizer, "chat_template", None))
 
-    def worded(_user: str, history: Sequence[str]) -> str:
+    def render(_user: str, history: Sequence[str]) -> str:
         text, _ = templates.render(template, {"history": history, "item": ""})
         if not chat:
             return text
         message = [{"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        return str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
 
-    return worded
+    return render
 
 
-class _People:
-    """What each user of a log met, as rows of live items."""
+class _Histories:
+    """The history of each user of a log, as rows of live items."""
 
     def __init__(self, log: Interactions, rows: npt.NDArray[np.int64]) -> None:
-        self.log, self._rows = log, rows
+        self._offsets, self._rows = log.offsets, rows
 
     def rows(self, user: int) -> npt.NDArray[np.int64]:
-        rows = self._rows[self.log.offsets[user] : self.log.offsets[user + 1]]
+        rows = self._rows[self._offsets[user] : self._offsets[user + 1]]
         return rows[rows >= 0]
 
 
-class _Found:
-    """The arrays of a cache while they fill."""
+class _TopK:
+    """The arrays of a cache while they are filled."""
 
     def __init__(self, n_users: int, k: int, n_levels: int) -> None:
         self.codes = np.zeros((n_users, k, n_levels), np.uint16)
         self.scores = np.full((n_users, k), -np.inf, np.float32)
         self.counts = np.zeros(n_users, np.uint32)
 
-    def take(self, place: int, old: TopKCache | None, people: _People, user: int) -> bool:
-        """A user's row from an older cache; False if that has none for what they have met by now."""
-        kept = None if old is None else old.get(people.log.users[user], people.log.history(user))
+    def take(self, place: int, old: TopKCache | None, log: Interactions, user: int) -> bool:
+        """Copy a user's row from an older cache; return False if it has none for their present history."""
+        kept = None if old is None else old.get(log.users[user], log.history(user))
         if kept is not None:
             self._put(place, kept.codes, kept.scores)
         return kept is not None
 
     def put(self, places: list[int], generated: Generated) -> None:
-        """The rows of a batch."""
+        """Store the rows of a batch."""
         for place, codes, scores in zip(places, generated.codes.numpy(), generated.scores.numpy(), strict=True):
             alive = scores > -np.inf
             self._put(place, codes[alive], scores[alive])
@@ -173,13 +190,13 @@ class _Found:
         self.codes[place, :count], self.scores[place, :count], self.counts[place] = codes, scores, count
 
 
-def _batches(entries: list, size: int) -> Iterator[list]:
+def _batches(entries: list[int], size: int) -> Iterator[list[int]]:
     rest = iter(entries)
     while batch := list(islice(rest, size)):
         yield batch
 
 
-def _tokenised(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> Any:
+def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> BatchEncoding:
     # A chat template writes the special tokens itself.
     special = not getattr(tokenizer, "chat_template", None)
     return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=special)

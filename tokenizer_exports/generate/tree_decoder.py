@@ -1,12 +1,11 @@
-"""Beams as one sequence: every beam of a prompt in one forward over one copy of the prompt's cache.
+"""Run the beams of a prompt as one sequence (tree attention): one forward over one copy of the prompt's cache.
 
 The M newest tokens of a prompt's beams go through the model as a sequence of M tokens, all at the same position.
-A four-dimensional mask shows each of them the prompt and its own ancestors, nothing else, so the result is what M
-separate sequences would give (attention does not know the order of its keys; the position ids carry it). The
-cache only grows: nothing is repeated or reordered, and when beams are selected only the rows of the ancestry, a
-few bits, move.
+A four-dimensional mask shows each of them only the prompt and its own ancestors, so the result is that of M separate
+sequences (attention ignores the order of its keys; the position ids carry it). The cache only grows: nothing is
+repeated or reordered. When beams are selected, only the rows of the ancestry move, which are a few bits.
 
-Not here: which models this fits (`choose_decoder.py`), selection (`items.py`). B prompts, P tokens each, M beams,
+Not here: which models this fits (`choose_decoder.py`), selection (`beam_search.py`). B prompts, P tokens each, M beams,
 T tokens generated so far over all beams.
 """
 
@@ -26,9 +25,9 @@ __all__ = ["TreeDecoder", "relative_bias", "windows"]
 
 
 def windows(config: PreTrainedConfig) -> dict[str, int | None] | None:
-    """Kind of attention layer -> how far back it looks, None for all the way; None if a kind is not understood.
+    """Return how many tokens back each kind of attention layer looks (None: all); None if a kind is unknown.
 
-    A model with kinds of layers takes a mask for each; one that knows no kinds has the single key "".
+    A model that names kinds of layers takes one mask per kind; one that does not has the single key "".
     """
     kinds = getattr(config, "layer_types", None)
     window = getattr(config, "sliding_window", None)
@@ -39,20 +38,20 @@ def windows(config: PreTrainedConfig) -> dict[str, int | None] | None:
 
 
 def relative_bias(model: PreTrainedModel) -> Callable[..., torch.Tensor] | None:
-    """T5's bias by relative position, if its decoder has one for all layers."""
+    """Return T5's bias by relative position; None unless its decoder shares one among all layers."""
     biased = [part for part in model.get_decoder().modules() if getattr(part, "has_relative_attention_bias", False)]
     return biased[0].compute_bias if len(biased) == 1 and hasattr(biased[0], "compute_bias") else None
 
 
 class TreeDecoder:
-    """Continues B prompts by M beams each; `start` once, then `step` for each level."""
+    """Continue B prompts by M beams each: call `start` once, then `step` for each level."""
 
     name = "tree"
 
     def __init__(self, model: PreTrainedModel, head: SlicedHead | FullHead, prompts: Prompts) -> None:
         self.head, self.prompts = head, prompts
         self.config = model.config.get_text_config(decoder=True)
-        # Without the config: layers with a window would otherwise drop the prompt's early tokens, which are shared.
+        # Without the config: a layer with a window would drop the prompt's early tokens, which all beams share.
         self.cache: Cache = DynamicCache()
         self.bias = None
         if prompts.encoded is not None:
@@ -64,27 +63,29 @@ class TreeDecoder:
         n_prompts, self.width = prompts.input_ids.shape
         self.ancestry = torch.zeros(n_prompts, 1, 0, dtype=torch.bool, device=prompts.mask.device)  # (B, M, T)
         self.n_steps = 0
-        self.steps = torch.zeros(0, dtype=torch.long, device=prompts.mask.device)  # (T,) - of each token, from 1
+        self.steps = torch.zeros(
+            0, dtype=torch.long, device=prompts.mask.device
+        )  # (T,) - the step of each token, from 1
 
     def start(self) -> torch.Tensor:
-        """States [B, 1, ...] of the prompts' last tokens."""
-        return self.head.run(self.cache, self.prompts.encoded, last=True, **self.prompts.arguments(self.head))
+        """Return the states [B, 1, ...] of the prompts' last tokens."""
+        return self.head.run(self.cache, self.prompts.encoded, self.prompts.arguments(self.head), last=True)
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """States [B, M, ...] of the beams' new tokens [B, M]; `parents` [B, M] number the beams of the step before."""
+        """Return the states [B, M, ...] of the new tokens [B, M]; `parents` [B, M] are beams of the step before."""
         n_prompts, n_beams = tokens.shape
         self.n_steps = step = self.n_steps + 1
         inherited = self.ancestry.gather(1, parents.unsqueeze(-1).expand(-1, -1, self.ancestry.shape[-1]))
         itself = torch.eye(n_beams, dtype=torch.bool, device=tokens.device).expand(n_prompts, -1, -1)
         self.ancestry = torch.cat([inherited, itself], dim=-1)
         self.steps = torch.cat([self.steps, torch.full((n_beams,), step, device=tokens.device)])
-        inputs = {"input_ids": tokens, "attention_mask": self._masks(step)}
+        inputs: dict[str, object] = {"input_ids": tokens, "attention_mask": self._masks(step)}
         if self.prompts.encoded is None:
             inputs["position_ids"] = (self.prompts.lengths - 1 + step).unsqueeze(1).expand(-1, n_beams)
-        return self.head.run(self.cache, self.prompts.encoded, **inputs)
+        return self.head.run(self.cache, self.prompts.encoded, inputs)
 
     def _masks(self, step: int) -> torch.Tensor | dict[str, torch.Tensor]:
-        """One mask [B, 1, M, P + T], or one for each kind of layer."""
+        """Return one mask [B, 1, M, P + T], or one per kind of layer."""
         prompt = self.prompts.mask.bool().unsqueeze(1).expand(-1, self.ancestry.shape[1], -1)
         visible = torch.cat([prompt, self.ancestry], dim=-1).unsqueeze(1)
         places = torch.cat([torch.arange(1 - self.width, 1, device=self.steps.device), self.steps])
@@ -101,7 +102,7 @@ class TreeDecoder:
         mask = mask.masked_fill(~visible, torch.finfo(self.dtype).min)
         if self.bias is None:
             return mask
-        # The model will add a bias by place in the sequence; take it away and add that by place in the tree.
+        # The model adds a bias by place in the sequence: subtract it, and add the bias by place in the tree.
         n_queries, n_keys = visible.shape[-2:]
         by_place = self.bias(n_queries, n_keys, past_seen_tokens=n_keys - n_queries)
         ago = step - places  # of each key, >= 0

@@ -1,7 +1,7 @@
-"""The trie on a torch device: the same walk, children and filters as `semid/trie/trie.py`, which is their reference.
+"""The trie on a torch device: the walk, children and filters of `semid/trie/trie.py`, which is the reference.
 
 Nothing here waits for the device, so a step of generation is a few launches. Nodes are int64, numbered as in
-`semid.trie`: 0 is the root, -1 is no node. R rows, d codes, K children, B requests, L levels.
+`semid.trie`: 0 is the root, -1 means no node. R rows, d codes, K children, B requests, L levels.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import numpy as np
 import torch
 
 from semid.errors import ConfigError, InputError
-from semid.trie.filters import Filter
-from semid.trie.trie import Trie
+from semid.trie import Filter, Trie
 
 __all__ = ["FilterTensors", "TrieTensors"]
 
 
 class TrieTensors:
-    """A trie's arrays on a device; codes as int32, since few operations take uint16.
+    """A trie's arrays on a device. Codes are int32, since few operations take uint16.
+
+    Parameters
+    ----------
+    trie
+        The trie to copy.
+    device
+        Where its arrays go. Default: "cpu".
 
     >>> trie = TrieTensors(Trie.from_codes([[0, 1], [0, 2], [3, 0]], sizes=(4, 4), base=10))
     >>> trie.nodes_at_end(torch.tensor([[7, 13], [10, 15], [10, 7]])).tolist()    # begun, finished, text
@@ -35,27 +41,41 @@ class TrieTensors:
         self.n_inner = len(trie.ptr) - 1
         self.halvings = max(trie.fanout).bit_length()
 
+    @classmethod
+    def on(cls, trie: Trie, device: torch.device | str) -> TrieTensors:
+        """Return the trie on a device, copied there at the first call; the copy lives as long as the trie.
+
+        >>> trie = Trie.from_codes([[0, 1], [3, 0]], sizes=(4, 4))
+        >>> TrieTensors.on(trie, "cpu") is TrieTensors.on(trie, torch.device("cpu"))
+        True
+        """
+        device = torch.device(device)
+        copied = trie.device_copies.get(device)
+        if not isinstance(copied, TrieTensors):
+            copied = trie.device_copies[device] = cls(trie, device)
+        return copied
+
     @property
     def base(self) -> int:
         """Token id of the first code; ConfigError if the trie was made without one."""
         if self.trie.base is None:
             raise ConfigError(
-                "the trie knows no token ids. Make it with Trie.from_tokenizer(ids, tokenizer) or trie.with_base(base)."
+                "the trie has no token ids. Make it with Trie.from_tokenizer(ids, tokenizer) or trie.with_base(base)."
             )
         return self.trie.base
 
     def bounds(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First child and one past the last, int64; equal for items and for -1."""
+        """Return the first child of each node and one past the last, int64; equal for items and for -1."""
         inner = (nodes >= 0) & (nodes < self.n_inner)
         at = torch.where(inner, nodes, 0)
         start = self.ptr[at].long()
         return start, torch.where(inner, self.ptr[at + 1].long(), start)
 
     def children(self, nodes: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Codes int64, nodes int64 and validity bool [..., width] of what may follow each node [...].
+        """Return the children of each node [...]: codes int64, nodes int64 and validity bool, all [..., width].
 
-        `width` is at least the most children of any of them: `trie.fanout[depth]`. Where `valid` is False the
-        other two mean nothing: a plain scatter of them would overwrite valid places.
+        `width` must be at least the largest number of children of any of them: `trie.fanout[depth]`. Where validity is
+        False the codes and nodes are meaningless; scattering them would overwrite valid places.
         """
         start, stop = self.bounds(nodes)
         child = start.unsqueeze(-1) + torch.arange(width, device=self.device)
@@ -64,7 +84,7 @@ class TrieTensors:
         return self.codes[child].long(), child, valid
 
     def child(self, nodes: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-        """The child of each node that has the code, -1 for none; bisection with a fixed number of steps."""
+        """Return the child of each node with the given code, -1 if there is none; a fixed number of bisections."""
         low, end = self.bounds(nodes)
         high, last = end, self.codes.numel() - 1
         for _ in range(self.halvings):
@@ -75,7 +95,7 @@ class TrieTensors:
         return torch.where(found, low, -1)
 
     def ranks(self, nodes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """First rank below each node, and one past the last; nodes of any depth, no -1."""
+        """Return the first rank below each node and one past the last; no node may be -1."""
         low, high = nodes, nodes + 1
         for _ in range(self.trie.n_levels):
             inner = low < self.n_inner
@@ -87,31 +107,30 @@ class TrieTensors:
         return low - first, high - first
 
     def first_ranks(self, nodes: torch.Tensor) -> torch.Tensor:
-        """First rank below each of nodes [R, W]; a row's are of one level, and all but its first may be one past it."""
+        """Return the first rank below each of nodes [R, W]; a row's nodes are of one level, or one past its end."""
         real = nodes[:, :1]
         for _ in range(self.trie.n_levels):
-            inner = real < self.n_inner  # tells one past the last inner node from the first item
+            inner = real < self.n_inner  # one past the last inner node is not the first item
             real, nodes = (torch.where(inner, self.ptr[torch.where(inner, at, 0)].long(), at) for at in (real, nodes))
         return nodes - self.trie.level_starts[-2]
 
     def rows_of(self, nodes: torch.Tensor) -> torch.Tensor:
-        """int64: the rows in the table of items; -1 for a node that is no whole ID."""
+        """Return the row of each node in the table of items, int64 on the CPU; -1 for a node that is not a whole ID."""
         rows = self.trie.rows_of(nodes.cpu().numpy().reshape(-1)).reshape(tuple(nodes.shape))
         return torch.from_numpy(rows)
 
     def levels(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """int64, the level that each token id belongs to; -1 for a token of the text."""
+        """Return the level of each token id, int64; -1 for a token of the text."""
         places = token_ids.long() - self.base
         ours = (places >= 0) & (places < self.trie.offsets[-1])
         level = torch.bucketize(places, self.offsets, right=True) - 1
         return torch.where(ours, level, -1)
 
     def nodes_at_end(self, token_ids: torch.Tensor) -> torch.Tensor:
-        """int64 [R]: the node that the last tokens of each row [R, T] have reached; 0 where no ID is begun.
+        """Return the node that the last tokens of each row [R, T] have reached, int64 [R]; 0 where no ID has begun.
 
-        Looks at the last L - 1 tokens alone. The levels have distinct tokens, so at most one k exists for
-        which the last k tokens are of the levels 0 ... k - 1. A whole ID, text, malformed tokens and the
-        beginning of no item all give 0.
+        Reads only the last L - 1 tokens. Levels have distinct tokens, so there is at most one k for which the last k
+        tokens are of the levels 0 ... k - 1. A whole ID, text, malformed tokens and a prefix of no item all give 0.
         """
         length = token_ids.shape[1]
         token_ids = token_ids[:, max(length - self.trie.n_levels + 1, 0) :].long()
@@ -130,16 +149,23 @@ class TrieTensors:
 
 
 class FilterTensors:
-    """The filters of B requests on a device: one `Filter`, the same for all, or a sequence of them or None.
+    """The filters of B requests on a device. Filters that share their counts share them here too.
 
-    Requests that share their counts (a common stock, say) share them here too.
+    Parameters
+    ----------
+    filters
+        One filter for all requests, or a sequence of B, in which None admits all items.
+    trie
+        The trie from which the filters were made.
+    n_requests
+        B.
 
     Raises
     ------
     InputError
-        Filters for another number of requests.
+        The number of filters is not B.
     ConfigError
-        A filter of another trie.
+        A filter was made from another trie.
     """
 
     def __init__(self, filters: Filter | Sequence[Filter | None], trie: TrieTensors, n_requests: int) -> None:
@@ -168,11 +194,11 @@ class FilterTensors:
             self.banned = torch.from_numpy(padded).to(device)  # (B, most) - ascending; n_items is past every rank
 
     def admits(self, start: torch.Tensor, stop: torch.Tensor, requests: torch.Tensor) -> torch.Tensor:
-        """bool [R, ...]: does start:stop hold a rank that the row's request [R] admits?"""
+        """Return whether start:stop holds a rank that the row's request [R] admits, bool [R, ...]."""
         return self.before(stop, requests) > self.before(start, requests)
 
     def before(self, ranks: torch.Tensor, requests: torch.Tensor) -> torch.Tensor:
-        """int64 [R, ...]: how many ranks smaller than these, 0 ... N, the row's request [R] admits."""
+        """Count the ranks below these, 0 ... N, that the row's request [R] admits, int64 [R, ...]."""
         first = self.first[requests].view(-1, *[1] * (ranks.dim() - 1))
         admitted = self.counts[first + ranks].long()
         if self.banned is not None:

@@ -1,9 +1,9 @@
-"""The logits of a server's batch, where every request may ask for something else: shared by all serving engines.
+"""Mask the logits of a server's batch, in which every request may have other constraints. Shared by all engines.
 
-Rows with the same rules are masked together by one `Constraint`; their filters may differ. Where all rows have the
-same rules, which is usual, the logits are changed in place; otherwise the rows of each group are copied out and back.
+One `TokenMasker` masks all rows with the same constraints; their filters may differ. If all rows of the batch have the
+same constraints, which is usual, the logits are changed in place; otherwise each group's rows are copied out and back.
 
-Not here: what a request may ask for (`requests.py`), and engines (`vllm.py`, `sglang.py`). R rows, T tokens.
+Not here: the options of a request (`requests.py`), engines (`vllm.py`, `sglang.py`). R rows, T tokens, L levels.
 """
 
 from __future__ import annotations
@@ -11,43 +11,54 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.generate.constraint import Constraint, Rules, marker_ids
+from semid.tokenizer_exports.generate.constraint import Constraints, TokenMasker, marker_ids
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions
-from semid.trie.filters import Filter
+from semid.trie import Filter
 
-__all__ = ["BatchMasks", "Demand", "Group", "History", "rules_of", "tail_length"]
+__all__ = ["BatchMasker", "Group", "History", "RequestConstraint", "constraints_of", "tail_length"]
 
 log = logging.getLogger("semid")
 
-KINDS_OF_RULES = 64  # constraints kept, each a few numbers
-PADDING = -1  # left of a row; no token
+MAX_MASKERS = 64  # kept for reuse; each is a few numbers on the device
+PADDING = -1  # fills rows on the left; not a token id
 
-History = tuple[Sequence[int], Sequence[int]]  # token ids of the prompt, and generated after it
+History = tuple[Sequence[int], Sequence[int]]  # token ids of the prompt, token ids generated after it
 
 
 def tail_length(n_levels: int) -> int:
-    """The last tokens of a row that tell where it is: a begin marker and a whole ID."""
+    """Return how many last tokens show where a row stands in an item: a begin marker and a whole ID, L + 1."""
     return n_levels + 1
 
 
-def rules_of(options: RequestOptions, markers: tuple[int, int] | None = None) -> Rules:
-    """The rules of a request, that is, all but which items; ConfigError if they contradict each other.
+def constraints_of(options: RequestOptions, markers: tuple[int, int] | None = None) -> Constraints:
+    """Return the constraints of a request, which are all its options except the choice of items.
 
-    >>> rules_of(RequestOptions(mode="items", min_items=2)).max_items
+    Parameters
+    ----------
+    options
+        The options of the request.
+    markers
+        Token ids of the begin and the end marker, if every item stands between them. Default: no markers.
+
+    Raises
+    ------
+    ConfigError
+        The options contradict each other.
+
+    >>> constraints_of(RequestOptions(mode="items", min_items=2)).max_items
     2
     """
     most = options.max_items
     if options.mode == "items" and most is None:
         most = max(options.min_items or 0, 1)
-    return Rules(
+    return Constraints(
         text=options.mode == "text",
         markers=markers,
         min_items=options.min_items,
@@ -57,37 +68,41 @@ def rules_of(options: RequestOptions, markers: tuple[int, int] | None = None) ->
 
 
 @dataclass(frozen=True, eq=False)
-class Demand:
-    """What one running request asks for."""
+class RequestConstraint:
+    """What one running request may generate."""
 
-    rules: Rules
-    filter: Filter | None  # None: the whole catalog
+    constraints: Constraints
+    filter: Filter | None  # the items it may generate; None: the whole catalog
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Rows with the same rules."""
+    """Rows with the same constraints."""
 
-    constraint: Constraint
+    masker: TokenMasker
     rows: list[int]  # ascending
-    filters: FilterTensors | None  # the distinct filters of the group; None: no row has one
-    places: list[int]  # of each row's filter among them
+    filters: FilterTensors | None  # the distinct filters of the group; None if no row has one
+    places: list[int]  # which of them each row has
 
 
-class BatchMasks:
-    """Masks the logits of batches for the catalog of one server.
+class BatchMasker:
+    """Mask the logits of batches for the catalog of one server.
 
     Parameters
     ----------
+    catalog
+        The artifact that the server serves.
+    device
+        The device of the logits. Default: "cpu".
     eos_ids
-        The tokens at which the engine ends a sequence.
+        The token ids at which the engine ends a sequence.
     vocab_size
-        Columns of the logits, if known: told at the start rather than at the first request.
+        Columns of the logits. If given, a model that lacks the tokens is refused here instead of at the first request.
 
     Raises
     ------
     ConfigError
-        No end-of-sequence token, no token ids of the codes, or a vocabulary without room for them.
+        There is no end-of-sequence token, the token ids of the codes are unknown, or the vocabulary is too small.
     """
 
     def __init__(
@@ -100,83 +115,128 @@ class BatchMasks:
     ) -> None:
         self.catalog = catalog
         self.trie = TrieTensors(catalog.trie, device)
-        self._constraint = lru_cache(KINDS_OF_RULES)(lambda rules: Constraint(self.trie, rules, eos_ids=eos_ids))
-        needed = self._constraint(Rules(text=True)).needed
+        self.eos_ids = tuple(eos_ids)
+        self._maskers: dict[Constraints, TokenMasker] = {}  # least recently used first
+        needed = self._token_masker(Constraints(text=True)).needed
         if vocab_size is not None and vocab_size < needed:
             raise ConfigError(
                 f"the model has {vocab_size} tokens, the artifact's end at {needed}: they do not belong together. "
                 "Serve the folder that semid extend wrote."
             )
-        self._last_filters: dict[Rules, tuple[dict[int, Filter | None], FilterTensors]] = {}  # id -> filter
+        self._last_filters: dict[Constraints, tuple[dict[int, Filter | None], FilterTensors]] = {}  # id -> filter
 
-    def demand(self, options: RequestOptions) -> Demand | None:
-        """What a request asks for, made once when it enters; None if it is not constrained.
+    def request_constraint(self, options: RequestOptions) -> RequestConstraint | None:
+        """Return what a request may generate; None if it is not constrained. Call it once, when the request enters.
 
-        Never raises, since that would stop the server: what should have been refused before is refused here.
+        Never raises ConfigError, which would stop the server: a request that cannot be fulfilled gets `refusal`.
         """
         if options.mode == "off":
             return None
         try:
             markers = marker_ids(self.catalog.ids.vocabulary, self.trie.base) if options.markers else None
-            return Demand(rules_of(options, markers), self.catalog.filter(options))
+            return RequestConstraint(constraints_of(options, markers), self.catalog.filter(options))
         except ConfigError as error:
             return self.refusal(error)
 
-    def refusal(self, error: ConfigError) -> Demand:
-        """For a request that cannot be fulfilled: it ends at once, and the log says why."""
+    def refusal(self, error: ConfigError) -> RequestConstraint:
+        """Log why a request cannot be fulfilled, and return a constraint that ends it at once."""
         log.error("a request ends without items: %s", error)
-        return Demand(Rules(), self.catalog.nothing)
+        return RequestConstraint(Constraints(), self.catalog.nothing)
 
-    def groups(self, demands: Sequence[Demand | None]) -> Iterator[Group]:
-        """The rows of a batch by their rules; rows of None are in no group."""
-        rows_of: dict[Rules, list[int]] = {}
-        for row, demand in enumerate(demands):
-            if demand is not None:
-                rows_of.setdefault(demand.rules, []).append(row)
-        for gone in self._last_filters.keys() - rows_of.keys():
+    def groups(self, row_constraints: Sequence[RequestConstraint | None]) -> Iterator[Group]:
+        """Group the rows of a batch by their constraints; rows of None are in no group."""
+        members: dict[Constraints, list[tuple[int, Filter | None]]] = {}
+        for row, request in enumerate(row_constraints):
+            if request is not None:
+                members.setdefault(request.constraints, []).append((row, request.filter))
+        for gone in self._last_filters.keys() - members.keys():
             del self._last_filters[gone]
-        for rules, rows in rows_of.items():
-            filters, places = self._filters(rules, [demands[row].filter for row in rows])
-            yield Group(self._constraint(rules), rows, filters, places)
+        for constraints, rows in members.items():
+            filters, places = self._filters(constraints, [filter for _, filter in rows])
+            yield Group(self._token_masker(constraints), [row for row, _ in rows], filters, places)
 
-    def _filters(self, rules: Rules, filters: Sequence[Filter | None]) -> tuple[FilterTensors | None, list[int]]:
-        """Filters on the device, and which of them each row has; kept from step to step while no new one comes."""
+    def _token_masker(self, constraints: Constraints) -> TokenMasker:
+        """Return the masker for these constraints; the `MAX_MASKERS` used last are kept."""
+        masker = self._maskers.pop(constraints, None) or TokenMasker(self.trie, constraints, eos_ids=self.eos_ids)
+        self._maskers[constraints] = masker
+        if len(self._maskers) > MAX_MASKERS:
+            del self._maskers[next(iter(self._maskers))]
+        return masker
+
+    def _filters(
+        self, constraints: Constraints, filters: Sequence[Filter | None]
+    ) -> tuple[FilterTensors | None, list[int]]:
+        """Return the filters on the device, and which of them each row has; reused until a new filter comes."""
         if all(each is None for each in filters):
-            self._last_filters.pop(rules, None)
+            self._last_filters.pop(constraints, None)
             return None, []
         distinct = {id(each): each for each in filters}
-        last, tensors = self._last_filters.get(rules, ({}, None))
-        if not distinct.keys() <= last.keys():  # rows change places and leave all the time: no reason to begin anew
+        last, tensors = self._last_filters.get(constraints, ({}, None))
+        if (
+            tensors is None or not distinct.keys() <= last.keys()
+        ):  # rows move and leave all the time, which changes nothing here
             tensors = FilterTensors(list(distinct.values()), self.trie, len(distinct))
             last = distinct
-            self._last_filters[rules] = last, tensors
+            self._last_filters[constraints] = last, tensors
         places = {key: place for place, key in enumerate(last)}
         return tensors, [places[id(each)] for each in filters]
 
     def mask_(
-        self, logits: torch.Tensor, demands: Sequence[Demand | None], histories: Sequence[History | None]
+        self,
+        logits: torch.Tensor,
+        row_constraints: Sequence[RequestConstraint | None],
+        histories: Sequence[History | None],
     ) -> torch.Tensor:
         """Mask the first rows of logits [>= R, V] in place, for engines that keep histories on the host.
 
-        `histories` may be None where the demand is. Negative ids at the end of what was generated stand for
-        tokens not known yet and are left out.
+        Parameters
+        ----------
+        logits
+            Floating point; rows after the first R are left alone.
+        row_constraints
+            What each row may generate; None leaves the row alone.
+        histories
+            The tokens of each row so far; may be None where `row_constraints` is. Negative ids at the end of what was
+            generated stand for tokens not known yet and are ignored.
+
+        Returns
+        -------
+        Tensor
+            `logits` itself.
+
+        Raises
+        ------
+        ConfigError
+            A filter was made from another trie.
         """
-        for group in self.groups(demands):
-            mine = [histories[row] for row in group.rows]
-            arrays = _table(mine, self.trie.trie.n_levels, group.constraint.rules.counts)
+        for group in self.groups(row_constraints):
+            mine = [histories[row] or ((), ()) for row in group.rows]
+            arrays = _table(mine, self.trie.trie.n_levels, group.masker.constraints.counts)
             self.apply_(logits, group, *(torch.from_numpy(each).to(logits.device) for each in arrays))
         return logits
 
     def apply_(self, logits: torch.Tensor, group: Group, token_ids: torch.Tensor, prompt_lengths: torch.Tensor) -> None:
-        """Mask the rows of one group in place, given token ids [its rows, T] and columns before what was generated."""
-        constraint, device = group.constraint, logits.device
+        """Mask the rows of one group in place.
+
+        Parameters
+        ----------
+        logits
+            The whole batch, [>= R, V].
+        group
+            One of `groups`.
+        token_ids
+            int64 [rows of the group, T], aligned at the right.
+        prompt_lengths
+            int64 [rows of the group]: columns before the first generated one.
+        """
+        masker, device = group.masker, logits.device
         filters = group.filters
         rows = None if len(group.rows) == len(logits) else torch.tensor(group.rows, device=device)
         mine = logits if rows is None else logits.index_select(0, rows)
-        constraint.mask_(
+        masker.mask_(
             mine,
             token_ids,
-            prompt_lengths=prompt_lengths if constraint.rules.counts else None,  # the engine knows which rows ended
+            prompt_lengths=prompt_lengths if masker.constraints.counts else None,  # the engine knows which rows ended
             filters=filters,
             requests=None if filters is None else _numbers(group.places, device),
         )
@@ -185,7 +245,7 @@ class BatchMasks:
 
 
 def _numbers(places: list[int], device: torch.device) -> torch.Tensor:
-    """int64 on the device, without a transfer where all are 0."""
+    """Return the numbers as int64 on the device; no transfer if all are 0."""
     if any(places):
         return torch.tensor(places, device=device)
     return torch.zeros(len(places), dtype=torch.long, device=device)
@@ -194,9 +254,9 @@ def _numbers(places: list[int], device: torch.device) -> torch.Tensor:
 def _table(
     histories: Sequence[History], n_levels: int, counts: bool
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Histories as token ids int64 [R, T], aligned at the right, and columns before what was generated, int64 [R].
+    """Return token ids int64 [R, T], aligned at the right, and the columns before the generated ones, int64 [R].
 
-    Holds only what is looked at: the tail of a row, and all that was generated if that is counted.
+    Only what the masker reads: the tail of each row, and all generated tokens if items are counted.
 
     >>> _table([([7, 8, 9], [10, 11]), ([7], [-1])], n_levels=2, counts=False)[0].tolist()
     [[9, 10, 11], [-1, -1, 7]]

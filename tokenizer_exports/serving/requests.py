@@ -1,14 +1,14 @@
-"""What a request to a server may ask for, and the catalog that answers it: shared by all serving engines.
+"""The options of a request to a server, and the catalog with its filters. Shared by all serving engines.
 
-A request carries flat options, `semid_mode`, `semid_without` and so on (`RequestOptions`), since engines pass on
-nothing but strings, numbers and lists of them. Filters too long to send lie on the server, as `NAME.txt` with one
-item id a line in the folder that `SEMID_FILTERS` names; a file that is replaced counts from the next request on.
+A request carries flat options, `semid_mode`, `semid_without` and so on (`RequestOptions`), because engines pass on only
+strings, numbers and lists of them. Filters too long to send are files on the server: `NAME.txt` with one item id per
+line, in the folder that `SEMID_FILTERS` names. A replaced file takes effect with the next request.
 
-A server must not die of a request. What is known to be wrong when it arrives is refused then (`check`); later on, a
-request that cannot be fulfilled ends at once (`batch_masks.py`). Ids that the catalog does not hold are passed
-over, for clients and artifacts are rarely renewed in one moment.
+A request must never stop the server. One that is wrong when it arrives is refused (`check`); one that turns out later
+to be impossible ends at once (`batch_masks.py`). Item ids that the catalog lacks are ignored, because clients and
+artifacts are rarely updated at the same moment.
 
-Not here: torch, and any engine. N items.
+Not here: torch, engines. N items.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ import numpy.typing as npt
 from semid.errors import ConfigError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.block import find_base
-from semid.trie.filters import Filter
-from semid.trie.trie import Trie
+from semid.trie import Filter, Trie
 
 __all__ = ["Catalog", "RequestOptions", "open_catalog"]
 
 PREFIX = "semid_"
 MODES = ("text", "items", "off")
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # no way out of the folder of filters
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # cannot leave the folder of filters
 ARTIFACT, FILTERS = "SEMID_ARTIFACT", "SEMID_FILTERS"  # environment variables
 
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """The `semid_...` options of one request, checked; fields without the prefix.
+    """The checked `semid_...` options of one request; the fields are named without the prefix.
 
     >>> RequestOptions.of({"semid_mode": "items", "semid_without": ["B1"], "temperature": 1})
     RequestOptions(mode='items', filter=(), only=None, without=('B1',), min_items=None, max_items=None, repeats=True, \
@@ -50,27 +49,27 @@ markers=False)
     >>> try:
     ...     RequestOptions.of({"semid_witout": ["B1"]})
     ... except ConfigError as error:
-    ...     print(str(error)[:59])
-    semid_witout is no option. Did you mean semid_without? Ther
+    ...     print(str(error)[:58])
+    semid_witout is not an option. Did you mean semid_without?
     """
 
-    mode: Literal["text", "items", "off"] = "text"  # free text with items in it; items alone; no constraint at all
+    mode: Literal["text", "items", "off"] = "text"  # free text with items in it, items alone, or unconstrained
     filter: tuple[str, ...] = ()  # names of the server's filters; an item must pass all of them
-    only: tuple[str, ...] | None = None  # item ids; None: all
-    without: tuple[str, ...] = ()  # item ids
+    only: tuple[str, ...] | None = None  # item ids to admit; None: all
+    without: tuple[str, ...] = ()  # item ids to ban
     min_items: int | None = None
-    max_items: int | None = None  # None: no limit with "text", one item with "items"
+    max_items: int | None = None  # None: no limit in the mode "text", one item in the mode "items"
     repeats: bool = True  # False: no item twice in one answer
-    markers: bool = False  # every item between the begin and the end marker
+    markers: bool = False  # enclose every item in the begin and the end marker
 
     @classmethod
     def of(cls, arguments: Mapping[str, object] | None) -> RequestOptions:
-        """The options among a request's arguments; others than `semid_...` are not looked at.
+        """Read the options among the arguments of a request; arguments without the prefix `semid_` are ignored.
 
         Raises
         ------
         ConfigError
-            An unknown option, or a value of the wrong kind.
+            An option is unknown, or its value has the wrong type or is out of range.
         """
         known = {PREFIX + field.name: field.name for field in fields(cls)}
         given = {name: value for name, value in (arguments or {}).items() if name.startswith(PREFIX)}
@@ -78,17 +77,17 @@ markers=False)
             if name not in known:
                 near = difflib.get_close_matches(name.removeprefix(PREFIX), known.values(), n=1)
                 hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
-                raise ConfigError(f"{name} is no option.{hint} There are {', '.join(known)}.")
+                raise ConfigError(f"{name} is not an option.{hint} The options are {', '.join(known)}.")
         return cls(**{known[name]: _checked(name, value) for name, value in given.items()})
 
     @property
     def filters(self) -> bool:
-        """Is anything left out?"""
+        """Whether the options restrict the items."""
         return bool(self.filter or self.without) or self.only is not None
 
 
 def _checked(name: str, value: object) -> object:
-    """The value as `RequestOptions` holds it."""
+    """Return the value as `RequestOptions` holds it; ConfigError if it is wrong."""
     if name == "semid_mode":
         if value not in MODES:
             raise ConfigError(f"{name}={value!r} should be one of {', '.join(MODES)}.")
@@ -109,16 +108,22 @@ def _checked(name: str, value: object) -> object:
 
 
 def open_catalog(model: str | None = None, *, tokenizer: str | None = None) -> Catalog:
-    """The catalog that this process serves, opened once.
+    """Return the catalog that this process serves; it is opened once.
 
-    The artifact is the one that `SEMID_ARTIFACT` names, or else the one in the folder (or Hub repository) `model`;
-    the filters are those of the folder `SEMID_FILTERS`. `tokenizer` names the language model's; it is loaded only
-    if the artifact does not know the token ids of its codes.
+    The environment variable `SEMID_ARTIFACT` names the artifact, `SEMID_FILTERS` the folder of filters.
+
+    Parameters
+    ----------
+    model
+        The model's folder or Hub repository, which is opened if `SEMID_ARTIFACT` is not set. Default: none.
+    tokenizer
+        Name of the language model's tokenizer. It is loaded only if the artifact does not know the token ids of its
+        codes. Default: none.
 
     Raises
     ------
     ConfigError
-        Neither is given, or the tokenizer lacks the tokens.
+        There is neither `SEMID_ARTIFACT` nor `model`, or the tokenizer lacks the tokens.
     ArtifactError
         There is no artifact, or it is damaged.
     """
@@ -140,40 +145,45 @@ def _open(folder: str, tokenizer: str | None, filters: str | None) -> Catalog:
 
 
 class Catalog:
-    """An artifact's trie and the filters that requests ask for.
+    """An artifact's trie, and the filters that requests ask for.
 
     Parameters
     ----------
     ids
         The artifact.
     base
-        Token id of the first code; not needed to check requests.
+        Token id of the first code. Default: None, enough to check requests.
     filters
-        The folder of the server's own filters, none by default.
+        The folder of the server's own filters. Default: no such filters.
     """
 
     def __init__(self, ids: SemanticIDTokenizer, *, base: int | None = None, filters: str | Path | None = None) -> None:
         self.ids = ids
         self.trie = Trie.from_ledger(ids.ledger, ids.sizes, base=base)
         self._folder = None if filters is None else Path(filters)
-        self._named: dict[str, tuple[tuple[int, int, int], Filter]] = {}  # name -> (times, size) of its file, filter
+        self._named: dict[
+            str, tuple[tuple[int, int, int], Filter]
+        ] = {}  # name -> its file's times and size, the filter
         self._made: WeakValueDictionary[object, Filter] = WeakValueDictionary()
 
     def check(self, options: RequestOptions) -> None:
-        """Refuse a request whose filter cannot be made or admits nothing: ConfigError."""
+        """Raise ConfigError if the request's filter cannot be made or admits nothing."""
         if options.mode != "off":
             self.filter(options)
 
     def filter(self, options: RequestOptions) -> Filter | None:
-        """The request's filter, None for the whole catalog; equal requests of one moment share one.
+        """Return the filter of a request, None for the whole catalog; running requests with equal options share one.
 
-        Raises ConfigError like `check`.
+        Raises
+        ------
+        ConfigError
+            The filter cannot be made or admits nothing.
         """
         return self._filter(options) if options.filters else None
 
     @cached_property
     def nothing(self) -> Filter:
-        """The filter that admits nothing."""
+        """A filter that admits no item."""
         return Filter(len(self.trie), np.zeros(len(self.trie) + 1, np.int32), origin=self.trie.origin)
 
     def _filter(self, options: RequestOptions) -> Filter:
@@ -191,29 +201,29 @@ class Catalog:
         return made
 
     def _of_file(self, name: str) -> Filter:
-        """The filter of a file, read again when the file is another."""
+        """Return the filter of a file, which is read again when the file has changed."""
         if self._folder is None:
             raise ConfigError(f"semid_filter={name!r}: this server has no filters. Start it with {FILTERS}=FOLDER.")
         path = self._folder / f"{name}.txt"
         if not NAME.fullmatch(name) or not path.is_file():
             there = ", ".join(sorted(each.stem for each in self._folder.glob("*.txt"))) or "none"
-            raise ConfigError(f"semid_filter={name!r} is no filter of this server. It has: {there}.")
+            raise ConfigError(f"semid_filter={name!r} is not a filter of this server. It has: {there}.")
         try:
             stat = path.stat()
-            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size  # a copy may keep the first and the last
+            stamp = stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size  # a copy may keep the first and the last of these
             if name not in self._named or self._named[name][0] != stamp:
                 self._named[name] = stamp, self.trie.filter(self._rows(_lines(path)))
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read: {error}. Write one item id a line, in UTF-8.") from error
+            raise ConfigError(f"{path}: cannot be read: {error}. Write one item id per line, in UTF-8.") from error
         return self._named[name][1]
 
     def _rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """Rows of the ids that the catalog holds; the others are passed over."""
+        """Return the rows of the ids that the catalog holds; other ids are ignored."""
         rows = self.ids.ledger.find_rows(item_ids)
         return rows[rows >= 0]
 
 
 def _lines(path: Path) -> list[str]:
-    """The item ids of a file, one a line. An id may hold what else is taken for a line's end (a form feed, U+2028)."""
-    content = path.read_bytes().decode("utf-8-sig")  # Windows puts a byte order mark before the first id
+    """Return the item ids of a file, one per line. An id may hold other separators (a form feed, U+2028)."""
+    content = path.read_bytes().decode("utf-8-sig")  # Windows writes a byte order mark before the first id
     return [line for line in content.replace("\r\n", "\n").split("\n") if line]

@@ -1,20 +1,20 @@
-"""Items and nothing but items from SGLang: a custom logit processor.
+"""Constrain SGLang to the items of a catalog: a custom logit processor.
 
     SEMID_ARTIFACT=FOLDER python -m sglang.launch_server --model-path FOLDER \\
         --enable-custom-logit-processor --disable-overlap-schedule
     {"text": ..., "sampling_params": {"custom_params": {"semid_mode": "items"}, ...},
      "custom_logit_processor": TrieLogitProcessor.to_str()}
 
-SGLang takes a processor as a string with each request, and loads it in the server. Ours holds no more than the name
-of the class below, so semid must be installed in the server's environment, while a client needs semid or the string,
-but not SGLang. `SEMID_ARTIFACT` names the model folder that `semid extend` wrote. `docs/serving.md` has the options of
-a request.
+SGLang takes a processor as a string with each request and loads it in the server. Ours holds only the name of the class
+below. So semid must be installed in the server's environment; a client needs the string, or semid to make it, but not
+SGLang. `SEMID_ARTIFACT` names the model folder that `semid extend` wrote. `docs/serving.md` lists the options of a
+request.
 
-SGLang's overlap scheduler samples a token before it has told the requests of the one before, on which a trie depends
-more than on all others. Hence `--disable-overlap-schedule`, or `SGLANG_ENABLE_DELAY_SAMPLE=1`, which only has the
-sampling wait. The processor notices where neither was done, and refuses. SGLang's beam search ignores processors.
+SGLang's overlap scheduler samples a token before the requests have received the one before it, which is the one that a
+trie needs most. Hence `--disable-overlap-schedule`, or `SGLANG_ENABLE_DELAY_SAMPLE=1`, which only delays sampling. The
+processor detects when neither is set, and raises an error. SGLang's beam search ignores processors.
 
-The only file that knows SGLang; read off its 0.5.23. It imports nothing of it.
+This is the only file that depends on SGLang's interface, as of its version 0.5.23. It imports nothing from SGLang.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from typing import Any, Protocol
 import torch
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.serving.batch_masks import BatchMasks, Demand
+from semid.tokenizer_exports.serving.batch_masks import BatchMasker, RequestConstraint
 from semid.tokenizer_exports.serving.requests import RequestOptions, open_catalog
 
 __all__ = ["TrieLogitProcessor"]
 
 log = logging.getLogger("semid")
 
-DEMAND = "semid demand"  # kept beside the options in a request's own custom_params, so that they are read once
+# Where a request's constraint is kept in its custom_params, so that its options are read once.
+CONSTRAINT_KEY = "semid constraint"
 
 
 class _KV(Protocol):
-    kv_committed_len: int  # tokens in the cache, the one that is being fed included
+    kv_committed_len: int  # tokens in the cache, including the one being fed
 
 
 class _Request(Protocol):
-    """What is read of SGLang's `Req`."""
+    """The fields of SGLang's `Req` that are read here."""
 
     origin_input_ids: Sequence[int]
     output_ids: Sequence[int]
@@ -52,10 +53,10 @@ class _Request(Protocol):
 
 
 class TrieLogitProcessor:
-    """Masks the logits of the requests that carry it; `semid_...` options go into their `custom_params`.
+    """Mask the logits of the requests that carry it. Their `custom_params` hold the `semid_...` options.
 
-    Without options a request is in the mode "text": `custom_params` must then be `{}`, for SGLang shows a processor
-    nothing of requests that have none, and they are not constrained. A request that cannot be fulfilled ends at
+    A request without options is in the mode "text". It must still send `custom_params: {}`: SGLang shows a processor
+    nothing of a request that has none, so such a request is not constrained. A request that cannot be fulfilled ends at
     once, and the log says why.
 
     >>> json.loads(TrieLogitProcessor.to_str()).keys()
@@ -64,10 +65,10 @@ class TrieLogitProcessor:
 
     @classmethod
     def to_str(cls) -> str:
-        """The processor as the server takes it.
+        """Return the string that a client sends as `custom_logit_processor`.
 
-        SGLang asks for a pickled class in hex. That of a class in a module is its name: the opcode GLOBAL with
-        two lines, then STOP.
+        SGLang expects a pickled class in hex. The pickle of a class is its name: the opcode GLOBAL with two lines, then
+        STOP.
         """
         name = f"c{cls.__module__}\n{cls.__qualname__}\n."
         return json.dumps({"callable": name.encode().hex()})
@@ -75,13 +76,20 @@ class TrieLogitProcessor:
     def __call__(
         self, logits: torch.Tensor, custom_param_list: list[dict[str, Any] | None] | None = None
     ) -> torch.Tensor:
-        """Mask logits float [R, V] in place, given the `custom_params` of each row.
+        """Mask logits in place.
+
+        Parameters
+        ----------
+        logits
+            Floating point [R, V].
+        custom_param_list
+            The `custom_params` of each row, with SGLang's own request under "__req__".
 
         Raises
         ------
         ConfigError
-            The server runs in a way in which the tokens so far cannot be known (stops it), or `SEMID_ARTIFACT` is
-            not set.
+            `SEMID_ARTIFACT` is not set, or the server's settings hide the latest tokens from processors. Either stops
+            the server.
         """
         params = [each or {} for each in custom_param_list or [{}] * len(logits)]
         requests: list[_Request | None] = [each.get("__req__") for each in params]
@@ -91,16 +99,19 @@ class TrieLogitProcessor:
         if not known:
             return logits
         _check(known)
-        masks = _masks(logits.device, tuple(sorted(known[0].eos_token_ids)))
-        demands = [None if each is None else _demand(masks, mine) for each, mine in zip(requests, params, strict=True)]
+        masker = _batch_masker(logits.device, tuple(sorted(known[0].eos_token_ids)))
+        row_constraints = [
+            None if each is None else _request_constraint(masker, mine)
+            for each, mine in zip(requests, params, strict=True)
+        ]
         histories = [None if each is None else (each.origin_input_ids, each.output_ids) for each in requests]
-        return masks.mask_(logits, demands, histories)
+        return masker.mask_(logits, row_constraints, histories)
 
 
 def _check(requests: Sequence[_Request]) -> None:
-    """Are all tokens of the requests known? ConfigError if not, which no request can cause: it is the server's way."""
+    """Raise ConfigError unless all tokens of the requests are known. Only the server's settings can cause that."""
     if len({id(request.output_ids) for request in requests}) < len(requests):
-        raise ConfigError("speculative decoding gives a request several rows, whose drafts no processor is told.")
+        raise ConfigError("speculative decoding gives a request several rows and hides its drafts from processors.")
     for request in requests:
         if len(request.origin_input_ids) + len(request.output_ids) < request.kv.kv_committed_len:
             raise ConfigError(
@@ -110,16 +121,19 @@ def _check(requests: Sequence[_Request]) -> None:
 
 
 @lru_cache(maxsize=4)
-def _masks(device: torch.device, eos_ids: tuple[int, ...]) -> BatchMasks:
-    """Made at the first request, and kept for the life of the server."""
-    return BatchMasks(open_catalog(), device, eos_ids=eos_ids)
+def _batch_masker(device: torch.device, eos_ids: tuple[int, ...]) -> BatchMasker:
+    """Make the masker at the first request and keep it while the server lives."""
+    return BatchMasker(open_catalog(), device, eos_ids=eos_ids)
 
 
-def _demand(masks: BatchMasks, params: dict[str, Any]) -> Demand | None:
-    """What a request asks for; read from its options at its first token."""
-    if DEMAND not in params or not isinstance(params[DEMAND], Demand | None):  # a client may send the name too
-        try:
-            params[DEMAND] = masks.demand(RequestOptions.of(params))
-        except ConfigError as error:
-            params[DEMAND] = masks.refusal(error)
-    return params[DEMAND]
+def _request_constraint(masker: BatchMasker, params: dict[str, Any]) -> RequestConstraint | None:
+    """Return what a request may generate; its options are read at its first token."""
+    kept = params.get(CONSTRAINT_KEY, "not read yet")
+    if isinstance(kept, RequestConstraint | None):  # a client may send another value under this name
+        return kept
+    try:
+        constraint = masker.request_constraint(RequestOptions.of(params))
+    except ConfigError as error:
+        constraint = masker.refusal(error)
+    params[CONSTRAINT_KEY] = constraint
+    return constraint
