@@ -13,7 +13,7 @@ _HOME = {  # public name -> the file that holds it
     "EntityTokens": "semid.tokenizer_exports.entities.names",
     "EntityVectors": "semid.tokenizer_exports.entities.vectors",
     "Exported": "semid.tokenizer_exports.formats.exporter",
-    "Extended": "semid.tokenizer_exports.models.in_memory",
+    "Extended": "semid.tokenizer_exports.models.plan",
     "Generated": "semid.tokenizer_exports.generate.items",
     "IndexFile": "semid.data.index_files",
     "ItemHead": "semid.tokenizer_exports.entities.item_head",

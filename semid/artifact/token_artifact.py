@@ -22,6 +22,7 @@ class TokenArtifact(ABC):
 
     kind: ClassVar[str]  # one of `semid.artifact.kinds`
     vocabulary: Vocabulary
+    ledger: Ledger | None  # the items under the codes; None where the codes are not of items
     provenance: Mapping[str, Any]
 
     @property

@@ -1,13 +1,19 @@
-"""semid extend, export, import: IDs into language models, and into and out of other systems."""
+"""semid extend, export, import: IDs into language models, and to and from other systems."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, print_json, say
 from semid.cli.fit import sizes_option
+
+if TYPE_CHECKING:
+    from semid.tokenizer_exports.formats.exporter import Format
+    from semid.tokenizer_exports.formats.importer import OnCollision
+    from semid.tokenizer_exports.models.init_rows import Init
 
 FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 
@@ -18,20 +24,23 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
 @click.option(
     "--init",
-    type=click.Choice(["auto", "text", "codebook", "mix", "default"]),
+    type=click.Choice(["auto", "text", "codebook", "text+codebook", "default"]),
     default="auto",
     show_default=True,
-    help="How the new rows start: from the items' texts, from the codebooks, from both, or at random. auto: from texts "
-    "where the artifact has them, else from codebooks.",
+    help="What the new embedding rows start as: the items' texts, the codebooks, both, or random. auto: texts if the "
+    "artifact has them, else codebooks.",
 )
 @click.option(
     "--alpha", default=0.0, show_default=True, type=float,
-    help="Of clusters: added to each row, this times its centroid; 0.1 in META ID.",
+    help="Add alpha * W @ centroid to the embedding row of each cluster token (META ID: 0.1).",
 )  # fmt: skip
-@click.option("--pad-to", default=64, show_default=True, type=click.IntRange(1), help="Rows are a multiple of this.")
-@click.option("--seed", default=0, show_default=True, type=int, help="Of the draws that --init makes.")
-@click.option("--link", is_flag=True, help="Hard-link the weights that do not change, instead of copying them.")
-@click.option("--transformers-4", is_flag=True, help="Write the tokenizer so that transformers 4 reads it too.")
+@click.option(
+    "--pad-to", default=64, show_default=True, type=click.IntRange(1),
+    help="Pad the number of rows to a multiple of this.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, type=int, help="Seed of the random directions of --init.")
+@click.option("--link", is_flag=True, help="Hard-link unchanged weight files instead of copying them.")
+@click.option("--transformers-4", is_flag=True, help="Write a tokenizer that transformers 4 reads too.")
 @click.option("--force", is_flag=True, help="Replace an extended model in an existing folder.")
 @json_option
 @click.pass_context
@@ -40,7 +49,7 @@ def extend(
     base: str,
     folder: Path,
     output: Path,
-    init: str,
+    init: Init,
     alpha: float,
     pad_to: int,
     seed: int,
@@ -49,14 +58,14 @@ def extend(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Put the tokens of an artifact into a language model.
+    """Add the tokens of an artifact to a language model.
 
-    BASE is a model's folder or its name on the Hugging Face Hub. The result is an ordinary model folder, with the
-    artifact DIR beside the weights. Only the weight files that hold the embedding are rewritten, so a model much
-    larger than memory will do.
+    BASE is a model's folder or its name on the Hugging Face Hub. The result is an ordinary model folder that also holds
+    the artifact DIR. Only the weight files with the embedding are rewritten, so the model may be much larger than
+    memory.
 
-    DIR may be a folder of `semid clusters`, which then lies in OUT/semid-clusters. A model may have both: give the one
-    that was made with the first as BASE for the second.
+    DIR may be a folder of `semid clusters`, which is then copied to OUT/semid-clusters. For a model with both, extend
+    it twice: the output of the first run is BASE of the second.
 
     \b
     Examples:
@@ -64,7 +73,6 @@ def extend(
       semid extend my-base my-sid -o my-llm --init codebook --link
       semid extend my-llm my-clusters -o my-llm-2 --init default --alpha 0.1
     """
-    from semid.runtime.progress import watched
     from semid.tokenizer_exports.models.on_disk import extend_folder
 
     extended = extend_folder(
@@ -78,33 +86,32 @@ def extend(
         link=link,
         transformers_4=transformers_4,
         force=force,
-        progress=watched() and not ctx.obj["quiet"],
     )
     say(ctx, f"saved       {output}")
     if as_json:
         print_json({"folder": str(output)} | extended.to_dict())
     else:
-        click.echo("\n".join(extended.lines()))
+        click.echo("\n".join(extended.summary()))
 
 
 @click.command()
 @folder_argument
-@click.option("--to", type=click.Choice(FORMATS), required=True, help="The format.")
+@click.option("--to", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="File to write.")
-@click.option("--base", type=click.IntRange(0), help="Token id of the first code. Default: as semid extend noted.")
-@click.option("--tokenizer", type=click.Path(path_type=Path), help="Instead: the extended model's folder.")
-@click.option("--dense-levels", type=click.IntRange(1, 2), help="Of static: levels kept as a table.")
+@click.option("--base", type=click.IntRange(0), help="Token id of the first code. Default: as semid extend recorded.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Extended model's folder, instead of --base.")
+@click.option("--dense-levels", type=click.IntRange(1, 2), help="static only: first levels as a table.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def export(
     folder: Path,
-    to: str,
+    to: Format,
     output: Path,
     base: int | None,
     tokenizer: Path | None,
     dense_levels: int | None,
     force: bool,
 ) -> None:
-    """Write the IDs of the live items for another system.
+    """Write the IDs of the live items in another system's format.
 
     \b
     lcrec      {item: ["<a_1>", "<b_2>", ...]}: LC-Rec, LETTER, MiniOneRec
@@ -133,15 +140,15 @@ def export(
 @click.command("import")
 @click.argument("index", metavar="INDEX.json", type=click.Path(path_type=Path, readable=False))
 @click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
-@click.option("--items", type=click.Path(readable=False), help="The catalog, for the items' text.")
-@click.option("--template", help="How tokens are written. Default: as in the file.")
+@click.option("--items", type=click.Path(readable=False), help="Catalog to take the items' text from.")
+@click.option("--template", help="Token pattern. Default: as in the file.")
 @click.option("--sizes", callback=sizes_option, help="Codes per level: 256, or 64,256,256. Default: from the file.")
 @click.option(
     "--on-collision",
     type=click.Choice(["error", "add-level"]),
     default="error",
     show_default=True,
-    help="Where items share an ID: say which, or append a code to every ID.",
+    help="If items share an ID: stop and list them, or append a code to every ID.",
 )
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @click.pass_context
@@ -152,12 +159,12 @@ def import_(
     items: str | None,
     template: str | None,
     sizes: int | tuple[int, ...] | None,
-    on_collision: str,
+    on_collision: OnCollision,
     force: bool,
 ) -> None:
-    """Make an artifact of another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
+    """Make an artifact from another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
 
-    It can be looked up, extended, exported and generated from; it has no encoder, so new items cannot be added.
+    It supports look-up, extend, export and generation. It has no encoder, so new items cannot be added.
 
     \b
     Examples:

@@ -111,7 +111,7 @@ class ClusterTokens(TokenArtifact):
     """
 
     kind: ClassVar[str] = kinds.CLUSTERS
-    ledger: ClassVar[None] = None  # users and items have one each
+    ledger = None  # users and items have one each
 
     vocabulary: Vocabulary
     users: Members

@@ -24,7 +24,9 @@ class TokenBlock(Protocol):
     `Vocabulary` is the usual one.
     """
 
-    OTHER_NAMES: str  # the advice of an error where the names are taken
+    @property
+    def OTHER_NAMES(self) -> str:  # noqa: N802
+        """What errors advise where the names are taken."""
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -65,4 +67,4 @@ class TokenSource(Protocol):
 
     @property
     def level_vectors(self) -> Sequence[npt.NDArray[np.floating]] | None:
-        """L arrays float [K, d] that new rows can start from, with d = 0 for a level without any; None for no vectors."""
+        """The vectors of the codes: L arrays float [K, d], with d = 0 for a level without any; None for no vectors."""

@@ -31,7 +31,7 @@ from tests.benchmarks.common import first_embeddings, machine, markdown, use_thr
 from tests.benchmarks.page import update
 
 TASKS = ("next-item", "text-to-id", "id-to-text", "fusion", "negative")
-STARTS = ("transformers", "default", "codebook", "text", "mix")
+STARTS = ("transformers", "default", "codebook", "text", "text+codebook")
 MEASURED = (0, 10, 25, 50, 100, 150, 200)
 BATCH = 5  # records a step
 POOL = 10  # batches that are drawn together
@@ -195,7 +195,7 @@ def plot(lines: list[dict[str, Any]], path: Path) -> None:
         for number, start in enumerate(STARTS):
             points = [(line["step"], value(line)) for line in lines if line["start"] == start]
             if points:
-                ours = start in ("codebook", "text", "mix")
+                ours = start in ("codebook", "text", "text+codebook")
                 axis.plot(*zip(*points, strict=True), color=f"C{number}", label=start, marker="o", markersize=3,
                           linewidth=2 if ours else 1.2, linestyle="-" if ours else "--")  # fmt: skip
         axis.set(title=title, xlabel="optimizer steps")

@@ -113,26 +113,26 @@ def test_numbers_out_of_range_are_named(wrong):
         entities.item_ids(wrong)
     with pytest.raises(InputError, match=r"items\[0\]=105 should be"):
         entities.names.token("item", 105)
-    with pytest.raises(InputError, match="dtype=float64 should be whole numbers"):
+    with pytest.raises(InputError, match="dtype=float64 should be integers"):
         entities.user_ids([0.5])
 
 
 @pytest.mark.parametrize(
     "given, said",
     [
-        ({"n_users": -1}, "n_users=-1 should be a whole number"),
+        ({"n_users": -1}, "n_users=-1 should be an integer"),
         ({"n_users": True}, "n_users=True"),
-        ({"n_users": 0, "n_items": 0}, "one user or item at least"),
+        ({"n_users": 0, "n_items": 0}, "at least one user or item"),
         ({"item_name": "item_"}, "one {} for the number"),
         ({"item_name": "item_{}{}"}, "one {} for the number"),
         ({"item_name": "item_{n}"}, "one {} for the number"),
-        ({"item_name": "item {}"}, "no blank"),
-        ({"item_name": "item\\{}"}, "no backslash"),
-        ({"item_name": "_{}"}, "two characters"),
-        ({"item_name": "item1{}"}, "not digits"),
-        ({"item_name": "item_{}0"}, "not digits"),
+        ({"item_name": "item {}"}, "not contain blanks"),
+        ({"item_name": "item\\{}"}, "not contain blanks or backslashes"),
+        ({"item_name": "_{}"}, "two or more characters"),
+        ({"item_name": "item1{}"}, "no digit next to the number"),
+        ({"item_name": "item_{}0"}, "no digit next to the number"),
         ({"item_name": "user_{}"}, "are the same"),
-        ({"user_name": "an_item_{}"}, "hold 'item_'"),
+        ({"user_name": "an_item_{}"}, "contain 'item_'"),
         ({"user_name": "<u{}<", "item_name": "<i{}>"}, "run into each other"),
         ({"item_name": "#{n}#"}, "one {} for the number"),
     ],
@@ -169,7 +169,7 @@ def test_only_a_sequence_of_token_ids_is_looked_through():
     assert entities.find([]) == [] == entities.find(np.zeros(0, np.int64))
     with pytest.raises(InputError, match=r"shape=\(1, 2\) should be \(T,\)"):
         entities.find([[1, 2]])
-    with pytest.raises(InputError, match="dtype=float64 should be whole numbers"):
+    with pytest.raises(InputError, match="dtype=float64 should be integers"):
         entities.item_numbers([1.5])
 
 

@@ -1,4 +1,4 @@
-"""The first values of new rows: inside the old cloud, with the geometry of the codebook or of the texts."""
+"""The first values of new rows: inside the old stats, with the geometry of the codebook or of the texts."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from hypothesis import strategies as st
 from scipy.sparse import csc_array
 from scipy.spatial.distance import cdist, pdist
 
+from semid.artifact import kinds
 from semid.data.strings import PackedStrings
 from semid.encoders.checkpoint import block_bounds
 from semid.errors import ConfigError
-from semid.tokenizer_exports.models.init_rows import Cloud, Texts, check_choices, first_rows, measure, read_texts
+from semid.tokenizer_exports.models.init_rows import RowStats, check_choices, init_rows, row_stats
 from semid.tokenizer_exports.models.row_report import report_rows
-from semid.tokens.vocabulary import Vocabulary
+from semid.tokenizer_exports.models.text_shares import TextShares, text_token_shares
+from semid.tokens import Vocabulary
 
 
-def cloud_of(width: int, seed: int = 0) -> Cloud:
+def stats_of(width: int, seed: int = 0) -> RowStats:
     """As real embeddings are: a mean well away from zero, dims of different spread."""
     draw = np.random.default_rng(seed)
     std = draw.uniform(0.05, 0.2, width)
     mean = draw.normal(0, 0.05, width)
-    return Cloud(mean, std, float(np.sqrt((mean**2).sum() + (std**2).sum())))
+    return RowStats(mean, std, float(np.sqrt((mean**2).sum() + (std**2).sum())))
 
 
 def level_of(n_codes: int, dim: int, seed: int, scale: float = 1.0) -> np.ndarray:
@@ -35,22 +37,22 @@ def rows_of_levels(rows: np.ndarray, vocabulary: Vocabulary) -> list[np.ndarray]
     return [rows[a:b].astype(float) for a, b in zip(vocabulary.offsets, vocabulary.offsets[1:], strict=False)]
 
 
-# ---- the old cloud
+# ---- the old stats
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 5))
-def test_the_cloud_is_that_of_the_known_rows_alone(n_rows, width, seed):
+def test_the_stats_is_that_of_the_known_rows_alone(n_rows, width, seed):
     draw = np.random.default_rng(seed)
     matrix = draw.normal(2, 1, (n_rows, width)).astype(np.float32)
     known = draw.random(n_rows) < 0.7
     known[0] = True
     matrix[~known] = 1e6
-    cloud = measure(lambda: ((a, matrix[a : a + 7]) for a in range(0, n_rows, 7)), known)
+    stats = row_stats(lambda: ((a, matrix[a : a + 7]) for a in range(0, n_rows, 7)), known)
     real = matrix[known].astype(float)
-    np.testing.assert_allclose(cloud.mean, real.mean(0), atol=1e-9)
-    np.testing.assert_allclose(cloud.std, real.std(0), atol=1e-6)
-    np.testing.assert_allclose(cloud.norm, np.linalg.norm(real, axis=1).mean())
-    np.testing.assert_allclose(cloud.radius**2, ((real - real.mean(0)) ** 2).sum(1).mean(), atol=1e-6)
+    np.testing.assert_allclose(stats.mean, real.mean(0), atol=1e-9)
+    np.testing.assert_allclose(stats.std, real.std(0), atol=1e-6)
+    np.testing.assert_allclose(stats.norm, np.linalg.norm(real, axis=1).mean())
+    np.testing.assert_allclose(stats.radius**2, ((real - real.mean(0)) ** 2).sum(1).mean(), atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (10, 3), (5000, 1000), (3, 4_000_000)])
@@ -72,7 +74,7 @@ def test_blocks_cover_every_row_once_and_hold_about_two_million_numbers(shape):
 def test_distances_inside_a_level_are_those_of_the_codebook_times_one_number(sizes, dim, width, seed):
     levels = [level_of(k, dim, seed + i, scale=0.1**i) for i, k in enumerate(sizes)]
     vocabulary = Vocabulary(sizes)
-    rows = first_rows(vocabulary, levels, cloud_of(width), init="codebook", seed=seed)
+    rows = init_rows(vocabulary, levels, stats_of(width), init="codebook", seed=seed)
     for centroids, own in zip(levels, rows_of_levels(rows, vocabulary), strict=True):
         if min(len(centroids) - 1, dim) > width - 2:
             continue
@@ -83,84 +85,84 @@ def test_distances_inside_a_level_are_those_of_the_codebook_times_one_number(siz
 def test_more_dims_than_the_model_has_lose_only_the_smallest_axes():
     draw = np.random.default_rng(0)
     centroids = draw.normal(size=(60, 50)) * np.where(np.arange(50) < 8, 1.0, 1e-4)
-    rows = first_rows(Vocabulary([60], begin="", end=""), [centroids], cloud_of(12), init="codebook", seed=0)
+    rows = init_rows(Vocabulary([60], begin="", end=""), [centroids], stats_of(12), init="codebook", seed=0)
     ratio = pdist(rows.astype(float)) / pdist(centroids)
     assert ratio.max() / ratio.min() < 1.01
 
 
 @pytest.mark.parametrize("init", ["codebook", "default"])
 def test_new_rows_have_the_spread_and_the_norm_of_old_ones_at_every_level(init):
-    cloud, sizes = cloud_of(256), [200, 200, 200]
+    stats, sizes = stats_of(256), [200, 200, 200]
     levels = [level_of(k, 32, i, scale=0.05**i) for i, k in enumerate(sizes)]
     vocabulary = Vocabulary(sizes)
-    rows = first_rows(vocabulary, levels, cloud, init=init, seed=1)
+    rows = init_rows(vocabulary, levels, stats, init=init, seed=1)
     assert rows.dtype == np.float32 and rows.shape == (602, 256)
     for own in rows_of_levels(rows, vocabulary):
-        distance = np.sqrt(((own - cloud.mean) ** 2).sum(1).mean())
-        np.testing.assert_allclose(distance, cloud.radius, rtol=0.03)
+        distance = np.sqrt(((own - stats.mean) ** 2).sum(1).mean())
+        np.testing.assert_allclose(distance, stats.radius, rtol=0.03)
         norm = np.sqrt((own**2).sum(1).mean())
-        np.testing.assert_allclose(norm, np.sqrt(cloud.radius**2 + (cloud.mean**2).sum()), rtol=0.03)
+        np.testing.assert_allclose(norm, np.sqrt(stats.radius**2 + (stats.mean**2).sum()), rtol=0.03)
 
 
 @pytest.mark.parametrize("width", [40, 256])
 def test_levels_with_equal_centroids_still_lie_apart(width):
     same = level_of(30, 10, 0)
     vocabulary = Vocabulary([30] * 4)
-    cloud = cloud_of(width)
-    rows = first_rows(vocabulary, [same] * 4, cloud, init="codebook", seed=0)
+    stats = stats_of(width)
+    rows = init_rows(vocabulary, [same] * 4, stats, init="codebook", seed=0)
     own = rows_of_levels(rows, vocabulary)
     for one in range(4):
         for other in range(one):
-            assert cdist(own[one], own[other]).min() > 0.2 * cloud.radius
+            assert cdist(own[one], own[other]).min() > 0.2 * stats.radius
 
 
 @pytest.mark.parametrize("width", [64, 8])
 def test_levels_of_one_code_and_of_equal_centroids_get_distinct_rows(width):
     levels = [np.ones((1, 3)), np.ones((5, 3)), np.zeros((4, 0))]
     vocabulary = Vocabulary([1, 5, 4])
-    rows = first_rows(vocabulary, levels, cloud_of(width), init="codebook", seed=0)
+    rows = init_rows(vocabulary, levels, stats_of(width), init="codebook", seed=0)
     assert np.isfinite(rows).all()
     assert pdist(rows).min() > 0.01
 
 
 def test_the_same_seed_gives_the_same_rows_and_another_gives_others():
-    levels, cloud, vocabulary = [level_of(20, 6, 0)], cloud_of(32), Vocabulary([20])
+    levels, stats, vocabulary = [level_of(20, 6, 0)], stats_of(32), Vocabulary([20])
     for init in ("codebook", "default"):
-        one, same, other = (first_rows(vocabulary, levels, cloud, init=init, seed=seed) for seed in (3, 3, 4))
+        one, same, other = (init_rows(vocabulary, levels, stats, init=init, seed=seed) for seed in (3, 3, 4))
         assert (one == same).all()
         assert not np.allclose(one, other)
 
 
 def test_markers_start_near_the_mean_but_not_equal():
-    cloud, vocabulary = cloud_of(64), Vocabulary([9, 9])
-    rows = first_rows(vocabulary, [level_of(9, 4, i) for i in (0, 1)], cloud, init="codebook", seed=0)
+    stats, vocabulary = stats_of(64), Vocabulary([9, 9])
+    rows = init_rows(vocabulary, [level_of(9, 4, i) for i in (0, 1)], stats, init="codebook", seed=0)
     begin, end = rows[-2:].astype(float)
-    assert np.linalg.norm(begin - cloud.mean) < 0.2 * cloud.radius
-    assert 0.02 * cloud.radius < np.linalg.norm(begin - end) < 0.3 * cloud.radius
+    assert np.linalg.norm(begin - stats.mean) < 0.2 * stats.radius
+    assert 0.02 * stats.radius < np.linalg.norm(begin - end) < 0.3 * stats.radius
 
 
 # ---- text
 
 
-def toy_texts(n_codes: int, n_old: int, has_items: np.ndarray, seed: int = 0) -> Texts:
+def toy_texts(n_codes: int, n_old: int, has_items: np.ndarray, seed: int = 0) -> TextShares:
     """Half of every text is the same frequent word, as in real catalogs."""
     draw = np.random.default_rng(seed)
     shares = draw.dirichlet(np.full(n_old - 1, 0.2), n_codes) * 0.5
     shares = np.concatenate([np.full((n_codes, 1), 0.5), shares], 1) * has_items[:, None]
-    return Texts(csc_array(shares), has_items.astype(np.int64) * 3)
+    return TextShares(csc_array(shares), has_items.astype(np.int64) * 3)
 
 
-def old_rows(n_old: int, cloud: Cloud) -> np.ndarray:
+def old_rows(n_old: int, stats: RowStats) -> np.ndarray:
     draw = np.random.default_rng(9)
-    return (cloud.mean + cloud.std * draw.normal(size=(n_old, len(cloud.mean)))).astype(np.float32)
+    return (stats.mean + stats.std * draw.normal(size=(n_old, len(stats.mean)))).astype(np.float32)
 
 
 def test_text_rows_keep_the_geometry_of_text_means_without_their_common_part():
-    cloud, vocabulary = cloud_of(48), Vocabulary([40])
-    matrix = old_rows(100, cloud)
+    stats, vocabulary = stats_of(48), Vocabulary([40])
+    matrix = old_rows(100, stats)
     texts = toy_texts(40, 100, np.ones(40, bool))
-    rows = first_rows(
-        vocabulary, [level_of(40, 5, 0)], cloud, init="text", seed=0, texts=texts,
+    rows = init_rows(
+        vocabulary, [level_of(40, 5, 0)], stats, init="text", seed=0, texts=texts,
         blocks=lambda: ((a, matrix[a : a + 11]) for a in range(0, 100, 11)),
     )[:40].astype(float)  # fmt: skip
     means = texts.shares.toarray() @ matrix.astype(float)
@@ -168,38 +170,38 @@ def test_text_rows_keep_the_geometry_of_text_means_without_their_common_part():
     assert ratio.max() / ratio.min() < 1 + 1e-4
     unit = means / np.linalg.norm(means, axis=1, keepdims=True)
     assert np.mean(unit @ unit.T) > 0.8, "the means themselves are almost equal"
-    centered = rows - cloud.mean
-    np.testing.assert_allclose(np.sqrt((centered**2).sum(1).mean()), cloud.radius, rtol=1e-4)
+    centered = rows - stats.mean
+    np.testing.assert_allclose(np.sqrt((centered**2).sum(1).mean()), stats.radius, rtol=1e-4)
 
 
 def test_codes_without_items_keep_their_codebook_row():
-    cloud, vocabulary = cloud_of(48), Vocabulary([20, 20])
-    matrix, has = old_rows(50, cloud), np.arange(40) % 3 > 0
+    stats, vocabulary = stats_of(48), Vocabulary([20, 20])
+    matrix, has = old_rows(50, stats), np.arange(40) % 3 > 0
     has[20:] = False  # nobody at the second level
     levels = [level_of(20, 5, 0), level_of(20, 5, 1)]
     texts = toy_texts(40, 50, has)
-    plain = first_rows(vocabulary, levels, cloud, init="codebook", seed=0)
-    text = first_rows(vocabulary, levels, cloud, init="text", seed=0, texts=texts, blocks=lambda: [(0, matrix)])
+    plain = init_rows(vocabulary, levels, stats, init="codebook", seed=0)
+    text = init_rows(vocabulary, levels, stats, init="text", seed=0, texts=texts, blocks=lambda: [(0, matrix)])
     assert (text[:40][~has] == plain[:40][~has]).all()
     assert not np.isclose(text[:40][has], plain[:40][has]).all(1).any()
 
 
 def test_mix_lies_between_codebook_and_text():
-    cloud, vocabulary = cloud_of(96), Vocabulary([30])
-    matrix, levels = old_rows(50, cloud), [level_of(30, 5, 0)]
+    stats, vocabulary = stats_of(96), Vocabulary([30])
+    matrix, levels = old_rows(50, stats), [level_of(30, 5, 0)]
     texts = toy_texts(30, 50, np.ones(30, bool))
     rows = {
-        init: first_rows(
-            vocabulary, levels, cloud, init=init, seed=0, texts=texts, blocks=lambda: [(0, matrix)]
-        )[:30] - cloud.mean
-        for init in ("codebook", "text", "mix")
+        init: init_rows(
+            vocabulary, levels, stats, init=init, seed=0, texts=texts, blocks=lambda: [(0, matrix)]
+        )[:30] - stats.mean
+        for init in ("codebook", "text", "text+codebook")
     }  # fmt: skip
 
     def alike(one, other):
         return float((rows[one] * rows[other]).sum() / np.linalg.norm(rows[one]) / np.linalg.norm(rows[other]))
 
-    assert alike("mix", "codebook") > alike("codebook", "text") + 0.2
-    assert alike("mix", "text") > alike("codebook", "text") + 0.2
+    assert alike("text+codebook", "codebook") > alike("codebook", "text") + 0.2
+    assert alike("text+codebook", "text") > alike("codebook", "text") + 0.2
 
 
 class Words:
@@ -211,13 +213,9 @@ class Words:
 
 def test_each_live_item_counts_once_and_each_of_its_first_tokens_equally():
     codes = np.array([[0, 1], [0, 0], [1, 1], [1, 0], [0, 1]], np.uint16)
-    ids = SimpleNamespace(
-        sizes=(2, 3),
-        vocabulary=Vocabulary([2, 3]),
-        ledger=SimpleNamespace(live=np.array([True, True, True, False, True]), codes=codes),
-        texts=PackedStrings.pack(["1 8 1 2", "3 4", "", "4 4", "5 " * 400 + "6"]),
-    )
-    texts = read_texts(ids, Words(), np.arange(6) != 4)
+    strings = PackedStrings.pack(["1 8 1 2", "3 4", "", "4 4", "5 " * 400 + "6"])
+    ledger = SimpleNamespace(live=np.array([True, True, True, False, True]), codes=codes, texts=strings)
+    texts = text_token_shares(ledger, Vocabulary([2, 3]), Words(), np.arange(6) != 4)
     assert texts.n_items.tolist() == [3, 0, 1, 2, 0], "the empty text and the retired item do not count"
     shares = texts.shares.toarray()
     np.testing.assert_allclose(shares[0], np.array([0, 2 / 3, 1 / 3, 1, 0, 1]) / 3)
@@ -226,51 +224,53 @@ def test_each_live_item_counts_once_and_each_of_its_first_tokens_equally():
 
 
 def test_of_many_texts_some_are_read_from_all_over(monkeypatch):
-    monkeypatch.setattr("semid.tokenizer_exports.models.init_rows.MOST_TEXTS", 10)
+    monkeypatch.setattr("semid.tokenizer_exports.models.text_shares.MAX_TEXTS", 10)
     codes = np.repeat(np.arange(5), 20)[:, None].astype(np.uint16)
-    ids = SimpleNamespace(
-        sizes=(5,),
-        vocabulary=Vocabulary([5]),
-        ledger=SimpleNamespace(live=np.ones(100, bool), codes=codes),
-        texts=PackedStrings.pack([str(code) for code in codes[:, 0].tolist()]),
-    )
-    texts = read_texts(ids, Words(), np.ones(9, bool))
+    strings = PackedStrings.pack([str(code) for code in codes[:, 0].tolist()])
+    ledger = SimpleNamespace(live=np.ones(100, bool), codes=codes, texts=strings)
+    texts = text_token_shares(ledger, Vocabulary([5]), Words(), np.ones(9, bool))
     assert texts.n_items.tolist() == [2] * 5
     np.testing.assert_allclose(texts.shares.toarray(), np.eye(5, 9))
 
 
 def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
     draw = np.random.default_rng(0)
-    ids = SimpleNamespace(
-        sizes=(4, 4),
-        vocabulary=Vocabulary([4, 4]),
-        ledger=SimpleNamespace(live=np.ones(50, bool), codes=draw.integers(0, 4, (50, 2)).astype(np.uint16)),
+    ledger = SimpleNamespace(
+        live=np.ones(50, bool),
+        codes=draw.integers(0, 4, (50, 2)).astype(np.uint16),
         texts=PackedStrings.pack(" ".join(map(str, draw.integers(0, 9, 5))) for _ in range(50)),
     )
-    whole = read_texts(ids, Words(), np.ones(9, bool)).shares.toarray()
-    monkeypatch.setattr("semid.encoders.input_embeddings.TEXT_BATCH", 7)
-    monkeypatch.setattr("semid.tokenizer_exports.models.init_rows.SHARES_WAITING", 60)
-    np.testing.assert_allclose(read_texts(ids, Words(), np.ones(9, bool)).shares.toarray(), whole, atol=1e-12)
+    choices = ledger, Vocabulary([4, 4]), Words(), np.ones(9, bool)
+    whole = text_token_shares(*choices).shares.toarray()
+    monkeypatch.setattr("semid.tokenizer_exports.models.text_shares.TEXT_BATCH", 7)
+    monkeypatch.setattr("semid.tokenizer_exports.models.text_shares.PENDING_SHARES", 60)
+    np.testing.assert_allclose(text_token_shares(*choices).shares.toarray(), whole, atol=1e-12)
 
 
 # ---- choices and report
 
 
+def source_of(texts: list[str] | None, learned: bool) -> SimpleNamespace:
+    """What `extend` reads of semantic IDs, with or without texts and codebooks."""
+    vectors = [np.eye(2)] if learned else None
+    return SimpleNamespace(kind=kinds.IDS, ledger=SimpleNamespace(texts=texts), level_vectors=vectors)
+
+
 @pytest.mark.parametrize(
     "init, pad_to, texts, learned, message",
     [
-        ("random", 64, None, True, "init='random' should be one of auto, text, codebook, mix, default"),
+        ("random", 64, None, True, r"init='random' should be one of auto, text, codebook, text\+codebook, default"),
         ("codebook", 0, None, True, "pad_to=0 should"),
         ("codebook", True, None, True, "pad_to=True"),
         ("text", 64, None, True, "saved without"),
-        ("mix", 1, None, True, "Use init='codebook'"),
-        ("codebook", 1, [], False, "came from elsewhere without any. Use init='text'"),
-        ("mix", 1, None, False, "Use init='default'"),
+        ("text+codebook", 1, None, True, "Use init='codebook'"),
+        ("codebook", 1, [], False, "were imported without any. Use init='text'"),
+        ("text+codebook", 1, None, False, "Use init='default'"),
     ],
 )
 def test_impossible_choices_are_named(init, pad_to, texts, learned, message):
     with pytest.raises(ConfigError, match=message):
-        check_choices(init, pad_to, SimpleNamespace(texts=texts, is_fitted=learned))
+        check_choices(init, pad_to, source_of(texts, learned))
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_impossible_choices_are_named(init, pad_to, texts, learned, message):
     [(["a"], True, "text"), (["a"], False, "text"), (None, True, "codebook"), (None, False, "default")],
 )
 def test_auto_is_the_best_start_that_there_is(texts, learned, chosen):
-    assert check_choices("auto", 1, SimpleNamespace(texts=texts, is_fitted=learned)) == chosen
+    assert check_choices("auto", 1, source_of(texts, learned)) == chosen
 
 
 def test_the_report_names_the_nearest_known_word_and_measures_likeness():
@@ -286,9 +286,9 @@ def test_the_report_names_the_nearest_known_word_and_measures_likeness():
     known = np.array([True, True, True, True, True, False])
     rows = np.float32([[5, 1, 0, 0, 0, 0], [0, 0, 3, 0, 0, 9], [0, 1, 1, 0, 0, 0]])
     vocabulary = Vocabulary([2, 1], begin="", end="")
-    cloud = measure(lambda: [(0, matrix)], known)
+    stats = row_stats(lambda: [(0, matrix)], known)
     report = report_rows(
-        "input", rows, cloud, vocabulary, lambda: [(0, matrix[:2]), (2, matrix[2:])], known,
+        "input", rows, stats, vocabulary, lambda: [(0, matrix[:2]), (2, matrix[2:])], known,
         lambda found: [f"w{i}" for i in found],
     )  # fmt: skip
     first, second = report.levels
@@ -298,4 +298,4 @@ def test_the_report_names_the_nearest_known_word_and_measures_likeness():
     unit = rows[:2] / np.linalg.norm(rows[:2], axis=1, keepdims=True)
     np.testing.assert_allclose(first.likeness, unit[0] @ unit[1], atol=1e-6)
     assert second.likeness == 1.0 and report.old_norm == 1.0
-    assert "<s_a_0> near 'w0'" in "\n".join(report.lines())
+    assert "<s_a_0> near 'w0'" in "\n".join(report.summary())

@@ -62,10 +62,10 @@ def base(tmp_path: Path) -> Path:
 def test_the_folder_holds_what_extending_the_loaded_model_gives(tmp_path, kind, shard):
     folder, out = saved(tmp_path / "base", kind, shard=shard), tmp_path / "out"
     before = digests(folder)
-    extended = extend_folder(folder, ids_of(), out, init="mix")
+    extended = extend_folder(folder, ids_of(), out, init="text+codebook")
     assert digests(folder) == before, "the base was touched"
     model, tokenizer = loaded(folder), new_tokenizer()
-    in_memory = extend(tokenizer, model, ids_of(), init="mix")
+    in_memory = extend(tokenizer, model, ids_of(), init="text+codebook")
     assert extended.to_dict() == in_memory.to_dict()
     reloaded = loaded(out)
     assert reloaded.config.vocab_size == 384
@@ -315,7 +315,7 @@ def test_extending_an_extended_folder_changes_no_weight(tmp_path, base):
 
 def test_other_ids_with_the_same_tokens_are_refused(tmp_path, base):
     extend_folder(base, ids_of(), tmp_path / "one")
-    with pytest.raises(ConfigError, match="rows mean other codes"):
+    with pytest.raises(ConfigError, match="rows belong to other codes"):
         extend_folder(tmp_path / "one", other(), tmp_path / "two")
 
 
@@ -504,8 +504,8 @@ def test_a_full_disk_is_noticed_before_the_weights_are_written(tmp_path, base, m
 
 
 def test_extending_is_the_same_every_time(tmp_path, base):
-    extend_folder(base, ids_of(), tmp_path / "one", init="mix")
-    extend_folder(base, ids_of(), tmp_path / "two", init="mix")
+    extend_folder(base, ids_of(), tmp_path / "one", init="text+codebook")
+    extend_folder(base, ids_of(), tmp_path / "two", init="text+codebook")
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
     start = time.perf_counter()
     rows = load_file(tmp_path / "one" / "model.safetensors")["lm_head.weight"].numpy()

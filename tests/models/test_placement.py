@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from semid.clusters.fit import ITEM_TOKENS, ClusterConfig, fit_clusters
 from semid.clusters.tokens import ClusterTokens
-from semid.diagnostics.verify import verify
+from semid.diagnostics import verify_artifact
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.pipeline import update as changing
@@ -58,7 +58,7 @@ def test_both_blocks_live_side_by_side(tmp_path, base, clusters, first):
     out = tmp_path / "two"
     there, beside = SemanticIDTokenizer.from_pretrained(out), ClusterTokens.open(out / CLUSTERS_FOLDER)
     assert {there.base, beside.base} == {one.base, two.base} and there.base == (300 if first == "items" else two.base)
-    assert verify(out)[0] == [] == verify(out / CLUSTERS_FOLDER)[0]
+    assert verify_artifact(out)[0] == [] == verify_artifact(out / CLUSTERS_FOLDER)[0]
     tokenizer = AutoTokenizer.from_pretrained(out)
     text = f"{beside.users.tokens('g0-u1')} bought {there.tokens('red-hat')}."
     read = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -87,8 +87,8 @@ def test_the_artifact_of_the_items_stays_to_the_last_byte(tmp_path, base, cluste
     ours = {name for name in before if name.startswith(("semid", "ids"))}
     assert "ids-1.tsv" in ours and {name: after[name] for name in ours} == {name: before[name] for name in ours}
     extend_folder(tmp_path / "two", ids_of(), tmp_path / "three")  # back to the first: nothing of the change is left
-    assert not (tmp_path / "three" / "ids-1.tsv").exists() and verify(tmp_path / "three")[0] == []
-    assert verify(tmp_path / "three" / CLUSTERS_FOLDER)[0] == []
+    assert not (tmp_path / "three" / "ids-1.tsv").exists() and verify_artifact(tmp_path / "three")[0] == []
+    assert verify_artifact(tmp_path / "three" / CLUSTERS_FOLDER)[0] == []
 
 
 @pytest.mark.parametrize("kind", ["qwen3 tied", "qwen3 untied", "t5 tied"])
@@ -134,7 +134,7 @@ def test_other_clusters_with_the_same_tokens_are_refused(tmp_path, base, cluster
     other = clusters_of(seed=5)
     assert other.sizes == clusters.sizes
     for one in (other, dataclasses.replace(clusters, fine=None)):
-        with pytest.raises(ConfigError, match="rows mean other codes"):
+        with pytest.raises(ConfigError, match="rows belong to other codes"):
             extend_folder(tmp_path / "one", one, tmp_path / "two")
     assert not (tmp_path / "two").exists()
 
@@ -164,7 +164,7 @@ def test_something_else_in_the_artifacts_place_is_refused(tmp_path, base, cluste
     ("choices", "said"),
     [
         ({"init": "text"}, "users have none"),
-        ({"init": "mix"}, "users have none"),
+        ({"init": "text+codebook"}, "users have none"),
         ({"alpha": -1}, "alpha=-1"),
         ({"alpha": float("nan")}, "alpha=nan"),
         ({"alpha": "much"}, "alpha='much'"),
@@ -206,6 +206,6 @@ def test_the_command(semid, tmp_path, base, clusters):
 def test_tokens_that_are_no_artifact_are_refused_before_anything_is_written(tmp_path):
     from semid.tokenizer_exports import EntityNames
 
-    with pytest.raises(ConfigError, match="EntityNames is no artifact"):
+    with pytest.raises(ConfigError, match="EntityNames is not an artifact"):
         extend_folder(saved(tmp_path / "base", "qwen3 tied"), EntityNames(2, 3), tmp_path / "out")
     assert not (tmp_path / "out").exists()

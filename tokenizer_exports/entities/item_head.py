@@ -22,6 +22,7 @@ fills rows of item numbers.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -87,6 +88,9 @@ class CodeRows(nn.Module):
         A matrix [H, H], at first the identity, that is learned: codes may then look otherwise as input than as output.
     """
 
+    used: torch.Tensor  # int64 [n]: the rows of the embedding that occur
+    places: torch.Tensor  # int64 [N, L]: which of them each item is made of
+
     def __init__(self, embedding: nn.Embedding, token_ids: npt.ArrayLike, *, projected: bool = False) -> None:
         super().__init__()
         token_ids = np.asarray(token_ids)
@@ -102,9 +106,9 @@ class CodeRows(nn.Module):
         self.embedding, self.n_items = embedding, len(token_ids)
         self.register_buffer("used", torch.from_numpy(used.astype(np.int64)), persistent=False)
         self.register_buffer("places", torch.from_numpy(places.reshape(token_ids.shape)), persistent=False)
-        self.projection = nn.Linear(width, width, bias=False) if projected else None
+        self.projection: nn.Linear | None = None
         if projected:
-            self.projection.to(embedding.weight)
+            self.projection = nn.Linear(width, width, bias=False).to(embedding.weight)
             nn.init.eye_(self.projection.weight)
 
     @classmethod
@@ -122,7 +126,7 @@ class CodeRows(nn.Module):
         if self.projection is not None:  # s . W r = (W' s) . r
             states = states @ self.projection.weight
         parts = functional.linear(states, self.embedding.weight[self.used])
-        return sum(parts[..., place] for place in self.places.unbind(1))
+        return reduce(torch.add, (parts[..., place] for place in self.places.unbind(1)))
 
 
 class Ranked(NamedTuple):

@@ -1,4 +1,4 @@
-"""One token for every user and every item: `user_17`, `item_4`, numbers and token ids told apart by arithmetic alone.
+"""One token for every user and every item, such as `user_17` and `item_4`; token id = block start + number.
 
     names = EntityNames(n_users=610, n_items=9742)
     entities = add_entities(tokenizer, names)        # two blocks of ordinary added tokens, users first
@@ -9,8 +9,8 @@ The numbers are rows of your own tables of users and items, such as those of `re
 million tokens cost no more than their names. It is the vocabulary of CLLM4Rec (arXiv 2311.01343).
 
 A name without an end, like `item_4`, is also the beginning of `item_42`, and of `item_99999` where there is no such
-item. A tokenizer takes the longest name that it has, anywhere in a text, inside words too. So whatever people wrote
-goes through `escape` before it stands beside such tokens: a backslash keeps it from being read as one of them.
+item. A tokenizer takes the longest name that it knows, anywhere in a text, inside words too. So free text goes through
+`escape` before it is mixed with such tokens: a backslash keeps it from being read as one of them.
 
 Not here: rows of a model (`tokenizer_exports/models/in_memory.py`), semantic IDs, which need few tokens
 (`semid/tokens/vocabulary.py`). U users, I items.
@@ -19,11 +19,11 @@ Not here: rows of a model (`tokenizer_exports/models/in_memory.py`), semantic ID
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +35,20 @@ from semid.tokens.block import find_base
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["EntityNames", "EntityTokens", "FoundEntity", "add_entities", "find_entities"]
+__all__ = ["EntityNames", "EntityTokens", "FoundEntity", "Kind", "add_entities", "find_entities"]
 
 Kind = Literal["user", "item"]
-MOST = 1 << 30  # users or items; token ids are int32 in most places
+KINDS: tuple[Kind, ...] = ("user", "item")
+MAX_COUNT = 1 << 30  # users or items; token ids are int32 in most places
+
+
+class NamesRecord(TypedDict):
+    """`EntityNames` as plain data."""
+
+    n_users: int
+    n_items: int
+    user_name: str
+    item_name: str
 
 
 class FoundEntity(NamedTuple):
@@ -51,19 +61,19 @@ class FoundEntity(NamedTuple):
 
 @dataclass(frozen=True)
 class EntityNames:
-    """The names of U users and I items; as a vocabulary, a level of users and one of items.
+    """The names of U users and I items; as a vocabulary, one level of users and one of items.
 
     Parameters
     ----------
     n_users, n_items : int
-        Either may be 0.
+        0 to 2^30 each, not both 0.
     user_name, item_name : str
         Patterns with one {} for the number: `user_{}`, or with an end, `<user_{}>`.
 
     Raises
     ------
     ConfigError
-        A count out of range; a pattern that is none, or two that could be taken for each other.
+        A count out of range; a string that is not a pattern; two patterns that could be mistaken for each other.
 
     >>> names = EntityNames(3, 100)
     >>> names.token("item", 4), names.escape("I prefer item_4 to user_"), len(names)
@@ -72,7 +82,7 @@ class EntityNames:
     'item_4'
     """
 
-    OTHER_NAMES = "Take other ones: EntityNames(..., user_name='my_user_{}', item_name='my_item_{}')."  # for errors
+    OTHER_NAMES = "Use other names: EntityNames(..., user_name='my_user_{}', item_name='my_item_{}')."  # for errors
 
     n_users: int
     n_items: int
@@ -82,45 +92,48 @@ class EntityNames:
     def __post_init__(self) -> None:
         for name in ("n_users", "n_items"):
             count = getattr(self, name)
-            if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 0 <= count <= MOST:
-                raise ConfigError(f"{name}={count!r} should be a whole number from 0 to {MOST:,}.")
+            if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 0 <= count <= MAX_COUNT:
+                raise ConfigError(f"{name}={count!r} should be an integer from 0 to {MAX_COUNT:,}.")
             object.__setattr__(self, name, int(count))  # so that `to_dict` is plain data
         if not self.n_users + self.n_items:
-            raise ConfigError("n_users=0, n_items=0: there should be one user or item at least.")
+            raise ConfigError("n_users=0, n_items=0: expected at least one user or item.")
         _check_name("user_name", self.user_name)
         _check_name("item_name", self.item_name)
         _check_apart(self.user_name, self.item_name)
 
     @classmethod
-    def from_dict(cls, record: Mapping[str, object]) -> EntityNames:
-        """The inverse of `to_dict`; ConfigError for a missing or unknown key."""
+    def from_dict(cls, record: NamesRecord) -> EntityNames:
+        """Return the names that `to_dict` wrote; ConfigError for a missing or unknown key."""
         wanted = set(cls.__dataclass_fields__)
-        if not isinstance(record, Mapping) or set(record) != wanted:
+        if not isinstance(record, dict) or set(record) != wanted:
             raise ConfigError(f"names={record!r:.200} should have the keys {', '.join(sorted(wanted))}.")
         return cls(**record)
 
-    def to_dict(self) -> dict[str, int | str]:
-        """Plain data for JSON."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def to_dict(self) -> NamesRecord:
+        """Return plain data for JSON."""
+        return {
+            "n_users": self.n_users, "n_items": self.n_items, "user_name": self.user_name, "item_name": self.item_name,
+        }  # fmt: skip
 
-    # ---- the block of tokens, as `add_tokens` and `extend` ask for it
+    # ---- the block of tokens (`TokenBlock`)
 
     @cached_property
     def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that there are, in the order of their blocks."""
-        return tuple(kind for kind in ("user", "item") if self.count(kind))
+        """The kinds with any members, in the order of their blocks."""
+        return tuple(kind for kind in KINDS if self.count(kind))
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many there are of each of `kinds`."""
+        """Number of members of each of `kinds`."""
         return tuple(self.count(kind) for kind in self.kinds)
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """int64 [len(kinds) + 1]: where each kind's block begins, and where the last one ends."""
+        """int64 [len(kinds) + 1]: where the block of each kind begins, and where the last one ends."""
         return np.array([0, *accumulate(self.sizes)], np.int64)
 
     def __len__(self) -> int:
+        """Number of tokens."""
         return sum(self.sizes)
 
     @cached_property
@@ -129,22 +142,24 @@ class EntityNames:
         return [token for kind in self.kinds for token in map(self.name(kind).format, range(self.count(kind)))]
 
     def text(self, codes: Sequence[int]) -> str:
-        """One of each kind, written one after the other."""
+        """Return one token of each kind, one after the other."""
         return "".join(self.token(kind, number) for kind, number in zip(self.kinds, codes, strict=True))
 
     def token_ids(self, codes: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
-        """int64 [n, len(kinds)]: the ids of numbers of each kind, where the first token has the id `base`."""
+        """Return the token ids of numbers [n, len(kinds)], int64, where the first token has the id `base`."""
         columns = np.atleast_2d(np.asarray(codes, np.int64)).T
         checked = [self.checked(kind, column) for kind, column in zip(self.kinds, columns, strict=True)]
         return base + self.offsets[:-1] + np.stack(checked, axis=1)
 
-    # What `extend` asks of IDs. There are no codebooks and no texts: rows start at random.
-    is_fitted = False
-    texts = None
+    # ---- what `extend` reads (`TokenSource`): no vectors and no texts, so rows start at random
+
+    kind = "entity names"
+    ledger = None
+    level_vectors = None
 
     @property
     def vocabulary(self) -> EntityNames:
-        """Itself, where `extend` looks for it."""
+        """The names themselves."""
         return self
 
     # ---- one kind
@@ -154,43 +169,43 @@ class EntityNames:
         return self.n_users if kind == "user" else self.n_items
 
     def name(self, kind: Kind) -> str:
-        """The pattern of a kind."""
+        """Return the pattern of a kind."""
         return self.user_name if kind == "user" else self.item_name
 
     def token(self, kind: Kind, number: int) -> str:
-        """One token; InputError if there is no such user or item."""
+        """Return the token of a number; InputError if there is no such user or item."""
         return self.name(kind).format(int(self.checked(kind, [number])[0]))
 
     def checked(self, kind: Kind, numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The numbers as int64, of any shape; InputError names the first that is out of range."""
+        """Return numbers of any shape as int64; InputError names the first that is out of range."""
         found = np.asarray(numbers)
         if found.size and found.dtype.kind not in "iu":
-            raise InputError(f"{kind}s: dtype={found.dtype} should be whole numbers, rows of your table of {kind}s.")
+            raise InputError(f"{kind}s: dtype={found.dtype} should be integers, rows of your table of {kind}s.")
         wrong = np.argwhere((found < 0) | (found >= self.count(kind)))
         if len(wrong):
             place = tuple(wrong[0].tolist())
             where = f"[{', '.join(map(str, place))}]" if place else ""
             has = f"in 0..{self.count(kind) - 1}" if self.count(kind) else f"absent: there are no {kind}s"
-            raise InputError(f"{kind}s{where}={found[place]} should be {has}. Newcomers need tokens of their own.")
+            raise InputError(f"{kind}s{where}={found[place]} should be {has}. New {kind}s need tokens of their own.")
         return found.astype(np.int64)
 
     # ---- free text
 
     def escape(self, text: str) -> str:
-        """The text with a backslash inside whatever could be read as one of the tokens; `unescape` takes it out.
+        """Return the text with a backslash inside everything that could be read as one of the tokens.
 
-        That is every beginning of a name before a digit or at the end of the text, in range or not. Further
-        backslashes there are kept apart, so that any text comes back as it was.
+        That is the start of a name before a digit or at the end of the text, whether or not the number is in range.
+        Backslashes that are there already are doubled up, so `unescape` returns any text as it was.
         """
         return self._escapes[0].sub(r"\1\\", text)
 
     def unescape(self, text: str) -> str:
-        """The inverse of `escape`."""
+        """Return the text that `escape` was given."""
         return self._escapes[1].sub(r"\1", text)
 
     @cached_property
     def _escapes(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
-        starts = [self.name(kind).partition("{}")[0] for kind in ("user", "item")]
+        starts = [self.name(kind).partition("{}")[0] for kind in KINDS]
         places = [(re.escape(start[:-1]), re.escape(start[-1]) + r"(?:[0-9]|\Z)") for start in starts]
         either = [f"(?:{'|'.join(f'(?<={head})' for head, _ in places)})", rf"(?={'|'.join(end for _, end in places)})"]
         return re.compile(rf"{either[0]}(\\*){either[1]}"), re.compile(rf"{either[0]}\\(\\*){either[1]}")
@@ -198,7 +213,7 @@ class EntityNames:
 
 @dataclass(frozen=True)
 class EntityTokens:
-    """Names inside one tokenizer; made by `add_entities` and `find_entities`."""
+    """The token ids of names in one tokenizer; made by `add_entities` and `find_entities`."""
 
     names: EntityNames
     base: int  # token id of the first user, or of the first item if there are no users
@@ -215,31 +230,31 @@ class EntityTokens:
 
     @property
     def words(self) -> range:
-        """The token ids before either: what the tokenizer had."""
+        """The token ids before both: what the tokenizer had."""
         return range(self.base)
 
     def ids(self, kind: Kind) -> range:
-        """The token ids of one kind."""
+        """Return the token ids of one kind."""
         return self.users if kind == "user" else self.items
 
     def user_ids(self, numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Token ids of users, in the shape of the numbers; InputError for one out of range."""
+        """Return the token ids of users, in the shape of the numbers; InputError for one out of range."""
         return self.users.start + self.names.checked("user", numbers)
 
     def item_ids(self, numbers: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Token ids of items, in the shape of the numbers; InputError for one out of range."""
+        """Return the token ids of items, in the shape of the numbers; InputError for one out of range."""
         return self.items.start + self.names.checked("item", numbers)
 
     def item_numbers(self, token_ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The inverse of `item_ids`; -1 where a token id is no item's."""
+        """Return the numbers of items, in the shape of the token ids; -1 where a token id is not an item's."""
         return _numbers(token_ids, self.items)
 
     def user_numbers(self, token_ids: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """The inverse of `user_ids`; -1 where a token id is no user's."""
+        """Return the numbers of users, in the shape of the token ids; -1 where a token id is not a user's."""
         return _numbers(token_ids, self.users)
 
     def find(self, token_ids: npt.ArrayLike) -> list[FoundEntity]:
-        """All users and items of a sequence of token ids [T], in order; InputError for a batch of sequences."""
+        """Return all users and items in a sequence of token ids [T], in order; InputError for a batch of sequences."""
         if np.ndim(token_ids) != 1:
             raise InputError(f"token_ids: shape={np.shape(token_ids)} should be (T,). Give one sequence at a time.")
         found = [
@@ -254,10 +269,13 @@ class EntityTokens:
 def add_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> EntityTokens:
     """Add all tokens to a tokenizer, in place; nothing changes if they are there.
 
-    Raises what `add_tokens` raises.
-
     A million take 13 s and 410 MB. A tokenizer saved with so many takes minutes to load: keep the one without them,
     and add them again.
+
+    Raises
+    ------
+    ConfigError
+        As `semid.tokenizer_exports.models.add_tokens`.
 
     >>> from tokenizers import Tokenizer, models
     >>> from transformers import PreTrainedTokenizerFast
@@ -271,14 +289,14 @@ def add_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> Enti
 
 
 def find_entities(tokenizer: PreTrainedTokenizerBase, names: EntityNames) -> EntityTokens:
-    """Where the tokens are in a tokenizer that has them; ConfigError if it has not."""
+    """Return where the tokens are in a tokenizer; ConfigError if it lacks them."""
     return EntityTokens(names, find_base(names, tokenizer))
 
 
 def _numbers(token_ids: npt.ArrayLike, block: range) -> npt.NDArray[np.int64]:
     found = np.asarray(token_ids)
     if found.size and found.dtype.kind not in "iu":
-        raise InputError(f"token_ids: dtype={found.dtype} should be whole numbers, as a tokenizer gives them.")
+        raise InputError(f"token_ids: dtype={found.dtype} should be integers, as a tokenizer returns them.")
     numbers = found.astype(np.int64) - block.start
     return np.where((numbers >= 0) & (numbers < len(block)), numbers, -1)
 
@@ -289,25 +307,25 @@ def _check_name(field: str, name: object) -> None:
     if not isinstance(name, str) or name.count("{}") != 1 or re.search(r"[{}]", start + end):
         reason = "should be a pattern with one {} for the number"
     elif re.search(r"[\s\\]", name):
-        reason = "should hold no blank and no backslash"
+        reason = "should not contain blanks or backslashes"
     elif len(start) < 2 or start[-1].isdigit() or end[:1].isdigit():
-        reason = "should begin with two characters or more, and the number should stand between characters, not digits"
+        reason = "should begin with two or more characters, and have no digit next to the number"
     if reason:
         raise ConfigError(f"{field}={name!r} {reason}. For example item_{{}} or <item_{{}}>.")
 
 
 def _check_apart(user_name: str, item_name: str) -> None:
-    """Refuse patterns where one's tokens can hold the other's beginning, or run on into it."""
+    """Refuse two patterns if a token of one can contain the start of the other, or run into it."""
     reason = "are the same" if user_name == item_name else ""
     for name in (user_name, item_name):
         end = name.partition("{}")[2]
         for other in (user_name, item_name):
             start = other.partition("{}")[0]
             if name != other and start in name.format(0):
-                reason = f"could be taken for each other: tokens of {name!r} hold {start!r}"
+                reason = f"could be mistaken for each other: tokens of {name!r} contain {start!r}"
             elif any(start.startswith(end[-length:]) for length in range(1, len(end) + 1)):
-                reason = f"could run into each other: tokens of {name!r} end with what others begin with"
+                reason = f"could run into each other: tokens of {name!r} end like others begin"
     if reason:
         raise ConfigError(
-            f"user_name={user_name!r}, item_name={item_name!r} {reason}. Take for example user_{{}} and item_{{}}."
+            f"user_name={user_name!r}, item_name={item_name!r} {reason}. Use for example user_{{}} and item_{{}}."
         )

@@ -61,12 +61,7 @@ class Wording:
     recommendation: str = "{user} has chosen {history} and will choose"
 
     def __post_init__(self) -> None:
-        for task, needed in (
-            ("interactions", ""),
-            ("review", "item"),
-            ("content", "item"),
-            ("recommendation", "history"),
-        ):
+        for task, needed in NEEDED.items():
             allowed = {needed} - {""} | ({"user"} if task != "content" else set())
             text = getattr(self, task)
             try:
@@ -207,6 +202,8 @@ class SoftHardPrompts:
             if field == "history":
                 token_ids += self.entities.item_ids(history).tolist()
             elif field == "item":
+                if item is None:
+                    raise InputError(f"item=None, but the prompt of {task} names an item. Give its number.")
                 token_ids.append(_one("item", self.entities.item_ids(item)))
             elif field == "user":
                 if user is None:

@@ -1,7 +1,9 @@
-"""The files of a model's folder on their way into another: weights edited, linked or copied, the rest copied.
+"""Copy the files of a model's folder into another: weights are edited, linked or copied, the rest is copied.
 
-Memory is a block of bytes, whatever the size of the model. Weights and JSON go into new files alone ("x"), for a file
-that is there already may be a link to one of the base model. Not here: what changes in the weights (`on_disk.py`).
+Memory holds one block of bytes, whatever the size of the model. Weights and JSON are written to new files only ("x"),
+since an existing file may be a link to one of the base model.
+
+Not here: what changes in the weights (`on_disk.py`).
 """
 
 from __future__ import annotations
@@ -24,46 +26,64 @@ __all__ = ["copy_rest", "write_json", "write_weights"]
 
 logger = logging.getLogger("semid")
 
-LEFT_FOLDERS = {"onnx", "openvino", "original", "coreml", "gguf"}
-LEFT_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite"}
-LEFT_STARTS = ("consolidated", "pytorch_model", "tf_model", "flax_model")
-LEFT_NAMES = {"added_tokens.json"}
+SKIPPED_FOLDERS = {"onnx", "openvino", "original", "coreml", "gguf"}
+SKIPPED_SUFFIXES = {".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite"}
+SKIPPED_PREFIXES = ("consolidated", "pytorch_model", "tf_model", "flax_model")
+SKIPPED_NAMES = {"added_tokens.json"}
 
 Advance = Callable[[int], object]
 
 
 def copy_rest(folder: Path, weights: Weights, draft: Path, replaced: Collection[Path]) -> None:
-    """All files but weights, what describes them, hidden files, and those that are `replaced`: relative names."""
+    """Copy all files except weights, their index, hidden files and those in `replaced` (relative names)."""
     for source in sorted(folder.rglob("*")):
         name = source.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts)
         if source.is_dir() or hidden or is_litter(name.name) or str(name) in weights.shards:
             continue
-        if str(name) in LEFT_NAMES or name in replaced:
+        if str(name) in SKIPPED_NAMES or name in replaced:
             continue
         if _is_other_weights(name):
-            logger.info("%s: left out, for it would not know the new tokens", source)
+            logger.info("%s: left out, since it lacks the new tokens", source)
             continue
         (draft / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, draft / name)
 
 
 def _is_other_weights(name: Path) -> bool:
-    """Is this the same model in another format, or in a variant that transformers does not read by itself?"""
+    """Return whether this is the model in another format, or a variant that transformers does not load by default."""
     variant = name.suffix == ".safetensors" and str(name).startswith("model")
-    return variant or name.parts[0] in LEFT_FOLDERS or name.suffix in LEFT_SUFFIXES or name.name.startswith(LEFT_STARTS)
+    if variant or name.parts[0] in SKIPPED_FOLDERS:
+        return True
+    return name.suffix in SKIPPED_SUFFIXES or name.name.startswith(SKIPPED_PREFIXES)
 
 
-def write_weights(weights: Weights, edits: Mapping[str, Edit], draft: Path, *, link: bool, progress: bool) -> None:
-    """All weight files, edited, linked or copied, and their index.
+def write_weights(weights: Weights, edits: Mapping[str, Edit], draft: Path, *, link: bool) -> None:
+    """Write all weight files, edited, linked or copied, and their index.
 
-    Raises ArtifactError if the disk is too small; ConfigError if linking was asked for and is impossible.
+    Parameters
+    ----------
+    weights : Weights
+        Those of the base model.
+    edits : tensor name -> Edit
+        What changes.
+    draft : Path
+        Folder to write into.
+    link : bool
+        Hard-link files without edits instead of copying them.
+
+    Raises
+    ------
+    ArtifactError
+        The disk is too small.
+    ConfigError
+        A file should be linked and cannot be.
     """
     sizes = {name: shard.path.stat().st_size for name, shard in weights.shards.items()}
     edited = {weights.place[name] for name in edits}
     _check_room(draft, sum(size for name, size in sizes.items() if not link or name in edited))
     grown = 0
-    with bar("writing weights", sum(sizes.values()), unit="B", shown=progress) as advance:
+    with bar("writing weights", sum(sizes.values()), unit="B") as advance:
         for name, shard in weights.shards.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             if name in edited:
@@ -124,7 +144,7 @@ def _check_room(draft: Path, needed: int) -> None:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """A JSON file as Hugging Face writes them: indented, not escaped; in place of one of that name."""
+    """Write a JSON file as Hugging Face does, indented and not escaped; replace one of that name."""
     path.unlink(missing_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,9 +1,9 @@
-"""Safetensors files of a checkpoint, edited as streams: some tensors get more rows, all other bytes stay as they are.
+"""Edit safetensors files as streams: some tensors get more rows, all other bytes stay as they are.
 
-A shard is read through its header; bytes are copied in blocks, never decoded, so any dtype passes. Only tensors that
-get rows are looked into, block by block. The order of tensors and the header's metadata are kept.
+A shard is read through its header. Bytes are copied in blocks and never decoded, so any dtype will do; only the new
+rows are encoded. The order of tensors and the header's metadata are kept.
 
-Not here: which tensors those are (`on_disk.py`). V rows, H dims.
+Not here: which tensors are edited (`on_disk.py`). V rows, H dims.
 """
 
 from __future__ import annotations
@@ -27,19 +27,16 @@ COPY = 1 << 23  # bytes at once
 
 @dataclass(frozen=True)
 class Edit:
-    """New content of a tensor along its last-but-width axis: rows `start` on are `rows`, then up to `n_rows` `padding`.
+    """New rows of a tensor [V, H]; a bias [V] counts as [V, 1]. Old rows after `start + len(rows)` stay."""
 
-    Old rows behind `start + len(rows)` stay. A bias is a tensor of width 1.
-    """
-
-    start: int
+    start: int  # the row that `rows` begin at
     rows: npt.NDArray[np.float32]  # (n, H)
-    n_rows: int
-    padding: npt.NDArray[np.float32]  # (H,)
+    n_rows: int  # of the tensor afterwards
+    padding: npt.NDArray[np.float32]  # (H,) - fills what is left up to n_rows
 
 
 def write_edited(shard: Shard, edits: dict[str, Edit], target: BinaryIO) -> int:
-    """Write the shard with the edits applied; returns how many bytes its tensors grew by."""
+    """Write a shard with the edits applied, and return how many bytes its tensors grew by."""
     order = sorted(shard.entries, key=lambda name: shard.entries[name]["data_offsets"])
     header: dict[str, object] = {} if shard.metadata is None else {"__metadata__": shard.metadata}
     end = 0
@@ -89,11 +86,11 @@ def _encoded(rows: npt.NDArray[np.float32], dtype: str) -> bytes:
 
 
 def copy_bytes(source: BinaryIO, target: BinaryIO, start: int, n_bytes: int) -> None:
-    """Copy a stretch of one file to the end of another, in blocks."""
+    """Copy `n_bytes` from `start` of one file to the end of another, in blocks."""
     source.seek(start)
     while n_bytes:
         block = source.read(min(n_bytes, COPY))
         if not block:
-            raise ArtifactError(f"{source.name}: ends too early. Download the model again.")
+            raise ArtifactError(f"{source.name}: is truncated. Download the model again.")
         target.write(block)
         n_bytes -= len(block)

@@ -1,7 +1,7 @@
-"""Training only the new rows of a model, without PEFT: all else is frozen, exactly.
+"""Train only the new rows of a model, without PEFT: everything else stays exactly as it is.
 
-A gradient mask alone is not enough: an optimizer moves rows without gradient too, by weight decay and by momentum
-from earlier steps. So rows outside the range are also put back after every step of an optimizer that holds them.
+A gradient mask alone is not enough: an optimizer also moves rows without a gradient, by weight decay and by momentum
+of earlier steps. So rows outside the range are restored after every step of an optimizer that holds them.
 
 For sharded training (FSDP, DeepSpeed ZeRO-3) use PEFT's `trainable_token_indices` instead.
 """
@@ -17,31 +17,39 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from semid.tokenizer_exports.models.in_memory import Extended
+    from semid.tokenizer_exports.models.plan import Extended
 
 __all__ = ["Frozen", "train_only_new_rows"]
 
 
 class Frozen:
-    """What `train_only_new_rows` has set up; `remove` undoes it."""
+    """The hooks that `train_only_new_rows` has set; `remove` takes them away."""
 
     def __init__(self, undo: list[Callable[[], object]]) -> None:
         self._undo = undo
 
     def remove(self) -> None:
-        """Take the hooks away, and let the parameters require gradients as before. Trained rows stay trained."""
+        """Remove the hooks, and let the parameters require gradients as before. Trained rows keep their values."""
         while self._undo:
             self._undo.pop()()
 
 
 def train_only_new_rows(model: PreTrainedModel, new: Extended | range) -> Frozen:
-    """Freeze all of a model but the rows `new` of its input embedding and output head (and the head's bias).
+    """Freeze a model except for the rows `new` of its input embedding and output head (and the head's bias).
 
-    Weight decay does act on the new rows, as it should. Costs a copy of the two matrices.
+    Weight decay still acts on the new rows. Takes memory for a copy of the two matrices.
 
     Parameters
     ----------
-    new : what `extend` returned, or a range of token ids
+    model : PreTrainedModel
+        The model that will be trained.
+    new : Extended or range
+        What `extend` returned, or a range of token ids.
+
+    Returns
+    -------
+    Frozen
+        Its `remove` ends the freeze.
 
     Raises
     ------
@@ -69,19 +77,17 @@ def train_only_new_rows(model: PreTrainedModel, new: Extended | range) -> Frozen
         parameter.requires_grad_(True)
         undo.append(parameter.register_hook(_masked(rows)).remove)
     kept = {id(parameter): (parameter, parameter.detach().clone()) for parameter in held}
-    undo.append(register_optimizer_step_post_hook(_put_back(kept, rows)).remove)
+    undo.append(register_optimizer_step_post_hook(_restore_rows(kept, rows)).remove)
     return Frozen(undo)
 
 
 def _per_token_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Input embedding, head if it is not the same, and the head's bias if there is one."""
-    held = [model.get_input_embeddings().weight]
+    """Return the input embedding, the head if it is another matrix, and the head's bias if there is one."""
+    from torch.nn import Parameter
+
     head = model.get_output_embeddings()
-    if head is not None and head.weight is not held[0]:
-        held.append(head.weight)
-    if getattr(head, "bias", None) is not None:
-        held.append(head.bias)
-    return held
+    found = (model.get_input_embeddings().weight, getattr(head, "weight", None), getattr(head, "bias", None))
+    return list({id(one): one for one in found if isinstance(one, Parameter)}.values())
 
 
 def _masked(rows: range) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -93,8 +99,8 @@ def _masked(rows: range) -> Callable[[torch.Tensor], torch.Tensor]:
     return mask
 
 
-def _put_back(kept: dict[int, tuple[torch.nn.Parameter, torch.Tensor]], rows: range) -> Callable[..., None]:
-    def put_back(optimizer: torch.optim.Optimizer, *_: object) -> None:
+def _restore_rows(kept: dict[int, tuple[torch.nn.Parameter, torch.Tensor]], rows: range) -> Callable[..., None]:
+    def restore_rows(optimizer: torch.optim.Optimizer, *_: object) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if id(parameter) in kept and kept[id(parameter)][0] is parameter:
@@ -102,4 +108,4 @@ def _put_back(kept: dict[int, tuple[torch.nn.Parameter, torch.Tensor]], rows: ra
                     parameter.data[: rows.start] = old[: rows.start]
                     parameter.data[rows.stop :] = old[rows.stop :]
 
-    return put_back
+    return restore_rows

@@ -1,85 +1,82 @@
-"""Where an artifact lies in a model's folder, and which ones go together there.
+"""Where artifacts lie in a model's folder, and which ones may be there together.
 
-    my-llm/semid.json, semid-*.safetensors, ids.tsv     semantic IDs: the model's folder is theirs too
+    my-llm/semid.json, semid-*.safetensors, ids.tsv     semantic IDs: among the model's files
     my-llm/semid-clusters/                              tokens of users and items
 
-A model may hold both, each with a block of tokens of its own, whichever came first. The names of the tokens must not
-be mistaken for each other's, and rows that are there already must mean what the artifact says.
+A model may hold both, each with a block of tokens of its own, added in either order. The names of the tokens must not
+be mistaken for each other, and rows that are there already must belong to the same code vectors.
 
 Not here: the folder around them (`on_disk.py`), rows (`init_rows.py`).
 """
 
 from __future__ import annotations
 
-import copy
-import dataclasses
+import re
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from semid.artifact import kinds
+from semid.artifact import store as artifact
 from semid.artifact.kinds import CLUSTERS_FOLDER
 from semid.artifact.manifest import DATA, MANIFEST, PEOPLE, describe, read_manifest
-from semid.clusters.tokens import ClusterTokens, check_apart
+from semid.artifact.token_artifact import TokenArtifact
+from semid.clusters.tokens import check_apart
 from semid.errors import ConfigError
-from semid.tokenizer import SemanticIDTokenizer
+from semid.tokens.source import TokenSource
 from semid.tokens.vocabulary import Vocabulary
 
-__all__ = ["Tokens", "check_beside", "files_of", "save_beside"]
+__all__ = ["check_placement", "files_of", "save_in_model"]
 
-Tokens = SemanticIDTokenizer | ClusterTokens
+HOMES = {kinds.IDS: Path("."), kinds.CLUSTERS: Path(CLUSTERS_FOLDER)}
+VECTORS = {kinds.IDS: re.compile(r"codebook\.\d+"), kinds.CLUSTERS: re.compile("centroids|fine")}  # names of arrays
 
 
-def check_beside(folder: Path, tokens: Tokens) -> None:
-    """Refuse tokens that do not go with the rows that a model's folder says it has.
+def check_placement(folder: Path, tokens: TokenSource) -> TokenArtifact:
+    """Check that tokens can go into a model's folder, beside the artifacts that are there; return them.
 
     Raises
     ------
     ConfigError
-        Tokens that are no artifact, such as `EntityNames`; the model was extended with other codebooks under the same
-        tokens, or with tokens of the other kind that these could be mistaken for.
+        The tokens are no artifact, such as `EntityNames`; the model was extended with other code vectors under the same
+        token names; tokens of the other kind are there, and the names could be mistaken for each other.
     InputError
         Something else lies where an artifact should.
     """
-    if not isinstance(tokens, Tokens):
+    if not isinstance(tokens, TokenArtifact):
         raise ConfigError(
-            f"{type(tokens).__name__} is no artifact that could lie beside a model. Load the model, call extend on it, "
-            "and save it with save_pretrained."
+            f"{type(tokens).__name__} is not an artifact, so it cannot be saved in a model's folder. Load the model, "
+            "call extend on it, and save it with save_pretrained."
         )
-    there = {kind: _manifest(folder, kind) for kind in (kinds.IDS, kinds.CLUSTERS)}
-    own, other = kinds.IDS, kinds.CLUSTERS
-    if isinstance(tokens, ClusterTokens):
-        own, other = other, own
-    if there[own] is not None:
-        _check_same(folder, tokens, there[own])
-    if there[other] is not None:
-        pair = tokens.vocabulary, Vocabulary.from_dict(there[other]["vocabulary"])
-        check_apart(*(pair if own == kinds.CLUSTERS else reversed(pair)))
+    manifests = {kind: _manifest(folder, kind) for kind in HOMES}
+    same = manifests.pop(tokens.kind)
+    if same is not None:
+        _check_same_vectors(folder, tokens, same)
+    (other,) = manifests.values()
+    if other is not None:
+        pair = tokens.vocabulary, Vocabulary.from_dict(other["vocabulary"])
+        check_apart(*(pair if tokens.kind == kinds.CLUSTERS else reversed(pair)))
+    return tokens
 
 
-def files_of(folder: Path, tokens: Tokens) -> set[Path]:
-    """What `save_beside` would replace in a model's folder, as names relative to it."""
-    if isinstance(tokens, ClusterTokens):
+def files_of(folder: Path, kind: str) -> set[Path]:
+    """Return the files of a model's folder that `save_in_model` would replace, relative to it."""
+    if kind == kinds.CLUSTERS:
         return {path.relative_to(folder) for path in (folder / CLUSTERS_FOLDER).rglob("*")}
-    manifest = _manifest(folder, kinds.IDS)
+    manifest = _manifest(folder, kind)
     names = {MANIFEST, PEOPLE, *(manifest["files"] if manifest else ())}
     return {Path(name) for name in names | {path.name for path in folder.iterdir() if DATA.fullmatch(path.name)}}
 
 
-def save_beside(folder: Path, tokens: Tokens, base: int) -> None:
-    """Write the artifact into a model's folder, with a note of the token id of its first code."""
-    provenance = {**tokens.provenance, "base": base}
-    if isinstance(tokens, ClusterTokens):
-        dataclasses.replace(tokens, provenance=provenance).save(folder / CLUSTERS_FOLDER)
-        return
-    own = copy.copy(tokens)
-    own.provenance = provenance
-    own.save_pretrained(folder, force=True)
+def save_in_model(folder: Path, tokens: TokenArtifact, base: int) -> None:
+    """Write an artifact into a model's folder, and record in it the token id of its first code."""
+    manifest = tokens.manifest()
+    manifest["provenance"] = {**manifest["provenance"], "base": base}
+    artifact.save(folder / HOMES[tokens.kind], manifest, *tokens.parts(), tables=tokens.tsv_tables(), force=True)
 
 
-def _manifest(folder: Path, kind: str) -> dict | None:
-    """The manifest of what lies in a model's folder, in the place of this kind; None if there is nothing."""
-    home = folder / CLUSTERS_FOLDER if kind == kinds.CLUSTERS else folder
+def _manifest(folder: Path, kind: str) -> dict[str, Any] | None:
+    """Return the manifest of the artifact of this kind in a model's folder; None if there is none."""
+    home = folder / HOMES[kind]
     if not (home / MANIFEST).is_file():
         return None
     manifest = read_manifest(home)
@@ -87,21 +84,14 @@ def _manifest(folder: Path, kind: str) -> dict | None:
     return manifest
 
 
-def _check_same(folder: Path, tokens: Tokens, manifest: dict) -> None:
-    """Refuse other codebooks under the same tokens: the rows mean something else."""
-    if not tokens.is_fitted or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
+def _check_same_vectors(folder: Path, tokens: TokenArtifact, manifest: dict[str, Any]) -> None:
+    """Refuse other code vectors under the same token names: the rows in the model belong to the old ones."""
+    if tokens.level_vectors is None or manifest.get("vocabulary") != tokens.vocabulary.to_dict():
         return
-    vectors = _vectors(tokens)
-    here = describe({name: one for name, one in vectors.items() if one is not None})
-    if any(manifest["arrays"].get(name) != here.get(name) for name in vectors):
+    is_vector = VECTORS[tokens.kind].fullmatch
+    here = describe({name: one for part in tokens.parts() for name, one in part.items() if is_vector(name)})
+    if here != {name: one for name, one in manifest["arrays"].items() if is_vector(name)}:
         raise ConfigError(
-            f"{folder}: was extended with other codebooks under the same tokens, so its rows mean other codes. Extend "
-            "the model it was made from, or use other names: --template 'my_{letter}_{code}' of semid fit or clusters."
+            f"{folder}: was extended with other codebooks under the same tokens, so its rows belong to other codes. "
+            "Extend the original model, or use other names: --template 'my_{letter}_{code}' of semid fit or clusters."
         )
-
-
-def _vectors(tokens: Tokens) -> dict[str, np.ndarray | None]:
-    """The vectors of the codes, by the names that they have in the artifact; None for ranks, which have none."""
-    if isinstance(tokens, ClusterTokens):
-        return {"centroids": tokens.centroids, "fine": tokens.fine}
-    return {f"codebook.{level}": one for level, one in enumerate(tokens.codebooks.levels)}

@@ -1,4 +1,4 @@
-"""How the rows of new tokens start: beside which words they lie, how long they are, how alike they are.
+"""Where the rows of new tokens lie: their lengths, how similar they are, and which old tokens are nearest.
 
 Numbers for people and for `--json`; nothing here changes a row. V old rows, H dims, K codes in a level.
 """
@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.encoders.checkpoint import Blocks
-from semid.tokenizer_exports.models.init_rows import Cloud
-from semid.tokens.vocabulary import Vocabulary
+from semid.runtime.arrays import unit_rows
+from semid.tokenizer_exports.models.init_rows import RowStats
+from semid.tokens.source import TokenBlock
 
 __all__ = ["LevelRows", "MatrixRows", "report_rows"]
 
@@ -41,11 +42,11 @@ class MatrixRows:
     levels: tuple[LevelRows, ...]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """A line for each level, under a line for the matrix."""
+    def summary(self) -> list[str]:
+        """Return a line for the matrix, and one for each level."""
         lines = [f"{self.matrix} rows: old tokens have norm {self.old_norm:.3g}"]
         for one in self.levels:
             shown = ", ".join(f"{token} near {old!r} {cosine:.2f}" for token, old, cosine in one.examples)
@@ -59,15 +60,30 @@ class MatrixRows:
 def report_rows(
     matrix: str,
     rows: npt.NDArray[np.float32],
-    cloud: Cloud,
-    vocabulary: Vocabulary,
+    stats: RowStats,
+    vocabulary: TokenBlock,
     blocks: Blocks,
     known: npt.NDArray[np.bool_],
     name_of: Callable[[list[int]], Sequence[str]],
 ) -> MatrixRows:
-    """Look at new rows [len(vocabulary), H] beside the old ones, of which only those with `known` [V] set count.
+    """Compare new rows with old ones.
 
-    At most 16 codes of a level, evenly spaced, are compared with the old rows; `name_of` gives tokens their names.
+    Parameters
+    ----------
+    matrix : str
+        "input" or "head".
+    rows : float32 [len(vocabulary), H]
+        The new rows. At most 16 codes of a level, evenly spaced, are compared with the old rows.
+    stats : RowStats
+        Mean length of the old rows.
+    vocabulary : TokenBlock
+        Names and levels of the new tokens.
+    blocks : Blocks
+        The old rows.
+    known : bool [V]
+        Which old rows belong to a token; the others do not count.
+    name_of : callable
+        Names of token ids.
     """
     picked = [
         np.unique(np.linspace(start, stop - 1, min(SAMPLED, stop - start)).astype(int))
@@ -87,24 +103,20 @@ def report_rows(
                 float(np.linalg.norm(own, axis=1).mean()),
                 _likeness(own),
                 float(np.median(cosines[here])),
-                tuple((vocabulary.tokens[code], str(name), cosine) for code, name, cosine in examples)[:EXAMPLES],
+                tuple((vocabulary.tokens[code], name, cosine) for code, name, cosine in examples)[:EXAMPLES],
             )
         )
-    return MatrixRows(matrix, cloud.norm, tuple(levels))
-
-
-def _unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    return MatrixRows(matrix, stats.norm, tuple(levels))
 
 
 def _nearest(
     rows: npt.NDArray[np.float32], blocks: Blocks, known: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """Of each row, the old token with the largest cosine, and the cosine."""
-    rows = _unit_rows(rows)
+    """Return for each row the old token with the largest cosine, and the cosine."""
+    rows = unit_rows(rows)
     best, nearest = np.full(len(rows), -2, np.float32), np.zeros(len(rows), np.int64)
     for start, block in blocks():
-        cosines = rows @ _unit_rows(block).T
+        cosines = rows @ unit_rows(block).T
         cosines[:, ~known[start : start + len(block)]] = -2
         at = cosines.argmax(1)
         found = cosines[np.arange(len(rows)), at]
@@ -114,9 +126,9 @@ def _nearest(
 
 
 def _likeness(rows: npt.NDArray[np.float32]) -> float:
-    """Mean cosine over all pairs of different rows, from the length of the sum of the unit rows."""
+    """Return the mean cosine over all pairs of different rows, from the length of the sum of the unit rows."""
     n_rows = len(rows)
     if n_rows == 1:
         return 1.0
-    total = _unit_rows(rows).astype(np.float64).sum(0)
+    total = unit_rows(rows).astype(np.float64).sum(0)
     return float((total @ total - n_rows) / (n_rows * (n_rows - 1)))
