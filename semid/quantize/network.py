@@ -26,13 +26,14 @@ ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class FloatLayer:
-    """An affine map in float32: weight [in, out], bias [out]."""
+    """An affine map in floats: weight [in, out], bias [out]; float32, but float64 on the way to the grid."""
 
-    weight: npt.NDArray[np.float32]
-    bias: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.floating]
+    bias: npt.NDArray[np.floating]
 
     @classmethod
     def from_float(cls, weight: npt.NDArray[np.floating], bias: npt.NDArray[np.floating]) -> FloatLayer:
+        """Round a layer to float32."""
         return cls(np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32))
 
     def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
@@ -109,7 +110,8 @@ def grid_scales(network: Network[FloatLayer], sample: npt.NDArray[np.floating]) 
     for start in range(0, len(sample), ROWS_AT_ONCE):
         rows = np.asarray(sample[start : start + ROWS_AT_ONCE], np.float64)
         hidden: npt.NDArray[np.floating] = rows
-        stages, ends = [rows], [] if network.skip is None else [network.skip(rows)]
+        ends = [] if network.skip is None else [network.skip(rows)]
+        stages: list[npt.NDArray[np.floating]] = [rows]
         for number, layer in enumerate(network.mlp, 1):
             hidden = layer(hidden)
             if number < len(network.mlp):

@@ -79,7 +79,8 @@ class CoOccurrenceTarget:
             before, after = rows[:-apart], rows[apart:]
             kept = (user[:-apart] == user[apart:]) & (before >= 0) & (after >= 0) & (before != after)
             pairs += [(before[kept], after[kept]), (after[kept], before[kept])]
-        return cls(*_grouped(*(np.concatenate(side) for side in zip(*pairs, strict=True)), n_items), weight)
+        near, far = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        return cls(*_grouped(near, far, n_items), weight)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -52,12 +52,12 @@ def kmeans(points: Floats, n_codes: int, *, seed: int = 0, rounds: int = FINAL_R
         mean = all_sum(points.sum(axis=0, keepdims=True)) / np.float32(n_points)
         return np.concatenate([start, np.repeat(mean, n_codes - n_distinct, axis=0)]).astype(np.float32)
     mean, directions = _principal_directions(points)
-    rotated = (points - mean) @ directions
+    rotated: Floats = np.matmul(points - mean, directions)
     width = rotated.shape[1]
     widths = [step for step in WIDTHS if step < width] + [width]
     step_rounds = STEP_ROUNDS if n_points < MANY_POINTS else MANY_STEP_ROUNDS
     multiply = float32_product()
-    centroids = ((start - mean) @ directions)[:, : widths[0]]
+    centroids: Floats = np.matmul(start - mean, directions)[:, : widths[0]]
     for step, here in enumerate(widths):
         visible = np.ascontiguousarray(rotated[:, :here])
         if step:  # the clusters of the narrower step, with means in all directions that are visible now

@@ -110,16 +110,18 @@ def perceptron(widths: Sequence[int], *, batch_norm: bool) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
-def folded(modules: nn.Sequential) -> Network:
+def folded(modules: nn.Sequential) -> Network[FloatLayer]:
     """Return a trained perceptron as arrays, in eval mode: each BatchNorm is folded into the layer before it."""
     layers: list[FloatLayer] = []
     for module in modules:
         if isinstance(module, nn.Linear):
             layers.append(FloatLayer.from_float(_array(module.weight).T, _array(module.bias)))
         elif isinstance(module, nn.BatchNorm1d):
-            gain = _array(module.weight) / np.sqrt(_array(module.running_var) + module.eps)
+            mean, variance = module.running_mean, module.running_var
+            assert mean is not None and variance is not None  # BatchNorm1d's default
+            gain = _array(module.weight) / np.sqrt(_array(variance) + module.eps)
             last = layers.pop()
-            bias = (last.bias - _array(module.running_mean)) * gain + _array(module.bias)
+            bias = (last.bias - _array(mean)) * gain + _array(module.bias)
             layers.append(FloatLayer.from_float(last.weight * gain, bias))
     return Network(None, tuple(layers))
 
@@ -207,6 +209,7 @@ def _run(
                 if score < best:
                     kept, best = (copy.deepcopy(module.state_dict()), epoch, loss, collisions), score
             after_epoch(epoch, loss, collisions)
+    assert kept is not None  # `every` is at most the number of epochs, and scores are finite
     return kept
 
 

@@ -29,7 +29,7 @@ from semid.train.kmeans import improve_levels, kmeans, least_squares_tables
 from semid.train.latent import nearest_neighbors, neighbor_map, principal_map
 from semid.train.settings import ResidualKMeansSettings
 
-__all__ = ["ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "starting_encoder"]
+__all__ = ["ResidualKMeans", "codebooks_from_encoder", "fit_decoder", "linear_decoder", "starting_codebooks"]
 
 
 NEIGHBORS = 10
@@ -78,24 +78,35 @@ class ResidualKMeans(ResidualKMeansSettings, Learner):
     def fit(self, X: npt.ArrayLike, y: object = None) -> Self:
         """Learn from vectors [N, D] and return self; y is ignored."""
         vectors = check_vectors(X)
-        network = starting_encoder(
-            vectors, self.dim, whiten=self.whiten, pull=self.pull, landmarks=self.landmarks, seed=self.seed
-        )
-        self.codebooks_ = codebooks_from_encoder(
-            Encoder.from_float(network, vectors),
-            vectors,
-            check_sizes(self.codebook_size, self.levels),
-            balance=self.balance,
-            refine=self.refine,
-            seed=self.seed,
-        )
+        self.codebooks_ = starting_codebooks(self, vectors)
         self.n_features_in_ = vectors.shape[1]
         return self
 
 
+def starting_codebooks(settings: ResidualKMeansSettings, vectors: npt.NDArray[np.float32]) -> Codebooks:
+    """Learn the codebooks of residual k-means from checked vectors [N, D] (steps 1 to 5)."""
+    sizes = check_sizes(settings.codebook_size, settings.levels)
+    network = starting_encoder(
+        vectors,
+        settings.dim,
+        whiten=settings.whiten,
+        pull=settings.pull,
+        landmarks=settings.landmarks,
+        seed=settings.seed,
+    )
+    return codebooks_from_encoder(
+        Encoder.from_float(network, vectors),
+        vectors,
+        sizes,
+        balance=settings.balance,
+        refine=settings.refine,
+        seed=settings.seed,
+    )
+
+
 def starting_encoder(
     vectors: npt.NDArray[np.float32], dim: int, *, whiten: float, pull: float, landmarks: int, seed: int
-) -> Network:
+) -> Network[FloatLayer]:
     """Return the encoder as a float network, before any training (steps 1 and 2).
 
     Where several processes learn together, the first one does it with the rows of all.
@@ -106,7 +117,7 @@ def starting_encoder(
 
 def _starting_encoder(
     vectors: npt.NDArray[np.float32], dim: int, whiten: float, pull: float, landmarks: int, seed: int
-) -> Network:
+) -> Network[FloatLayer]:
     principal = principal_map(vectors, dim, whiten=whiten, seed=seed)
     directions, gain = principal.directions, principal.gain
     shift = -principal.mean @ directions
@@ -149,7 +160,9 @@ def codebooks_from_encoder(
     latents = encoder(vectors)
     levels = learn_levels(latents, sizes, balance=balance, refine=refine, seed=seed)
     codes = residual_codes(latents, levels)
-    quantized = sum(centroids[codes[:, level]].astype(np.float64) for level, centroids in enumerate(levels))
+    quantized = np.zeros(latents.shape)
+    for level, centroids in enumerate(levels):
+        quantized += centroids[codes[:, level]]
     network = Network(linear_decoder(quantized, vectors))
     return Codebooks(levels, encoder, fit_decoder(network, quantized, codes, vectors, sizes))
 
@@ -167,7 +180,7 @@ def linear_decoder(quantized: npt.NDArray[np.float64], vectors: npt.NDArray[np.f
 
 
 def fit_decoder(
-    network: Network,
+    network: Network[FloatLayer],
     quantized: npt.NDArray[np.float64],
     codes: npt.NDArray[np.integer],
     vectors: npt.NDArray[np.float32],

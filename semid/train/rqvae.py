@@ -1,7 +1,7 @@
 """RQVAE: a residual-quantized autoencoder whose training starts from residual k-means.
 
 Training from random weights takes thousands of epochs and may end with a higher error than k-means. Here step 0 *is*
-residual k-means (`residual_kmeans.py`): the encoder's linear path and hidden layer come from `starting_encoder`, the
+residual k-means (`residual_kmeans.py`): the encoder's linear path and hidden layer come from there, the
 codebooks from k-means over the whole catalog, the decoder's linear path from least squares; its MLP branch starts at
 zero. The epoch with the lowest error on held-out items is kept, or the start if no epoch beats it, so training cannot
 make the codebooks worse.
@@ -27,13 +27,12 @@ import numpy.typing as npt
 from semid.errors import ConfigError
 from semid.quantize.checks import check_sizes, check_vectors
 from semid.quantize.codebooks import Codebooks
-from semid.quantize.network import Encoder
 from semid.quantize.residual import residual_codes
 from semid.runtime.distributed import all_sum, place, world
 from semid.train.auxiliary import AuxiliaryTarget
 from semid.train.base import Learner
 from semid.train.kmeans import improve_levels
-from semid.train.residual_kmeans import codebooks_from_encoder, fit_decoder, starting_encoder
+from semid.train.residual_kmeans import fit_decoder, starting_codebooks
 from semid.train.settings import RQVAESettings
 
 __all__ = ["RQVAE", "Training"]
@@ -122,13 +121,13 @@ class RQVAE(RQVAESettings, Learner):
         """
         vectors = check_vectors(X)
         _check_targets(targets, len(vectors))
-        sizes = check_sizes(self.codebook_size, self.levels)
+        check_sizes(self.codebook_size, self.levels)
         self.n_features_in_ = vectors.shape[1]
         rng = np.random.default_rng(self.seed)
         n_items = place(len(vectors))[1]
         if n_items > self.sample:
-            chosen = _own(rng.choice(n_items, self.sample, replace=False), vectors)
-            vectors, targets = vectors[chosen], [target.take(chosen) for target in targets]
+            rows = _own(rng.choice(n_items, self.sample, replace=False), vectors)
+            vectors, targets = vectors[rows], [target.take(rows) for target in targets]
             n_items = self.sample
         held = np.zeros(len(vectors), bool)
         trains = n_items >= SMALLEST_TRAINING
@@ -137,17 +136,7 @@ class RQVAE(RQVAESettings, Learner):
 
         # Held-out rows are unseen by the start as well, or the start would look better than it is.
         seen = vectors[~held]
-        network = starting_encoder(
-            seen, self.dim, whiten=self.whiten, pull=self.pull, landmarks=self.landmarks, seed=self.seed
-        )
-        chosen = codebooks_from_encoder(
-            Encoder.from_float(network, seen),
-            seen,
-            sizes,
-            balance=self.balance,
-            refine=self.refine,
-            seed=self.seed,
-        )
+        books = starting_codebooks(self, seen)
         self.training_ = Training(float("nan"), float("nan"), 0, 0)
         mean = all_sum(vectors.sum(axis=0, dtype=np.float64)) / n_items
         variance = all_sum(float(np.square(vectors - mean).sum())) / n_items
@@ -156,8 +145,8 @@ class RQVAE(RQVAESettings, Learner):
                 "auxiliary targets have no effect without training: %d vectors, %d epochs", n_items, self.epochs
             )
         if trains and self.epochs > 0 and variance > 0:
-            chosen = self._improve(chosen, vectors, held, variance, targets)
-        self.codebooks_ = self._fit_to_all(chosen, vectors) if trains else chosen
+            books = self._improve(books, vectors, held, variance, targets)
+        self.codebooks_ = self._fit_to_all(books, vectors) if trains else books
         return self
 
     def _improve(

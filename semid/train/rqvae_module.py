@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from semid.kernels.residual_train import residual_quantize
 from semid.kernels.sinkhorn import balanced_codes
+from semid.quantize.grid import ExactLayer
 from semid.quantize.network import FloatLayer, Network
 from semid.runtime.distributed import world
 from semid.train.sinkhorn import codes_balanced_together
@@ -36,31 +37,34 @@ __all__ = [
 class SkipMLP(nn.Module):
     """A `quantize.network.Network` as a torch module: skip(x) + mlp(x), ReLU between the MLP's layers."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network[FloatLayer]) -> None:
         super().__init__()
         self.skip = None if network.skip is None else _linear(network.skip)
         self.mlp = nn.ModuleList(_linear(layer) for layer in network.mlp)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        result = None if self.skip is None else self.skip(x)
-        if len(self.mlp):
-            hidden = x
-            for layer in self.mlp[:-1]:
-                hidden = functional.relu(layer(hidden))
-            branch = self.mlp[-1](hidden)
-            result = branch if result is None else result + branch
-        return result
+        if self.skip is None:
+            return self._branch(x)
+        skipped: torch.Tensor = self.skip(x)
+        return skipped + self._branch(x) if len(self.mlp) else skipped
 
-    def network(self) -> Network:
+    def _branch(self, x: torch.Tensor) -> torch.Tensor:
+        for number, layer in enumerate(self.mlp, 1):
+            x = functional.relu(layer(x)) if number < len(self.mlp) else layer(x)
+        return x
+
+    def network(self) -> Network[FloatLayer]:
         """Return the network as arrays."""
         skip = None if self.skip is None else _layer(self.skip)
-        return Network(skip, tuple(_layer(layer) for layer in self.mlp))
+        return Network(skip, tuple(_layer(layer) for layer in self.mlp if isinstance(layer, nn.Linear)))
 
 
 class RQVAEModule(nn.Module):
     """Encoder, codebooks and decoder in normalized units."""
 
-    def __init__(self, encoder: Network, levels: list[npt.NDArray[np.float32]], decoder: Network) -> None:
+    def __init__(
+        self, encoder: Network[FloatLayer], levels: list[npt.NDArray[np.float32]], decoder: Network[FloatLayer]
+    ) -> None:
         super().__init__()
         self.encoder = SkipMLP(encoder)
         self.levels = nn.ParameterList(nn.Parameter(torch.tensor(level)) for level in levels)
@@ -115,17 +119,19 @@ def _layer(module: nn.Linear) -> FloatLayer:
     return FloatLayer.from_float(module.weight.detach().numpy().T, module.bias.detach().numpy())
 
 
-def as_floats(network: Network, scale: float) -> Network:
+def as_floats(network: Network[ExactLayer], scale: float) -> Network[FloatLayer]:
     """Return an exact encoder network as a float network that takes unscaled vectors."""
 
-    def floats(layer, factor=1.0) -> FloatLayer:
+    def floats(layer: ExactLayer, factor: float = 1.0) -> FloatLayer:
         return FloatLayer.from_float(layer.float_weight * factor, layer.bias)
 
     mlp = tuple(floats(layer, scale if number == 0 else 1.0) for number, layer in enumerate(network.mlp))
     return Network(None if network.skip is None else floats(network.skip, scale), mlp)
 
 
-def rescaled(network: Network, mean: npt.NDArray[np.floating], spread: float, gain: float) -> Network:
+def rescaled(
+    network: Network[FloatLayer], mean: npt.NDArray[np.floating], spread: float, gain: float
+) -> Network[FloatLayer]:
     """Return the network that maps x to `gain * network(x * spread + mean)`."""
 
     def inner(layer: FloatLayer, factor: float) -> FloatLayer:
@@ -141,15 +147,18 @@ def rescaled(network: Network, mean: npt.NDArray[np.floating], spread: float, ga
     return Network(skip, tuple(mlp))
 
 
-def decoder_in_units(network: Network, mean: npt.NDArray[np.floating], spread: float, size: float) -> Network:
+def decoder_in_units(
+    network: Network[FloatLayer], mean: npt.NDArray[np.floating], spread: float, size: float
+) -> Network[FloatLayer]:
     """Return the network that maps q to `(network(q * size) - mean) / spread`."""
     zero = np.zeros(1, np.float32)
     scaled = rescaled(network, zero.repeat(network.dims[0]), size, 1 / spread)
+    assert scaled.skip is not None  # every decoder has a linear path
     skip = FloatLayer.from_float(scaled.skip.weight, scaled.skip.bias - mean / spread)
     return Network(skip, scaled.mlp)
 
 
-def with_branch(network: Network, hidden: int) -> Network:
+def with_branch(network: Network[FloatLayer], hidden: int) -> Network[FloatLayer]:
     """Add an MLP branch of `hidden` units whose output is zero until it is trained."""
     width, out = network.dims
     inner = torch.randn(width, hidden).numpy() * np.sqrt(2.0)

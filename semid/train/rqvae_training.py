@@ -156,7 +156,7 @@ def _run(
                 loss = _loss(settings, module, rows[own], anchors[own], len(batch), extra)
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
-                sum_tensors([parameter.grad for parameter in module.parameters()])
+                sum_tensors([parameter.grad for parameter in module.parameters() if parameter.grad is not None])
                 optimizer.step()
                 schedule.step()
                 advance(1)
@@ -190,7 +190,7 @@ def _loss(
     quantized latents [B, d].
     """
     latents, n_items = module.encoder(rows), len(rows) if n_items is None else n_items
-    quantized, codebook, commitment = quantize(latents, module.levels, epsilon=settings.epsilon, n_items=n_items)
+    quantized, codebook, commitment = quantize(latents, list(module.levels), epsilon=settings.epsilon, n_items=n_items)
     passed = latents + (quantized - latents).detach()
     decoded = module.decoder(passed)
     reconstruction = (decoded - rows).square().sum(1).mean()
@@ -218,7 +218,7 @@ def _auxiliary_loss(
 @torch.no_grad()
 def _error(module: RQVAEModule, rows: torch.Tensor) -> float:
     """Mean squared reconstruction error with plain nearest codes."""
-    quantized, _, _ = quantize(module.encoder(rows), module.levels)
+    quantized, _, _ = quantize(module.encoder(rows), list(module.levels))
     return all_sum(float((module.decoder(quantized) - rows).square().sum(1).sum())) / all_sum(len(rows))
 
 
