@@ -143,10 +143,10 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
     def push_to_hub(self, repo_id: str, *, private: bool | None = None, token: str | None = None) -> str:
         """Upload the artifact with a card of its own to the Hugging Face Hub; returns the commit's address."""
         from semid.artifact.hub import push
-        from semid.evaluation.card import card
+        from semid.evaluation.card import model_card
 
         def text(name: str) -> str:
-            return card(self, name, self.quality())
+            return model_card(self, name, self.quality())
 
         return push(self.save_pretrained, text, repo_id, private=private, token=token)
 

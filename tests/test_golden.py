@@ -11,7 +11,7 @@ import pytest
 from semid import SemanticIDTokenizer, Trie
 from semid.artifact.top_k_cache import TopKCache
 from semid.clusters.tokens import ClusterTokens
-from semid.diagnostics.verify import verify
+from semid.diagnostics import verify_artifact
 
 GOLDEN = Path(__file__).parent / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text(encoding="utf-8"))
@@ -23,7 +23,7 @@ def test_an_artifact_keeps_its_ids_tokens_and_fingerprint(name):
     assert ids.fingerprint == expected["fingerprint"]
     assert {item_id: ids.tokens(item_id) for item_id in ids.item_ids} == expected["tokens"]
     assert ids.decode(list(expected["tokens"].values())) == list(expected["tokens"])
-    assert verify(GOLDEN / name) == ([], expected["fingerprint"])
+    assert verify_artifact(GOLDEN / name) == ([], expected["fingerprint"])
 
 
 def test_an_artifact_still_encodes_and_knows_who_retired():

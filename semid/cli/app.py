@@ -182,13 +182,13 @@ def print_json(data: Any) -> None:
 
 
 def print_quality(quality: Any, as_json: bool, more: dict[str, str]) -> None:
-    from semid.evaluation.advice import advice
+    from semid.evaluation.advice import advise
 
-    sentences = advice(quality)
+    sentences = advise(quality)
     if as_json:
         print_json(more | quality.to_dict() | {"advice": sentences})
         return
-    for line in quality.lines():
+    for line in quality.summary():
         click.echo(line)
     for sentence in sentences:
         click.echo(f"advice: {sentence}")

@@ -64,12 +64,11 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
     """
     from semid.artifact.store import check_output
     from semid.data.interactions import read_interactions
-    from semid.runtime.progress import watched
 
     check_output(output, force=force)
     config = _config(given)
-    histories = read_interactions(interactions, progress=watched() and not ctx.obj["quiet"])
-    made = _fit(ctx, interactions, histories, config, given)
+    histories = read_interactions(interactions)
+    made = _fit(ctx, histories, config, given)
     fingerprint = made.save(output, force=force)
     say(ctx, f"saved       {output}")
     figures = _figures(made, histories) | {"folder": str(output), "fingerprint": fingerprint}
@@ -95,7 +94,7 @@ def _config(given: dict[str, Any]) -> Any:
     )
 
 
-def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, given: dict[str, Any]) -> ClusterTokens:
+def _fit(ctx: click.Context, histories: Interactions, config: Any, given: dict[str, Any]) -> ClusterTokens:
     from semid.clusters.fit import fit_clusters
     from semid.encoders.collaborative_files import read_behavior
     from semid.runtime.progress import watched
@@ -114,7 +113,6 @@ def _fit(ctx: click.Context, source: str, histories: Interactions, config: Any, 
     return fit_clusters(
         histories,
         config,
-        source=source,
         progress=watched() and not ctx.obj["quiet"],
         say=lambda line: say(ctx, line),
         **choices,

@@ -1,4 +1,4 @@
-"""semid doctor, verify, info, bench: judging and checking."""
+"""semid doctor, verify, info, bench."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from semid.cli.app import folder_argument, json_option, open_tokens, print_json,
 
 @click.command()
 @click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
-@click.option("--interactions", type=click.Path(readable=False), help="User histories: adds sequence_lift.")
-@click.option("--items", type=click.Path(readable=False), help="The catalog, where --embeddings needs its order.")
+@click.option("--interactions", type=click.Path(readable=False), help="User histories, for sequence_lift.")
+@click.option("--items", type=click.Path(readable=False), help="The catalog, for the order of --embeddings.")
 @click.option(
-    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors: adds or repeats neighbor_recall."
+    "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors of the items, for neighbor_recall."
 )
 @json_option
 def doctor(source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool) -> None:
-    """Judge an ID set: collisions, use of the codes, what the prefixes mean. With advice.
+    """Report the quality of an ID set: collisions, use of the codes, neighbor recall, sequence lift; with advice.
 
-    SOURCE is an artifact, or another system's index file: {item: ["<a_1>", "<b_2>", ...]}.
+    The argument is an artifact, or another system's index file {item: ["<a_1>", "<b_2>", ...]}.
 
     \b
     Examples:
@@ -39,19 +39,19 @@ def doctor(source: Path, interactions: str | None, items: str | None, embeddings
 @folder_argument
 @json_option
 def verify(folder: Path, as_json: bool) -> None:
-    """Check an artifact: every checksum, every invariant.
+    """Check every checksum and every invariant of an artifact.
 
     \b
     Example:
       semid verify my-sid
     """
-    from semid.diagnostics.verify import verify as check
+    from semid.diagnostics.verify import verify_artifact
 
-    problems, fingerprint = check(folder)
+    problems, fingerprint = verify_artifact(folder)
     if as_json:
         print_json({"folder": str(folder), "problems": problems, "fingerprint": fingerprint})
     elif not problems:
-        click.echo(f"{folder}: whole; {fingerprint}")
+        click.echo(f"{folder}: OK ({fingerprint})")
     else:
         for problem in problems:
             click.echo(problem, err=True)
@@ -63,7 +63,7 @@ def verify(folder: Path, as_json: bool) -> None:
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path, readable=False), required=False)
 @json_option
 def info(folder: Path | None, as_json: bool) -> None:
-    """What is installed, or with DIR what an artifact is: semantic IDs, or tokens of users and items.
+    """Show what is installed, or with DIR what an artifact holds.
 
     \b
     Examples:
@@ -75,26 +75,28 @@ def info(folder: Path | None, as_json: bool) -> None:
     from semid.diagnostics.describe import artifact_info, cluster_info, system_info
 
     if folder is None:
-        told = system_info()
+        facts = system_info()
     else:
         tokens = open_tokens(folder)
-        told = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artifact_info(tokens)
+        facts = cluster_info(tokens) if isinstance(tokens, ClusterTokens) else artifact_info(tokens)
     if as_json:
-        print_json(told)
+        print_json(facts)
     else:
-        width = max(map(len, told))
-        for name, value in told.items():
+        width = max(map(len, facts))
+        for name, value in facts.items():
             click.echo(f"{name:{width}}  {value}")
 
 
 @click.command()
-@click.option("--device", default="cpu", show_default=True, help="cpu, or a GPU: cuda.")
-@click.option("--rows", type=click.IntRange(1000), default=100_000, show_default=True, help="Items, on a CPU.")
+@click.option("--device", default="cpu", show_default=True, help="Device to measure: cpu, or a GPU such as cuda.")
+@click.option(
+    "--rows", type=click.IntRange(1000), default=100_000, show_default=True, help="Items of each operation, on a CPU."
+)
 @json_option
 def bench(device: str, rows: int, as_json: bool) -> None:
-    """Measure this machine's limits, and what share of them each operation gets.
+    """Measure this machine's limits, and the share of them that each operation reaches.
 
-    Takes about 20 seconds on a CPU with two cores; nothing else should run meanwhile.
+    Takes about 20 seconds on a CPU with two cores. Run nothing else meanwhile.
 
     \b
     Examples:

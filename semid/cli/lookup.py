@@ -104,16 +104,16 @@ def show(folder: Path, items: tuple[str, ...], neighbors: int, as_json: bool) ->
       semid show my-clusters u17
     """
     from semid.clusters.tokens import ClusterTokens
-    from semid.diagnostics.describe import describe, describe_lines, describe_member_lines, describe_members
+    from semid.diagnostics.describe import describe_item, describe_members, item_summary, member_summary
 
     tokens = open_tokens(folder)
     wanted = arguments_or_stdin(items)
     if isinstance(tokens, ClusterTokens):
         described = [one for item_id in wanted for one in describe_members(tokens, item_id, neighbors)]
-        blocks = [describe_member_lines(one) for one in described]
+        blocks = [member_summary(one) for one in described]
     else:
-        described = [describe(tokens, item_id, neighbors) for item_id in wanted]
-        blocks = [describe_lines(one) for one in described]
+        described = [describe_item(tokens, item_id, neighbors) for item_id in wanted]
+        blocks = [item_summary(one) for one in described]
     if as_json:
         print_json(described)
     else:

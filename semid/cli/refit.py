@@ -121,4 +121,4 @@ def refit(
         dropped = {"dropped_signals": new.provenance["refit"]["dropped_signals"]}
         print_json({"folder": str(output), "fingerprint": fingerprint} | churn.to_dict() | dropped)
     else:
-        click.echo("\n".join([*churn.lines(), fingerprint]))
+        click.echo("\n".join([*churn.summary(), fingerprint]))

@@ -141,7 +141,7 @@ def diff(first: Path, second: Path, listed: bool, as_json: bool) -> None:
     if as_json:
         print_json(found.to_dict())
         return
-    click.echo("\n".join(found.lines()), err=listed)
+    click.echo("\n".join(found.summary()), err=listed)
     if listed:
         for kind, item_id, before, after in found.item_rows():
             click.echo(f"{kind}\t{tsv_escape(item_id)}\t{before}\t{after}")

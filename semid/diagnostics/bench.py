@@ -1,21 +1,25 @@
-"""`semid bench`: what this machine can do at most, and how much of it each operation gets.
+"""`semid bench`: this machine's limits, and the share of them that each operation reaches.
 
-Two limits are measured first: how fast matrices are multiplied, and how fast memory is copied. An operation's share
-is the multiplications (or the bytes) it cannot do without, at the limit's rate, over the time it took; 100 % is
-impossible, since picking, subtracting and adding up are not counted. bfloat16 candidates may take it above the
-float32 limit. Everything is random, so the figures are those of the machine and not of a catalog.
+Two limits are measured first: the rate of matrix products, and the rate of memory copies. The share of an operation is
+the time that its unavoidable multiplications (or bytes) take at the limit's rate, divided by the time it took. 100 % is
+out of reach, since comparisons, subtractions and sums are not counted; bfloat16 candidates can exceed the float32
+limit. All data are random, so the figures describe the machine and not a catalog.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semid.quantize.grid import snap, snap_centroids
 from semid.quantize.residual_blocks import best_time
 from semid.runtime.threads import in_threads, thread_count
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Measured", "measure"]
 
@@ -29,26 +33,30 @@ MATRIX = 2048
 
 @dataclass(frozen=True)
 class Measured:
-    """One line."""
+    """One measurement, a line of the report."""
 
     name: str
     value: float
     unit: str
-    share: float | None = None  # of the limit; None for the limits, and where none is the one that counts
-    limit: str | None = None  # the name of the line that it is a share of
+    share: float | None = None  # of the limit; None for the limits themselves
+    limit: str | None = None  # name of the measurement that `share` refers to
 
     def to_dict(self) -> dict[str, str | float | None]:
+        """Return the fields as JSON data."""
         return asdict(self)
 
 
 def measure(device: str = "cpu", *, rows: int = 100_000, repeats: int = 3) -> Iterator[Measured]:
-    """The limits, then the operations, each when it is done.
+    """Measure the limits, then the operations, and yield each result when it is there.
 
     Parameters
     ----------
-    device : "cpu", or a GPU of torch's.
-    rows : items of each operation on the CPU.
-    repeats : runs, of which the best counts.
+    device : str
+        "cpu", or the name of a GPU in torch.
+    rows : int
+        Items of each operation on the CPU.
+    repeats : int
+        Runs of each operation; the fastest counts.
     """
     yield from _on_gpu(device, repeats) if device != "cpu" else _on_cpu(rows, repeats)
 
@@ -83,11 +91,11 @@ def _on_cpu(rows: int, repeats: int) -> Iterator[Measured]:
             yield Measured(f"{name}, d={width}, 4x256", rate / 1e3, "thousand items/s", rate * work / peak, single)
         rate = rows / _best(lambda: assign_and_sum(latents, levels[0]), repeats)  # noqa: B023
         share = rate * 2 * width * SIZES[0] / peak
-        yield Measured(f"a round of k-means, d={width}, K=256", rate / 1e3, "thousand items/s", share, single)
+        yield Measured(f"k-means iteration, d={width}, K=256", rate / 1e3, "thousand items/s", share, single)
 
 
-def _product_rate(dtype: object, device: str, repeats: int, size: int = MATRIX) -> float:
-    """FLOP/s of a large product."""
+def _product_rate(dtype: torch.dtype, device: str, repeats: int, size: int = MATRIX) -> float:
+    """Return the FLOP/s of a large matrix product."""
     import torch
 
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -95,7 +103,7 @@ def _product_rate(dtype: object, device: str, repeats: int, size: int = MATRIX) 
 
 
 def _copy_rate(repeats: int) -> float:
-    """Bytes read and written a second, by all threads."""
+    """Return the bytes read and written per second by all threads."""
     source = np.ones(COPIED, np.uint8)
     target = np.empty_like(source)
     step = COPIED // (8 * thread_count())
@@ -139,7 +147,7 @@ def _on_gpu(device: str, repeats: int) -> Iterator[Measured]:
 
 
 def _best(run: Callable[[], object], repeats: int, device: str = "cpu") -> float:
-    """`best_time`, waiting for the device."""
+    """Return `best_time`, with the device synchronized."""
 
     def once() -> None:
         run()

@@ -1,4 +1,4 @@
-"""What `semid show` and `semid info` tell, as plain data and as lines."""
+"""Describe items, artifacts and this installation, as plain data and as lines: `semid show` and `semid info`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = [
     "artifact_info",
     "cluster_info",
-    "describe",
-    "describe_lines",
-    "describe_member_lines",
+    "describe_item",
     "describe_members",
+    "item_summary",
+    "member_summary",
     "system_info",
 ]
 
@@ -32,8 +32,8 @@ __all__ = [
 TEXT_WIDTH = 100
 
 
-def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbors: int) -> dict[str, Any]:
-    """One item: its ID, text, how many items share each prefix, and the items that share the longest ones."""
+def describe_item(ids: SemanticIDTokenizer, item_id: str, n_neighbors: int) -> dict[str, Any]:
+    """Return an item's ID, its text, how many items share each prefix, and the items that share the longest prefix."""
     row = int(ids.ledger.rows_of([item_id])[0])
     codes = ids.codes[row]
     shared = (ids.codes == codes).cumprod(axis=1).sum(axis=1)
@@ -60,8 +60,8 @@ def describe(ids: SemanticIDTokenizer, item_id: str, n_neighbors: int) -> dict[s
     }
 
 
-def describe_lines(item: dict[str, Any]) -> list[str]:
-    """`describe` for people."""
+def item_summary(item: dict[str, Any]) -> list[str]:
+    """Return a `describe_item` as lines for people."""
     lines = [item["item_id"] + (" (retired)" if item["retired"] else "")]
     lines.append(f"  {item['tokens']}")
     if item["text"]:
@@ -69,7 +69,7 @@ def describe_lines(item: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count:,}" for count in item["sharing_prefix"])
     if counts:
         lengths = ", ".join(str(length) for length in range(1, len(item["sharing_prefix"]) + 1))
-        lines.append(f"  other items with the same first {lengths} codes: {counts}")
+        lines.append(f"  other items that share the first {lengths} codes: {counts}")
     for other in item["neighbors"]:
         text = f"  {_short(other['text'])}" if other["text"] else ""
         lines.append(f"    {other['tokens']}  {other['item_id']}{text}")
@@ -77,7 +77,7 @@ def describe_lines(item: dict[str, Any]) -> list[str]:
 
 
 def artifact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
-    """What an artifact is."""
+    """Return the size, settings and fingerprint of an artifact, by name."""
     settings = f"none: imported from {ids.imported_from}"
     if ids.config is not None:
         settings = ", ".join(f"{name}={value}" for name, value in ids.config.to_dict().items() if value is not None)
@@ -94,7 +94,7 @@ def artifact_info(ids: SemanticIDTokenizer) -> dict[str, str]:
 
 
 def system_info() -> dict[str, str]:
-    """Versions of semid, Python and the packages it uses, which of them are untested, and the devices torch sees."""
+    """Return the versions of semid, Python and the packages it uses, which are untested, and torch's device."""
     versions = installed()
     newer = newer_than_tested(versions)
     told = {"semid": __version__, "python": platform.python_version(), **versions}
@@ -116,23 +116,25 @@ def _short(text: str) -> str:
     return text if len(text) <= TEXT_WIDTH else text[: TEXT_WIDTH - 1] + "…"
 
 
-# ---- What `semid show` and `semid info` tell of cluster tokens, as plain data and as lines.
+# ---- The same for cluster tokens.
 
 
 def cluster_info(clusters: ClusterTokens) -> dict[str, str]:
-    """What cluster tokens are."""
+    """Return the size, settings and fingerprint of cluster tokens, by name."""
     first, end = clusters.coarse_of["reserved"]
     used = np.concatenate([clusters.members(side).codes[:, 0] for side in SIDES])
     fullest = int(np.bincount(used, minlength=end)[:first].max()) if len(used) and first else 0
     shared = clusters.coarse_of["user"] == clusters.coarse_of["item"]
-    balanced = {True: ", balanced", False: ", as they fell"}.get(clusters.config.get("balanced"), "")
+    balanced = (
+        "" if "balanced" not in clusters.config else ", balanced" if clusters.config["balanced"] else ", unbalanced"
+    )
     settings, walks = dict(clusters.config), clusters.config.get("walks", {})
     settings.pop("walks", None)
     return {
         "kind": "tokens of users and items",
         **{f"{side}s": _how_many(clusters, side) for side in SIDES},
-        "clusters": f"{first:,}, {'shared by' if shared else 'apart for'} users and items{balanced}; "
-        f"{end - first} reserved for those of whom nothing is known",
+        "clusters": f"{first:,}, {'shared by' if shared else 'separate for'} users and items{balanced}; "
+        f"{end - first} reserved for members without vectors",
         "in a cluster": f"{fullest:,} at most; {clusters.sizes[1]:,} second tokens, "
         + ("by rank" if clusters.fine is None else "with vectors of their own"),
         "tokens": f"{clusters.n_tokens:,}, like {clusters.vocabulary.text([0, 0])}",
@@ -143,7 +145,7 @@ def cluster_info(clusters: ClusterTokens) -> dict[str, str]:
 
 
 def describe_members(clusters: ClusterTokens, wanted: str, n_neighbors: int) -> list[dict[str, Any]]:
-    """The user and the item of an id, whichever there are: tokens, who shares the cluster, and who is nearest in it.
+    """Return the user and the item of an id: tokens, size of the cluster, and the nearest members of it.
 
     UnknownIDError, with near matches, if there is neither.
     """
@@ -157,9 +159,9 @@ def describe_members(clusters: ClusterTokens, wanted: str, n_neighbors: int) -> 
     return found
 
 
-def describe_member_lines(member: dict[str, Any]) -> list[str]:
-    """One of `describe_members` for people."""
-    known = "reserved for those of whom nothing is known, " if member["reserved"] else ""
+def member_summary(member: dict[str, Any]) -> list[str]:
+    """Return one of `describe_members` as lines for people."""
+    known = "reserved for members without vectors, " if member["reserved"] else ""
     shared = ", ".join(f"{count:,} {side}" for side, count in member["sharing_cluster"].items())
     lines = [f"{member['id']} ({member['kind']})", f"  {member['tokens']}", f"  others in the cluster: {known}{shared}"]
     return lines + [
@@ -187,7 +189,7 @@ def _describe(clusters: ClusterTokens, kind: Side, row: int, n_neighbors: int) -
 
 
 def _nearest(members: Members, kind: Side, rows: np.ndarray, own: np.ndarray, most: int) -> list[dict[str, Any]]:
-    """Those of some rows whose vectors, of unit length, point most alike; none where nothing is known."""
+    """Return the rows with the highest cosine to `own`, whose vectors have unit length; none if `own` is zero."""
     if not own.any():
         return []
     cosines = members.vectors[rows].astype(np.float32) @ own
@@ -213,5 +215,5 @@ def _listed(choices: Mapping[str, Any]) -> str:
 
 
 def _names(imported_from: object) -> str:
-    """The names of files in a provenance, which no checksum guards."""
+    """Return the names of files in a provenance, which no checksum guards."""
     return ", ".join(map(str, imported_from)) if isinstance(imported_from, list | tuple) else "elsewhere"

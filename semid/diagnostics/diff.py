@@ -1,4 +1,4 @@
-"""What two artifacts have in common: whose items, and how much of their IDs."""
+"""Compare two artifacts: their items, and the codes of the items in both."""
 
 from __future__ import annotations
 
@@ -17,48 +17,53 @@ __all__ = ["Difference", "difference"]
 
 @dataclass(frozen=True)
 class Difference:
-    """A and B side by side. Items that one of them has retired are not among its live ones."""
+    """Two artifacts A and B side by side. A retired item is not live."""
 
     same: bool  # the same artifact: equal fingerprints
     n_first: int  # live items of A
     n_second: int
-    gone: list[str]  # live in A alone
-    new: list[str]  # live in B alone
-    kept_codes: list[int]  # of the items live in both, how many share at least the first 1, 2, ... codes
-    renamed: list[tuple[str, str, str]]  # item, tokens in A, tokens in B: those that differ
+    gone: list[str]  # items live in A alone
+    new: list[str]  # items live in B alone
+    kept_codes: list[int]  # of the items live in both, how many keep at least the first 1, 2, ... codes
+    renamed: list[tuple[str, str, str]]  # items live in both with another ID: item, tokens in A, tokens in B
 
     @property
     def n_both(self) -> int:
-        """Items that are live in both."""
+        """Number of items live in both."""
         return self.n_first - len(self.gone)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields as JSON data."""
         return asdict(self) | {"n_both": self.n_both}
 
-    def lines(self) -> list[str]:
-        """For people: the figures, without the items."""
+    def summary(self) -> list[str]:
+        """Return the figures as lines for people, without the items."""
         if self.same:
             return ["the same artifact"]
-        told = [f"items    {self.n_first:,} -> {self.n_second:,}: {len(self.gone):,} gone, {len(self.new):,} new"]
+        lines = [f"items    {self.n_first:,} -> {self.n_second:,}: {len(self.gone):,} gone, {len(self.new):,} new"]
         if self.n_both:
             shares = ", ".join(f"{count / self.n_both:.1%}" for count in self.kept_codes)
             lengths = ", ".join(str(length) for length in range(1, len(self.kept_codes) + 1))
-            told.append(f"IDs      {len(self.renamed):,} of the {self.n_both:,} items in both have another ID")
-            told.append(f"kept     the first {lengths} codes: {shares}")
-        return told
+            lines.append(f"IDs      {len(self.renamed):,} of the {self.n_both:,} items in both have another ID")
+            lines.append(f"kept     the first {lengths} codes: {shares}")
+        return lines
 
     def item_rows(self) -> Iterator[tuple[str, str, str, str]]:
-        """What happened, item, tokens before, tokens after."""
+        """Yield a row per item that changed: "gone", "new" or "renamed", item, tokens in A, tokens in B."""
         yield from (("gone", item, "", "") for item in self.gone)
         yield from (("new", item, "", "") for item in self.new)
         yield from (("renamed", *one) for one in self.renamed)
 
 
 def difference(first: SemanticIDTokenizer, second: SemanticIDTokenizer, *, same: bool = False) -> Difference:
-    """What became of the items of `first` in `second`, and of their IDs.
+    """Compare the items and IDs of two artifacts.
 
-    Codes are compared as numbers: level by level, as far as both have levels.
+    Parameters
+    ----------
+    first, second : SemanticIDTokenizer
+        A and B. Codes are compared as numbers, over the levels that both have.
+    same : bool
+        Whether their fingerprints are equal.
     """
     rows_a = np.flatnonzero(first.ledger.live)
     rows_b = second.ledger.find_rows(first.item_ids[row] for row in rows_a.tolist())

@@ -1,7 +1,8 @@
-"""`semid doctor` and `semid verify`: from paths to a judgement."""
+"""`semid doctor`: judge an artifact, or another system's index file, by its path."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,22 @@ def judge(
     items: str | Path | None = None,
     embeddings: str | Path | None = None,
 ) -> Quality:
-    """The quality of an artifact, or of another system's index file (`{item: [tokens]}`)."""
+    """Return the quality of an ID set.
+
+    Parameters
+    ----------
+    source : Path
+        The folder of an artifact, or an index file `{item: [tokens]}` of another system.
+    interactions : path, optional
+        User histories. Adds `sequence_lift`.
+    items, embeddings : path, optional
+        The catalog, and vectors in its order. Adds `neighbor_recall`.
+
+    Raises
+    ------
+    InputError
+        A file is missing or wrong, or the ids are those of another catalog.
+    """
     if embeddings is not None and items is None:
         raise InputError("--embeddings needs --items: the catalog says which row belongs to which item.")
     if not source.exists() and source.suffix in (".json", ".gz"):
@@ -31,7 +47,7 @@ def judge(
     index = None
     if source.is_dir() or not source.exists():
         ids = SemanticIDTokenizer.from_pretrained(source)
-        item_ids = ids.item_ids
+        item_ids: Sequence[str] = ids.item_ids
     else:
         from semid.data.index_files import read_index
 
@@ -44,7 +60,7 @@ def judge(
     return evaluate(index.codes, vectors=vectors, histories=histories)
 
 
-def _histories(interactions: str | Path | None, item_ids) -> Histories | None:
+def _histories(interactions: str | Path | None, item_ids: Sequence[str]) -> Histories | None:
     if interactions is None:
         return None
     histories = read_interactions(interactions).map_to(item_ids)
@@ -54,7 +70,7 @@ def _histories(interactions: str | Path | None, item_ids) -> Histories | None:
 
 
 def _vectors(items: str | Path, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:
-    """Vectors in the order of the IDs."""
+    """Return vectors in the order of the IDs."""
     from semid.encoders.vectors import read_vectors
 
     catalog = read_items(items)

@@ -1,4 +1,4 @@
-"""Is an artifact what it says: checksums, IDs, codebooks."""
+"""Verify an artifact: its checksums, its IDs, its codebooks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from semid.clusters.tokens import ClusterTokens
 from semid.errors import ArtifactError, ConfigError
 from semid.tokenizer import SemanticIDTokenizer
 
-__all__ = ["verify"]
+__all__ = ["verify_artifact"]
 
 
-def verify(folder: Path) -> tuple[list[str], str]:
-    """Everything wrong with an artifact of any kind, and its fingerprint ("" if it cannot be opened)."""
+def verify_artifact(folder: Path) -> tuple[list[str], str]:
+    """Return everything wrong with an artifact of any kind, and its fingerprint ("" if it cannot be opened)."""
     problems = artifact.verify(folder)
     try:
         loaded = artifact.load(folder)
@@ -30,12 +30,12 @@ def verify(folder: Path) -> tuple[list[str], str]:
 
 
 def _broken(loaded: artifact.Artifact) -> list[str]:
-    """What the arrays promise and do not keep, by the kind of artifact."""
+    """Return the broken invariants of the arrays, by the kind of artifact."""
     kind = loaded.manifest.get("kind")
     if kind == kinds.CLUSTERS:
         return ClusterTokens.open(loaded.folder).check()
     if kind == kinds.TOP_K:
-        TopKCache.open(loaded.folder, None)  # says what does not fit together
+        TopKCache.open(loaded.folder, None)  # raises an error that names what does not fit
         return []
     return _broken_ids(loaded)
 
@@ -44,12 +44,12 @@ def _broken_ids(loaded: artifact.Artifact) -> list[str]:
     ids = SemanticIDTokenizer.from_artifact(loaded)
     problems = ids.ledger.check(ids.sizes)
     if not problems:
-        told = {name: loaded.manifest.get(name) for name in ("counts", "generation")}
+        stated = {name: loaded.manifest.get(name) for name in ("counts", "generation")}
         true = {"counts": {"items": len(ids), "live": ids.ledger.n_live}, "generation": ids.ledger.last_generation}
         problems += [
-            f"{name}={told[name]}, but the table of items says {true[name]}. Restore the folder from a copy."
-            for name in told
-            if told[name] != true[name]
+            f"{name}={stated[name]}, but the table of items says {true[name]}. Restore the folder from a copy."
+            for name in stated
+            if stated[name] != true[name]
         ]
     return problems + (_wrong_codebooks(ids) if ids.is_fitted else [])
 
@@ -57,7 +57,7 @@ def _broken_ids(loaded: artifact.Artifact) -> list[str]:
 def _wrong_codebooks(ids: SemanticIDTokenizer) -> list[str]:
     books, problems = ids.codebooks, []
     if books.sizes != ids.sizes:
-        problems.append(f"codebooks of {books.sizes} codes, a vocabulary of {ids.sizes}. Run semid fit.")
+        problems.append(f"codebooks have {books.sizes} codes, but the vocabulary has {ids.sizes}. Run semid fit.")
     for level, centroids in enumerate(books.levels):
         if not np.array_equal(centroids, centroids.astype(np.float16)):
             problems.append(f"codebook {level} is not on the float16 grid. Run semid fit again.")

@@ -1,7 +1,7 @@
-"""What is wrong with a set of semantic IDs and what to change, in sentences. A healthy set gets none.
+"""What is wrong with a set of semantic IDs and which option changes it, in sentences. A healthy set gets none.
 
-Only judges the figures of a `semid.evaluation.quality.Quality`; measures nothing. Each sentence has the number, what it
-means, and the option of `semid fit` that changes it. N items, L levels, K codes a level.
+Judges the figures of a `Quality`; measures nothing. Each sentence has the figure, what it means, and the option of
+`semid fit` that changes it. N items, L levels, K codes per level.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from semid.evaluation.quality import LevelUse, Quality, percent
 
-__all__ = ["advice"]
+__all__ = ["advise"]
 
 # Where a figure stops being healthy. Figures quoted: eleven published ID sets and residual k-means (faiss,
 # 4 x 256) on two Amazon catalogs (Beauty 2014, Office 2018), by tests/benchmarks/published.py.
@@ -30,15 +30,14 @@ LOW_RECALL = 0.20  # of the nearest ten under the first code; sets learned from 
 ROOM_FOR_TEN = 20  # items per (effective) first code, below which ten neighbors hardly fit
 
 
-def advice(quality: Quality) -> list[str]:
-    """Sentences on what is unhealthy, gravest first; empty for a healthy set.
+def advise(quality: Quality) -> list[str]:
+    """Return sentences about unhealthy figures, gravest first; an empty list for a healthy set.
 
     >>> import numpy as np
     >>> from semid.evaluation.metrics import evaluate
-    >>> print(advice(evaluate(np.array([[0, 0], [0, 1], [1, 0], [1, 0]]), sizes=[2, 2]))[0])
-    1 of 4 items (25.0 %) repeats the ID of another: 2 items in conflict, up to 2 with one ID, which no \
-model can tell apart. Every prefix has room for distinct last codes (2 of 2 at most): `semid fit` assigns \
-them.
+    >>> print(advise(evaluate(np.array([[0, 0], [0, 1], [1, 0], [1, 0]]), sizes=[2, 2]))[0])
+    Repeated IDs: 1 of 4 items (25.0 %), 2 items in conflict, up to 2 with one ID, which no model can tell \
+apart. Every prefix has room for distinct last codes (2 of 2 at most): `semid fit` assigns them.
     """
     rules = (_collisions, _levels, _too_few_codes, _too_many_codes, _texts, _meaning)
     return [sentence for rule in rules for sentence in rule(quality)]
@@ -54,11 +53,10 @@ def _collisions(quality: Quality) -> Iterator[str]:
         cure = (
             f"Every prefix has room for distinct last codes ({fanout:,} of {last:,} at most): `semid fit` assigns them"
         )
-    repeat = "repeats" if surplus == 1 else "repeat"
     yield (
-        f"{surplus:,} of {quality.n_items:,} items ({percent(quality.collision_rate)}) {repeat} the ID of "
-        f"another: {quality.items_in_conflict:,} items in conflict, up to {quality.largest_group:,} with one "
-        f"ID, which no model can tell apart. {cure}."
+        f"Repeated IDs: {surplus:,} of {quality.n_items:,} items ({percent(quality.collision_rate)}), "
+        f"{quality.items_in_conflict:,} items in conflict, up to {quality.largest_group:,} with one ID, which no model "
+        f"can tell apart. {cure}."
     )
 
 
@@ -72,13 +70,13 @@ def _levels(quality: Quality) -> Iterator[str]:
             yield (
                 f"Mega-cluster: one code of level {number} holds {percent(level.largest_share)} of the items "
                 f"(even: {percent(1 / level.size)}; perplexity {level.perplexity:.1f}), so that code says "
-                "little. Learn with --method rqvae, or in fewer dimensions with a smaller --dim."
+                "little. Fit with --method rqvae, or in fewer dimensions with a smaller --dim."
             )
         elif level.perplexity < LOW_PERPLEXITY * codes:
             uneven.append(number)
     if dead:
         yield (
-            f"Dead level: {_use(quality, dead)}. Less than one bit each: a token that says almost nothing. "
+            f"Dead level: {_use(quality, dead)}. Less than one bit each: the token carries almost no information. "
             f"Leave it out, --levels {max(len(quality.levels) - len(dead), 1)}: `semid fit` tells items "
             "apart without it."
         )
@@ -87,13 +85,13 @@ def _levels(quality: Quality) -> Iterator[str]:
             str(_fitting(level) if number in uneven else level.size) for number, level in enumerate(quality.levels, 1)
         )
         yield (
-            f"Uneven codes: {_use(quality, uneven)}. Under a third of the codes do the work of all. Learn "
-            f"with --method rqvae, or set --codebook-size {sizes}."
+            f"Uneven codes: {_use(quality, uneven)}. Less than a third of the codes are in effective use. Fit with "
+            f"--method rqvae, or set --codebook-size {sizes}."
         )
 
 
 def _use(quality: Quality, numbers: list[int]) -> str:
-    """The worst of some levels with its figures, then the others by number."""
+    """Return the worst of some levels with its figures, and the numbers of the others."""
     worst = min(numbers, key=lambda number: quality.levels[number - 1].perplexity)
     level = quality.levels[worst - 1]
     others = ", ".join(str(number) for number in numbers if number != worst)
@@ -102,13 +100,13 @@ def _use(quality: Quality, numbers: list[int]) -> str:
 
 
 def _fitting(level: LevelUse) -> int:
-    """The power of two that holds the perplexity."""
+    """Return the smallest power of two that is not below the perplexity."""
     return 2 ** math.ceil(math.log2(max(level.perplexity, 2.0)))
 
 
 def _too_few_codes(quality: Quality) -> Iterator[str]:
     if quality.sizes_observed:
-        return  # nobody said how many codes there could be
+        return  # the number of possible codes is unknown
     n_levels, last, fanout = len(quality.levels), quality.levels[-1].size, quality.max_prefix_fanout
     room = math.prod(level.size for level in quality.levels)
     more = f"--levels {n_levels + 1}"
@@ -138,42 +136,43 @@ def _too_many_codes(quality: Quality) -> Iterator[str]:
         fitting = max(2, 2 ** math.floor(math.log2(max(n_items / ITEMS_PER_FIRST_CODE, 1))))
         yield (
             f"The first level has {first.size:,} codes for {n_items:,} items, {n_items / first.size:.2g} "
-            "each: it names items more than groups, so there is little to learn from it. Set "
+            "each: its codes name single items rather than groups, so a model learns little from it. Set "
             f"--codebook-size {fitting}."
         )
     telling = next((length for length, fanout in enumerate(quality.prefix_fanout, 1) if fanout == 1), None)
     if telling is not None and telling + 2 <= len(quality.levels):
         yield (
-            f"The first {telling} of {len(quality.levels)} codes already tell all {n_items:,} items apart: "
-            f"the levels after cost tokens and say nothing. --levels {telling + 1} leaves one for new items."
+            f"The first {telling} of {len(quality.levels)} codes already tell all {n_items:,} items apart: the "
+            f"later levels cost tokens and add nothing. Set --levels {telling + 1}, which leaves one for new items."
         )
 
 
 def _texts(quality: Quality) -> Iterator[str]:
-    if (quality.identical_text_floor or 0.0) > SAME_TEXT:
+    texts, vectors = quality.identical_text_floor or 0.0, quality.identical_vector_floor or 0.0
+    if texts > SAME_TEXT:
         yield (
-            f"{percent(quality.identical_text_floor)} of the items have the same text as another: their IDs "
+            f"{percent(texts)} of the items have the same text as another: their IDs "
             "differ only by chance. Give the encoder more fields with --text."
         )
-    elif (quality.identical_vector_floor or 0.0) > SAME_TEXT:
+    elif vectors > SAME_TEXT:
         yield (
-            f"{percent(quality.identical_vector_floor)} of the items have the same vector as another: their "
+            f"{percent(vectors)} of the items have the same vector as another: their "
             "IDs differ only by chance. Use another --encoder, or give it more fields with --text."
         )
 
 
 def _meaning(quality: Quality) -> Iterator[str]:
     lift = quality.sequence_lift[0] if quality.sequence_lift else None
-    if lift is not None and lift < LOW_LIFT and quality.sequence_pairs >= LIFT_PAIRS:
+    if lift is not None and lift < LOW_LIFT and (quality.sequence_pairs or 0) >= LIFT_PAIRS:
         yield (
             f"Consecutive items share their first code only {lift:.2g} times as often as by chance: "
-            "the IDs say little about what people take next. Use another --encoder, other --text fields, or "
-            "--embeddings that know behavior."
+            "the IDs say little about the next item. Use another --encoder, other --text fields, or "
+            "--collaborative-fusion."
         )
     groups = max(quality.levels[0].perplexity, 1.0)
     recall = quality.neighbor_recall[0] if quality.neighbor_recall else None
     if recall is not None and recall < LOW_RECALL and quality.n_items >= ROOM_FOR_TEN * groups:
         yield (
-            f"Only {percent(recall)} of an item's ten nearest vectors share its first code: the IDs were not "
-            "learned from these vectors, or lost them. Raise --dim, or lower the first --codebook-size."
+            f"Only {percent(recall)} of an item's ten nearest vectors share its first code: the IDs were fitted to "
+            "other vectors, or the codes lost the neighborhoods. Raise --dim, or lower the first --codebook-size."
         )

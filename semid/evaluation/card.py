@@ -6,10 +6,10 @@ from semid._version import __version__
 from semid.evaluation.quality import Quality
 from semid.state import TokenizerState
 
-__all__ = ["card"]
+__all__ = ["model_card"]
 
 
-def card(ids: TokenizerState, repo_id: str, quality: Quality) -> str:
+def model_card(ids: TokenizerState, repo_id: str, quality: Quality) -> str:
     """Return the README of a Hub repository: what the artifact is, how to use it, how good it is."""
     from jinja2 import Environment, PackageLoader
 
@@ -21,7 +21,7 @@ def card(ids: TokenizerState, repo_id: str, quality: Quality) -> str:
         sizes=" x ".join(map(str, ids.sizes)),
         config=ids.config.to_dict() if ids.config is not None else None,
         imported_from=ids.imported_from,
-        lines=quality.lines(),
+        lines=quality.summary(),
         example_id=example,
         example_tokens=ids.vocabulary.text(ids.codes[0]),
         version=__version__,

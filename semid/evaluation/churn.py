@@ -1,6 +1,6 @@
-"""What became of the items and their codes when IDs were learned again: in figures, and item by item.
+"""What a refit changed: figures about items and codes, and a table of old and new IDs.
 
-N items that both catalogs have, L levels that both have.
+N items in both catalogs, L levels in both artifacts.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from semid.state import TokenizerState
 __all__ = ["Churn", "kept_codes", "remap_lines"]
 
 HEADER = "item_id\told\tnew\tkept"
-NEW, GONE = "new", "gone"  # in place of the number of codes kept
+NEW, GONE = "new", "gone"  # in place of the number of kept codes
 
 Codes = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
 class Churn:
-    """How much of what was known about the tokens still holds.
+    """How many items keep their codes, and how many codes keep their items.
 
     >>> Churn.of(np.array([[0, 1], [0, 2]]), np.array([[0, 1], [3, 2]]), n_new=1, n_gone=0).kept_prefix
     [0.5, 0.5]
     """
 
-    surviving: int  # items that both catalogs have
+    surviving: int  # items in both catalogs
     new: int
     gone: int
     kept_prefix: list[float]  # share of the surviving items that keep at least their first 1, 2, ... L codes
-    kept_meaning: list[float]  # per level: share of the old codes that most of their surviving items still have
-    distortion_before: float | None = None  # of the new catalog with nearest codes, the old codebooks' ...
-    distortion_after: float | None = None  # ... and the new ones', relative to the variance of the vectors
+    kept_meaning: list[float]  # per level: share of the old codes that more than half of their surviving items keep
+    distortion_before: float | None = None  # raw distortion of the new catalog with the old codebooks ...
+    distortion_after: float | None = None  # ... and with the new ones, relative to the variance of the vectors
 
     @classmethod
     def of(
@@ -50,7 +50,17 @@ class Churn:
         distortion_before: float | None = None,
         distortion_after: float | None = None,
     ) -> Churn:
-        """From the codes of the surviving items, integer [N, L_old] and [N, L_new] in the same order, N >= 1."""
+        """Measure the churn of N >= 1 surviving items.
+
+        Parameters
+        ----------
+        old_codes : int [N, L_old], new_codes : int [N, L_new]
+            Codes of the surviving items, in the same order.
+        n_new, n_gone : int
+            Number of items that only the new, and only the old catalog has.
+        distortion_before, distortion_after : float, optional
+            See the class.
+        """
         depth = min(old_codes.shape[1], new_codes.shape[1])
         kept = kept_codes(old_codes, new_codes)
         return cls(
@@ -64,28 +74,27 @@ class Churn:
         )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain lists and numbers, for JSON."""
+        """Return the fields as JSON data."""
         return asdict(self)
 
-    def lines(self) -> list[str]:
-        """The figures for people, one line each."""
-        many = len(self.kept_prefix) > 1
-        lengths = ", ".join(map(str, range(1, len(self.kept_prefix) + 1))) + (" codes" if many else " code")
+    def summary(self) -> list[str]:
+        """Return the figures as lines for people."""
+        lengths = ", ".join(map(str, range(1, len(self.kept_prefix) + 1)))
         found = [
             f"{self.surviving:,} items survive, {self.new:,} are new, {self.gone:,} are gone",
-            f"surviving items that keep at least their first {lengths}: {_shares(self.kept_prefix)}",
-            f"codes that most of their items still have, per level: {_shares(self.kept_meaning)}",
+            f"items that keep their prefix, by prefix length {lengths}: {_shares(self.kept_prefix)}",
+            f"codes that keep most of their items, by level {lengths}: {_shares(self.kept_meaning)}",
         ]
         if self.distortion_after is not None:
             before = (
                 "" if self.distortion_before is None else f"{percent(self.distortion_before)} with the old codebooks, "
             )
-            found.append(f"distortion of this catalog: {before}{percent(self.distortion_after)} with the new ones")
+            found.append(f"distortion of the new catalog: {before}{percent(self.distortion_after)} with the new ones")
         return found
 
 
 def kept_codes(old_codes: Codes, new_codes: Codes) -> npt.NDArray[np.int64]:
-    """How many of its first codes each item keeps, int64 [N].
+    """Return how many of its first codes each item keeps, int64 [N].
 
     >>> kept_codes(np.array([[1, 2, 3], [1, 2, 3]]), np.array([[1, 0, 3], [1, 2, 3]])).tolist()
     [1, 3]
@@ -95,10 +104,10 @@ def kept_codes(old_codes: Codes, new_codes: Codes) -> npt.NDArray[np.int64]:
 
 
 def remap_lines(old: TokenizerState, new: TokenizerState) -> Iterator[str]:
-    r"""The lines of `remap.tsv`: what each item's ID was and is, and how many of its first codes are the same.
+    """Yield the lines of `remap.tsv`: item, old ID, new ID, and how many of its first codes are the same.
 
-    Items of the new catalog come in its order, with "new" as the number and no old ID where they had none; then
-    those that are gone, with "gone" and no new ID. Ids are escaped as in `ids.tsv`.
+    Items of the new catalog come first, in its order; a new item has no old ID, and "new" instead of a number. Then
+    come items that are gone, without a new ID, and "gone" instead of a number. Ids are escaped as in `ids.tsv`.
     """
     rows = old.ledger.find_rows(new.item_ids)
     survives = rows >= 0
@@ -119,7 +128,7 @@ def remap_lines(old: TokenizerState, new: TokenizerState) -> Iterator[str]:
 
 
 def gone_rows(old: TokenizerState, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """The rows of live items that are not among `rows`, where -1 counts for nothing: int64 [G]."""
+    """Return the rows of live items that are not among `rows`, int64 [G]. Entries of -1 are ignored."""
     gone = old.ledger.live.copy()
     gone[rows[rows >= 0]] = False
     return np.flatnonzero(gone)
@@ -132,7 +141,7 @@ def _without_header(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _kept_meaning(old: Codes, new: Codes) -> float:
-    """Share of the codes in `old` [N] that more than half of their items have in `new` [N] too."""
+    """Return the share of the codes in `old` [N] that more than half of their items have in `new` [N] too."""
     had = np.bincount(old)
     have = np.bincount(old[old == new], minlength=len(had))
     return float((2 * have > had)[had > 0].mean())

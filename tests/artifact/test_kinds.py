@@ -12,7 +12,7 @@ from semid.artifact.kinds import CLUSTERS, check_kind
 from semid.artifact.top_k_cache import TopKCache, save_top_k
 from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.clusters.tokens import ClusterTokens
-from semid.diagnostics.verify import verify
+from semid.diagnostics import verify_artifact
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import ArtifactError, InputError
 from semid.tokenizer import SemanticIDTokenizer
@@ -106,7 +106,7 @@ def test_a_kind_of_another_semid_is_damage_or_to_come(kind):
 
 def test_verify_takes_every_kind(semid, folders):
     for kind in ("ids", "clusters", "cache"):
-        problems, fingerprint = verify(folders / kind)
+        problems, fingerprint = verify_artifact(folders / kind)
         assert problems == [] and fingerprint.startswith("sha256:")
         (data,) = sorted((folders / kind).glob("semid-*.safetensors"))[:1]
         whole = data.read_bytes()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from semid.data.interactions import Histories, read_interactions
 from semid.data.items import read_items
-from semid.evaluation.advice import advice
+from semid.evaluation.advice import advise
 from semid.evaluation.metrics import evaluate
 from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Quality, percent
@@ -104,7 +104,7 @@ def table(folder: Path, artifacts: Sequence[Path], *, with_advice: bool) -> None
         recalls = [quality.neighbor_recall] if near else []
         recalls += [evaluate(ids.codes, vectors=other).neighbor_recall for other in others]
         print(f"| {' | '.join(cells(ids, quality, recalls))} |")
-        said.extend(f"- {ids.name}: {sentence}" for sentence in advice(quality))
+        said.extend(f"- {ids.name}: {sentence}" for sentence in advise(quality))
     if with_advice:
         print("\n" + "\n".join(said))
 

@@ -333,7 +333,7 @@ def test_doctor_judges_other_systems_index_files(semid, items, histories):
 
 
 def test_verify_says_whole_or_what_is_wrong(semid, sid, tmp_path):
-    assert semid("verify", sid).out == f"{sid}: whole; {artifact.load(sid).fingerprint}\n"
+    assert semid("verify", sid).out == f"{sid}: OK ({artifact.load(sid).fingerprint})\n"
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in sid.iterdir():

@@ -11,7 +11,7 @@ from semid.artifact import store as artifact
 from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.clusters.tokens import ClusterTokens
 from semid.data.interactions import read_interactions
-from semid.diagnostics.describe import cluster_info, describe_member_lines, describe_members
+from semid.diagnostics import cluster_info, describe_members, member_summary
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import UnknownIDError
 from semid.tokenizer_exports.formats.metaid import read_metaid
@@ -45,7 +45,7 @@ def test_info_says_what_is_there(semid, made, tmp_path):
 def test_info_of_other_choices(tmp_path):
     choices = {"clusters": 2, "joint": False, "balanced": False, "fine": "residual", "walks": CONFIG.walks}
     told = cluster_info(fit_clusters(read_interactions(lines()), ClusterConfig(**choices)))
-    assert told["clusters"].startswith("4, apart for users and items, as they fell; 1 reserved")
+    assert told["clusters"].startswith("4, separate for users and items, unbalanced; 1 reserved")
     assert told["in a cluster"].endswith("second tokens, with vectors of their own")
     for side in "ui":
         rows = {f"{side}{n}": [f"<CT{n % 2}>", f"<{1001 + 2 * (side == 'i') + n // 2}>"] for n in range(4)}
@@ -72,7 +72,7 @@ def test_a_user_is_shown_with_those_nearest_in_the_cluster(made):
     nearest = sorted(cosines.values(), reverse=True)[:4]
     assert [one["cosine"] for one in told["neighbors"]] == pytest.approx(nearest, abs=1e-6)
     assert all(one["cosine"] == pytest.approx(cosines[one["kind"], one["id"]]) for one in told["neighbors"])
-    shown = describe_member_lines(told)
+    shown = member_summary(told)
     assert shown[0] == "g2-u3 (user)" and len(shown) == 3 + 4
 
 
@@ -80,7 +80,7 @@ def test_a_user_and_an_item_of_one_name_are_both_shown(made):
     user, item = describe_members(made, "g0-u0", 2)
     assert (user["kind"], item["kind"]) == ("user", "item")
     assert not user["reserved"] and item["reserved"] and item["neighbors"] == []
-    assert "reserved" in describe_member_lines(item)[2]
+    assert "reserved" in member_summary(item)[2]
 
 
 def test_an_unknown_name_gets_near_ones(made):

@@ -16,10 +16,15 @@ from hypothesis import strategies as st
 
 from semid.data.interactions import Histories
 from semid.errors import InputError
-from semid.evaluation.advice import advice
-from semid.evaluation.metrics import evaluate, number_prefixes, sequence_lift
-from semid.evaluation.neighbors import find_neighbors
-from semid.evaluation.quality import Distortion, percent
+from semid.evaluation import (
+    Distortion,
+    advise,
+    evaluate,
+    find_neighbors,
+    number_prefixes,
+    percent,
+    sequence_lift,
+)
 
 # Six items: two share an ID, three share the prefix (0, 1).
 CODES = np.array([[0, 1, 0], [0, 1, 2], [0, 1, 2], [0, 0, 3], [2, 0, 0], [2, 3, 1]])
@@ -286,17 +291,17 @@ def test_json_names_are_those_documented():
 
 
 def test_lines_show_what_was_measured_and_nothing_else():
-    bare = "\n".join(evaluate(CODES).lines())
+    bare = "\n".join(evaluate(CODES).summary())
     assert "6 items, 5 distinct IDs: collision rate 16.7 %, 2 items in conflict, largest group 2" in bare
     assert "level 1: 2 of 3 codes used, perplexity 1.9, largest share 66.7 %" in bare
-    assert "most items under one prefix of 1, 2 codes: 4, 3" in bare
+    assert "most items per prefix, by prefix length 1, 2: 4, 3" in bare
     assert len(bare.splitlines()) == 5
     full = evaluate(CODES, vectors=np.eye(6), histories=histories([0, 1, 4]), texts=["same"] * 6, raw_codes=CODES)
-    text = "\n".join(full.lines())
-    assert "(6 items asked)" in text
+    text = "\n".join(full.summary())
+    assert "(6 queries)" in text
     assert "times chance (2 pairs)" in text
-    assert "identical texts alone force 83.3 %" in text
-    assert "before assignment: collision rate 16.7 %; 0 items were moved" in text
+    assert "unavoidable collisions: 83.3 % (identical texts)" in text
+    assert "before assignment: collision rate 16.7 %; 0 items moved" in text
 
 
 def test_distortion_is_measured_against_the_variance():
@@ -339,8 +344,8 @@ def test_percent_keeps_small_shares_readable():
 
 def test_evaluating_codes_alone_imports_numpy_only():
     script = (
-        "import sys, numpy; from semid.evaluation.metrics import evaluate; from semid.evaluation.advice import advice\n"
-        "advice(evaluate(numpy.array([[0, 1], [1, 0]])))\n"
+        "import sys, numpy; from semid.evaluation.metrics import evaluate; from semid.evaluation import advise\n"
+        "advise(evaluate(numpy.array([[0, 1], [1, 0]])))\n"
         "heavy = {'torch', 'transformers', 'sklearn', 'scipy', 'faiss'}; print(heavy & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -359,7 +364,7 @@ def spread(n_items: int, *sizes: int) -> np.ndarray:
 def test_a_healthy_set_gets_no_advice():
     codes = spread(2000, 64, 64, 64)
     texts = [str(row) for row in range(2000)]
-    assert advice(evaluate(codes, sizes=[64] * 3, raw_codes=codes, texts=texts)) == []
+    assert advise(evaluate(codes, sizes=[64] * 3, raw_codes=codes, texts=texts)) == []
 
 
 def crowd(n_items: int, codes: np.ndarray) -> np.ndarray:
@@ -378,29 +383,29 @@ def only(sentences: list[str]) -> str:
 def test_collisions_are_named_with_the_room_there_is():
     codes = spread(2000, 64, 64, 64)
     codes[1] = codes[0]
-    said = only(advice(evaluate(codes, sizes=[64] * 3)))
-    assert said.startswith("1 of 2,000 items (0.05 %) repeats the ID of another: 2 items in conflict")
+    said = only(advise(evaluate(codes, sizes=[64] * 3)))
+    assert said.startswith("Repeated IDs: 1 of 2,000 items (0.05 %), 2 items in conflict")
     assert "of 64 at most): `semid fit` assigns them." in said
 
 
 def test_a_mega_cluster_is_named_with_its_level():
     codes = spread(2000, 64, 64, 64)
     codes[:500, 1] = 5
-    said = only(advice(evaluate(np.unique(codes, axis=0), sizes=[64] * 3)))
+    said = only(advise(evaluate(np.unique(codes, axis=0), sizes=[64] * 3)))
     assert said.startswith("Mega-cluster: one code of level 2 holds 2")
     assert "--method rqvae" in said
 
 
 def test_dead_levels_are_counted_off():
     codes = np.concatenate([spread(2000, 64, 64, 64), np.zeros((2000, 2), int)], axis=1)
-    said = only([line for line in advice(evaluate(codes, sizes=[64] * 5)) if "Dead" in line])
+    said = only([line for line in advise(evaluate(codes, sizes=[64] * 5)) if "Dead" in line])
     assert "perplexity 1.0 of 64 codes at level 4 (also level 5)" in said
     assert "--levels 3:" in said
 
 
 def test_a_level_that_uses_few_of_its_codes_is_called_uneven():
     codes = spread(2000, 16, 64, 64)
-    said = only(advice(evaluate(codes, sizes=[64] * 3)))
+    said = only(advise(evaluate(codes, sizes=[64] * 3)))
     assert "perplexity 16.0 of 64 codes at level 1" in said
     assert "--codebook-size 16,64,64" in said
 
@@ -415,12 +420,12 @@ def test_a_level_that_uses_few_of_its_codes_is_called_uneven():
     ],
 )
 def test_too_few_and_too_many_codes_are_named_with_the_sizes(codes, sizes, message):
-    assert any(message in line for line in advice(evaluate(codes, sizes=sizes)))
+    assert any(message in line for line in advise(evaluate(codes, sizes=sizes)))
 
 
 def test_room_is_not_judged_where_sizes_were_only_observed():
     codes = spread(2000, 64, 64)
-    assert advice(evaluate(codes)) == []
+    assert advise(evaluate(codes)) == []
 
 
 def test_many_collisions_before_assignment_are_blamed_on_texts_or_on_codes():
@@ -429,10 +434,10 @@ def test_many_collisions_before_assignment_are_blamed_on_texts_or_on_codes():
     raw[:400] = raw[400:800]
     different = [str(row) for row in range(2000)]
     assert "the rest the codes are too few" in only(
-        advice(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=different))
+        advise(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=different))
     )
     same = ["", *different[400:], *different[400:799]]
-    assert "have the same text as another" in only(advice(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=same)))
+    assert "have the same text as another" in only(advise(evaluate(codes, sizes=[64] * 3, raw_codes=raw, texts=same)))
 
 
 def test_ids_without_meaning_are_named():
@@ -440,7 +445,7 @@ def test_ids_without_meaning_are_named():
     codes = spread(2000, 64, 64, 64)
     logs = histories(*rng.integers(0, 2000, (500, 5)).tolist())
     vectors = rng.standard_normal((2000, 4)).astype(np.float32)
-    said = advice(evaluate(codes, sizes=[64] * 3, histories=logs, vectors=vectors))
+    said = advise(evaluate(codes, sizes=[64] * 3, histories=logs, vectors=vectors))
     assert len(said) == 2
     assert "as often as by chance" in said[0]
     assert "of an item's ten nearest vectors share its first code" in said[1]
@@ -449,5 +454,5 @@ def test_ids_without_meaning_are_named():
 @given(code_sets(), st.booleans())
 def test_advice_never_fails_on_small_odd_sets(codes, told):
     quality = evaluate(codes, sizes=[3] * codes.shape[1] if told else None, vectors=codes.astype(np.float32))
-    assert all(line.endswith(".") for line in advice(quality))
-    assert len(quality.lines()) >= 2 + codes.shape[1]
+    assert all(line.endswith(".") for line in advise(quality))
+    assert len(quality.summary()) >= 2 + codes.shape[1]

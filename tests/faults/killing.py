@@ -25,7 +25,7 @@ import numpy as np
 
 from semid import cli
 from semid.artifact.store import load
-from semid.diagnostics.verify import verify
+from semid.diagnostics import verify_artifact
 from semid.errors import ArtifactError
 
 __all__ = ["COMMANDS"]
@@ -104,7 +104,7 @@ def state_of(folder: Path, marks: dict[str, str]) -> str:
             load(folder)
             return "loads without a manifest"
         return "none"
-    problems, mark = verify(folder)
+    problems, mark = verify_artifact(folder)
     problems = [line for line in problems if ".tsv: " not in line]  # tables for people may be stale
     return "; ".join(problems) or next((name for name in marks if marks[name] == mark), f"unknown: {mark}")
 

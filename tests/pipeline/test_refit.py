@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from semid.assign.stable import assign_stable, reuse_old_ids
 from semid.assign.unique import assign_unique
-from semid.diagnostics.verify import verify
+from semid.diagnostics import verify_artifact
 from semid.errors import ConfigError, InputError
 from semid.evaluation.churn import Churn, remap_lines
 from semid.pipeline.refit import refit, settings_of
@@ -297,13 +297,13 @@ def test_the_command_writes_a_whole_artifact_with_its_map(semid, files):
     assert done.code == 0, done.err
     assert "108 items survive, 24 are new, 12 are gone" in done.out
     assert "saved       new" in done.err
-    problems, fingerprint = verify(files / "new")
+    problems, fingerprint = verify_artifact(files / "new")
     assert problems == [] and done.out.splitlines()[-1] == fingerprint
     new = SemanticIDTokenizer.from_pretrained(files / "new")
     assert (files / "new" / "remap.tsv").read_text().splitlines() == list(remap_lines(OLD, new))
-    assert new.provenance["refit"]["of"] == verify(files / "sid")[1]
+    assert new.provenance["refit"]["of"] == verify_artifact(files / "sid")[1]
     (files / "new" / "remap.tsv").write_text("damaged")
-    assert verify(files / "new")[0]
+    assert verify_artifact(files / "new")[0]
 
 
 def test_the_command_as_json_and_its_options(semid, files):
@@ -320,7 +320,7 @@ def test_the_command_as_json_and_its_options(semid, files):
     ("arguments", "code", "says"),
     [
         (["--keep-prefix", "3"], 1, "should be 0 to 2"),
-        (["--levels", "2"], 1, "Use init=.scratch."),
+        (["--levels", "2"], 1, "Use init='scratch'"),
         (["--keep-tolerance", "-1"], 2, "--keep-tolerance"),
         (["--init", "cold"], 2, "warm"),
     ],
