@@ -1,4 +1,4 @@
-"""For all tests: one BLAS thread each, since the machine's cores are shared, no deadline for examples, and `semid`."""
+"""Settings and fixtures of all tests: one BLAS thread per process, no hypothesis deadline, the command `semid`."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ else:
     settings.load_profile("semid")
 
 
-LONGEST = ("test_100000_items", "test_crashes", "test_living", "test_power_cut")  # the same again at random places
+LONGEST = ("test_100000_items", "test_crashes", "test_living", "test_power_cut")  # repeat what a default test does once
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest slow tests come last, so that where time is short each other test has been run once."""
+    """Move the longest slow tests to the end, so that all others have run where time is short."""
     items.sort(key=lambda item: bool(item.get_closest_marker("slow")) and item.path.stem in LONGEST)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip slow tests that begin after the moment SEMID_SLOW_UNTIL (seconds since 1970), if there is one."""
+    """Skip slow tests that would begin after SEMID_SLOW_UNTIL (seconds since 1970), where it is set."""
     if item.get_closest_marker("slow") and time.time() > float(os.environ.get("SEMID_SLOW_UNTIL", "inf")):
         pytest.skip("no time is left for slow tests")
 
@@ -48,7 +48,7 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def semid(monkeypatch, capsys, tmp_path):
-    """`semid("fit", ...)` as a shell would run it, in an own folder, but in this process."""
+    """Run `semid("fit", ...)` as a shell would, in a temporary folder, but in this process."""
     monkeypatch.chdir(tmp_path)
     handlers, level = cli.log.handlers[:], cli.log.level
 
@@ -70,7 +70,7 @@ def semid(monkeypatch, capsys, tmp_path):
 
 @pytest.fixture(scope="module")
 def served_folder(tmp_path_factory):
-    """What a server of an extended model reads: `model` and `filters`, see `served_model.py`."""
+    """Return the folder that a server of an extended model reads: `model` and `filters` (`served_model.py`)."""
     from tests.helpers.served_model import save_artifact
 
     folder = tmp_path_factory.mktemp("served")

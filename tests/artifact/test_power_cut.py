@@ -1,4 +1,4 @@
-"""Neither a power cut nor a full disk spoils an artifact: it is the old one, or the new one, and can be changed."""
+"""A power cut or a full disk leaves the old artifact or the new one, and it can still be changed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 
-from semid.artifact import store as artifact
+from semid import artifact
 from semid.errors import ArtifactError
 from semid.pipeline import update as changing
 from semid.tokenizer import SemanticIDTokenizer
@@ -21,7 +21,7 @@ OLD, NEW = names(60), names(5, first=1000)
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """`few`, and `many` with several changes behind it, so that the next one merges files; `other` to save."""
+    """Save `few`; `many`, which has been changed so often that the next change merges files; and `other`."""
     root = tmp_path_factory.mktemp("made")
     learned(OLD, codebook_size=8).save_pretrained(root / "few")
     shutil.copytree(root / "few", root / "many")
@@ -39,7 +39,7 @@ def replaced(folder, made):
     SemanticIDTokenizer.from_pretrained(made / "other").save_pretrained(folder, force=True)
 
 
-CHANGES = {  # name -> what is there before, what is done
+CHANGES = {  # name -> (artifact before the change, the change)
     "add": ("few", lambda folder, made: add(folder, NEW)),
     "add and merge": ("many", lambda folder, made: add(folder, NEW)),
     "add and merge all": ("many", lambda folder, made: add(folder, names(20, 3000))),
@@ -55,7 +55,7 @@ EVERY_CHANGE = [name if name in QUICK else pytest.param(name, marks=pytest.mark.
 
 
 def prepared(made, root, name):
-    """The folder before the change, and what is done."""
+    """Return the folder before the change, and the change as a function."""
     before, change = CHANGES[name]
     root.mkdir()
     if before:
@@ -64,7 +64,7 @@ def prepared(made, root, name):
 
 
 def generation(folder):
-    """The fingerprint there; None where there is no artifact; fails if it is not whole."""
+    """Return the fingerprint of the artifact, None if there is none; fail if it is damaged."""
     if not (folder / "semid.json").exists():
         with pytest.raises(ArtifactError):
             artifact.load(folder)
@@ -77,9 +77,9 @@ def generation(folder):
 
 
 def cuts(made, tmp_path, name, rng, tries, forgotten=None):
-    """The generations before and after, and (steps done, all steps, folder) for several outcomes of every step.
+    """Return the generations before and after, and (steps done, all steps, folder) for several outcomes of each step.
 
-    The last steps come first. Steps of the kind that is `forgotten` are as if they had not been done.
+    The last steps come first. Steps of the kind `forgotten` are left out, as if the writer did not make them.
     """
     folder, change = prepared(made, tmp_path / "root", name)
     before = generation(folder)
@@ -106,7 +106,7 @@ def test_a_power_cut_at_any_step_leaves_the_old_artifact_or_the_new_one(made, tm
     for n_steps, n_all, folder in outcomes:
         found = generation(folder)
         assert found in (before, after), f"after {n_steps} of {n_all} steps"
-        assert found == after or n_steps < n_all  # what was reported as done is done
+        assert found == after or n_steps < n_all  # a change that was reported as done is done
         seen.add(found)
     assert seen == {before, after}
     assert n_all > 20
@@ -131,7 +131,7 @@ def test_after_a_power_cut_the_next_change_works(made, tmp_path, name):
 
 @pytest.mark.parametrize("forgotten", ["sync", "sync folder"])
 def test_the_simulation_sees_a_sync_that_is_missing(made, tmp_path, forgotten):
-    """Or the tests above could not fail."""
+    """Check that the tests above can fail."""
     before, _, outcomes = cuts(made, tmp_path, "add", np.random.default_rng(3), tries=10, forgotten=forgotten)
 
     def spoilt(n_steps, n_all, folder):

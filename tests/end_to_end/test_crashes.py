@@ -1,4 +1,4 @@
-"""kill -9 of add, retire, fit and refit at any point: the folder is the old one or the new one, and runs again."""
+"""After kill -9 of add, retire, fit or refit at any point, the folder is the old or the new one; a rerun works."""
 
 from __future__ import annotations
 

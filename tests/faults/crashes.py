@@ -40,10 +40,10 @@ print(step)
 
 
 def kill_at_every_call(root: Path, *, imports: str, before: str, write: str) -> int:
-    """How many processes ran `write` until one came through: the n-th is killed at the n-th call, of `CALLS` in `os`.
+    """Run `write` in process after process, killing the n-th at its n-th call of `CALLS` in `os`; return how many ran.
 
-    Imports, what goes before each and the writing itself are lines of Python; `folder` is `root / str(n)`. They run in
-    a process of their own, which forks.
+    `imports`, `before` and `write` are lines of Python; in them `folder` is `root / str(n)`. They run in a process of
+    their own, which forks once per n. The last process is the one that nothing killed.
     """
     script = SCRIPT.format(
         imports=imports, before=textwrap.indent(before, " " * 4), write=textwrap.indent(write, " " * 8), calls=CALLS

@@ -1,6 +1,6 @@
 """Kill commands of semid at random points, look at the folder, and run them again.
 
-A program of its own, since it forks: what it needs is imported once, and no threads may be running then.
+This is a program of its own because it forks: imports happen once, before the first fork, while no thread runs.
 
     python -m tests.faults.killing FOLDER KILLS SEED
 
@@ -30,25 +30,25 @@ from semid.errors import ArtifactError
 
 __all__ = ["COMMANDS"]
 
-NEEDED = (  # by these commands; imported before the first fork
+NEEDED = (  # modules that the commands import
     "semid.pipeline.add", "semid.evaluation.advice", "semid.pipeline.update", "semid.encoders.vectors",
     "semid.quantize.nearest_numba", "semid.pipeline.refit",
     "faiss", "scipy.optimize", "scipy.sparse", "sklearn.decomposition", "sklearn.utils.extmath", "torch",
 )  # fmt: skip
 CALLS = ("open", "write", "pwrite", "fsync", "ftruncate", "replace", "unlink", "mkdir")
 SMALL = ("--method", "rqkmeans", "--levels", "3", "--codebook-size", "4")
-COMMANDS = {  # name -> words; OUT is the folder that is written
+COMMANDS = {  # name -> arguments; OUT is the folder that is written
     "add": ("add", "OUT", "new.jsonl", "--embeddings", "new.npy"),
     "retire": ("retire", "OUT", "i0000", "i0001"),
     "fit": ("fit", "new.jsonl", "--embeddings", "new.npy", *SMALL, "-o", "OUT"),
     "fit over": ("fit", "new.jsonl", "--embeddings", "new.npy", *SMALL, "-o", "OUT", "--force"),
     "refit": ("refit", "old", "new.jsonl", "--embeddings", "new.npy", "-o", "OUT"),
 }
-CHANGING = ("add", "retire", "fit over")  # what is in the folder before is `old`
+CHANGING = ("add", "retire", "fit over")  # commands that start from a copy of `old`
 
 
 class Run:
-    """A command in a forked process, killed at a point or left alone."""
+    """Run a command in a forked process, killed at a system call, after some seconds, or not at all."""
 
     def __init__(self, words: tuple[str, ...], *, call: int = 0, share: float = 0.0, seconds: float | None = None):
         self.started = time.perf_counter()
@@ -84,7 +84,7 @@ class Run:
 
 
 def _dying(name, real, count, fatal, share):
-    """The call, which kills the process when its number comes; of a write a share is done by then."""
+    """Wrap a call of `os`: the call with number `fatal` kills the process; a write is done in part by then."""
 
     def call(*args, **kwargs):
         count[0] += 1
@@ -98,14 +98,14 @@ def _dying(name, real, count, fatal, share):
 
 
 def state_of(folder: Path, marks: dict[str, str]) -> str:
-    """Whose artifact is there: a name of `marks`, "none", or what is wrong with it."""
+    """Return which artifact is there: a name of `marks`, "none", or what is wrong with it."""
     if not (folder / "semid.json").exists():
         with contextlib.suppress(ArtifactError):
             load(folder)
             return "loads without a manifest"
         return "none"
     problems, mark = verify_artifact(folder)
-    problems = [line for line in problems if ".tsv: " not in line]  # tables for people may be stale
+    problems = [line for line in problems if ".tsv: " not in line]  # the tables for people may be out of date
     return "; ".join(problems) or next((name for name in marks if marks[name] == mark), f"unknown: {mark}")
 
 
@@ -114,7 +114,7 @@ def litter(folder: Path) -> list[str]:
 
 
 class Killing:
-    """One command, killed again and again in a folder that is then as it was before the first time."""
+    """Kill one command again and again, each time in a folder restored to its first state."""
 
     def __init__(self, name: str) -> None:
         self.name, self.out, self.words = name, Path("out"), tuple(w.replace("OUT", "out") for w in COMMANDS[name])
@@ -129,7 +129,7 @@ class Killing:
             shutil.copytree("old", self.out)
 
     def run(self, **point) -> Run:
-        """To the end, unless a point is given."""
+        """Run the command to its end, or to the given point."""
         force = () if point or "--force" in self.words or self.name in CHANGING else ("--force",)
         done = Run((*self.words, *(force if (self.out / "semid.json").exists() else ())), **point)
         if not point and done.code:
@@ -137,7 +137,7 @@ class Killing:
         return done
 
     def kills(self, count: int, rng: np.random.Generator) -> Iterator[dict]:
-        """Half of them at a system call, half at a moment; each half spread over the whole of the command."""
+        """Kill half of the runs at a system call, half at a moment; each half is spread over the whole command."""
         for number in range(count):
             at = (number // 2 + rng.random()) / ((count + 1) // 2)
             if number % 2 == 0:
@@ -162,7 +162,7 @@ def main(folder: str, kills: str, seed: str) -> None:
     rng = np.random.default_rng(int(seed))
     for module in NEEDED:
         importlib.import_module(module)
-    numba.njit(lambda: 0)()  # which imports the rest of it
+    numba.njit(lambda: 0)()  # imports the rest of numba
     for number, name in enumerate(COMMANDS):
         share = len(range(number, int(kills), len(COMMANDS)))
         for told in Killing(name).kills(share, rng):

@@ -1,7 +1,7 @@
-"""A disk that forgets: records what a writer does to a folder, and builds what a power cut could leave of it.
+"""Simulate power cuts: record what a writer does to a folder, and build what a power cut could leave of it.
 
-What a file holds is sure once the file was synced; a name (made, renamed, removed) once its folder was. Of the rest any
-part may be there: of a file's bytes the first few, or as many zeros; of the names any, each in its turn.
+The content of a file is durable once the file was synced, a name (created, renamed, removed) once its folder was. Of
+everything else any part may survive: the first bytes of a file, or as many zeros; any of the names, in order.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Step:
 
 @dataclass
 class Disk:
-    """The folder `root` as it is, and every step since recording began."""
+    """The content of the folder `root`, and every step since recording began."""
 
     root: Path
-    files: dict[int, bytes] = field(default_factory=dict)  # what they held, all of it on the disk
+    files: dict[int, bytes] = field(default_factory=dict)  # content at the start, all of it durable
     names: Names = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
     steps: list[Step] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Disk:
                 self.files[len(self.files)] = path.read_bytes()
 
     def place(self, path: object) -> str | None:
-        """The path below the root; None if it is not there."""
+        """Return the path relative to the root, or None for a path elsewhere."""
         try:
             return Path(os.path.abspath(os.fspath(path))).relative_to(self.root.absolute()).as_posix()
         except (TypeError, ValueError):
@@ -58,7 +58,7 @@ class Disk:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Note all that goes through the `os` module, and do it."""
+        """Record every call of `os` that changes the folder, and make it."""
         now, opened = dict(self.names), {}  # names as they are now; descriptor -> file, or the place of a folder
         counter = iter(range(len(self.files), 1 << 30))
         real = {name: getattr(os, name) for name in ("open", "close", *WATCHED)}
@@ -139,7 +139,7 @@ class Disk:
     # ---- what a power cut leaves
 
     def after_cut(self, n_steps: int, target: Path, rng: np.random.Generator) -> None:
-        """Build in `target` what could be on the disk had the power gone after so many steps."""
+        """Build in `target` what could be on the disk after a power cut that follows `n_steps` steps."""
         sure, unsure, names, folders, pending = dict(self.files), {}, dict(self.names), set(self.folders), []
         for step in self.steps[:n_steps]:
             match step.kind, step.of:
@@ -155,7 +155,7 @@ class Disk:
                         pending.remove(one)
                 case (("name" | "rename" | "remove" | "folder"), _):
                     pending.append(step)
-        share = rng.choice([0.0, 0.5, 1.0])  # none, some, or all of what was on its way
+        share = rng.choice([0.0, 0.5, 1.0])  # none, some, or all of the pending names
         for step in pending:
             if rng.random() < share:
                 _apply(step, names, folders)
@@ -176,7 +176,7 @@ WATCHED = ("write", "pwrite", "ftruncate", "fsync", "replace", "unlink", "mkdir"
 
 
 def _folder_of(step: Step) -> str:
-    """The folder that a name is in: of a rename, both."""
+    """Return the folder of a name; both names of a rename are in one folder."""
     return Path(step.of[0]).parent.as_posix()
 
 
@@ -194,7 +194,7 @@ def _apply(step: Step, names: Names, folders: set[str]) -> None:
 
 
 def _part(rng: np.random.Generator, unsure: dict[int, bytes], sure: dict[int, bytes], file: int) -> bytes:
-    """What a file may hold: what is sure, all of the rest, a part of it, or zeros in its place."""
+    """Return what a file may hold: durable bytes, all that was written, a part of it, or zeros at its end."""
     if file not in unsure:
         return sure[file]
     wanted, before = unsure[file], sure.get(file, b"")

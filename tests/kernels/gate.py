@@ -65,7 +65,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the machine code takes: registers a thread, bytes of stack a thread, bytes of shared memory a program."""
+    """Resources of the machine code: registers and stack bytes per thread, shared memory bytes per program."""
 
     registers: int
     spills: int
@@ -74,7 +74,7 @@ class Compiled:
 
 
 def compile_case(case: Case, target: str) -> Compiled:
-    """Compile for a target of `TARGETS`. RuntimeError in a process where Triton interprets."""
+    """Compile for a target of `TARGETS`; raise RuntimeError in a process where Triton interprets."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise RuntimeError("TRITON_INTERPRET=1: nothing can be compiled in this process; unset it")
     names = case.kernel.arg_names

@@ -9,19 +9,19 @@ from semid.kernels import kmeans_update_triton
 from semid.kernels.kmeans_update import kmeans_update, kmeans_update_torch
 from tests.kernels import reference_kmeans as reference
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN meant here
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy warns of the NaN that these tests want
 FORMS = pytest.mark.parametrize("step", [kmeans_update, kmeans_update_torch], ids=["triton", "torch"])
 
 
 @pytest.fixture(autouse=True)
 def fewer_runs(monkeypatch):
-    """A run of a segment is one program, which the interpreter takes milliseconds for."""
+    """Split segments into fewer runs: each run is one program, which takes the interpreter milliseconds."""
     monkeypatch.setattr(kmeans_update_triton, "SPLITS", 2)
 
 
 @pytest.fixture(params=["one pass", "segments"])
 def both_ways(request, monkeypatch):
-    """Segments for few codes too, of which many take the interpreter long."""
+    """Use segments for few codes too; many codes would take the interpreter too long."""
     if request.param == "segments":
         monkeypatch.setattr(kmeans_update_triton, "ONE_HOT_CODES", 0)
 
@@ -31,7 +31,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def agrees(points, centroids, found, prices=None):
-    """Codes are the best to rounding; all the rest follows from the codes."""
+    """Assert that codes are the best ones to rounding, and that all else follows from the codes."""
     assert found.codes.dtype == torch.int32 and found.counts.dtype == torch.int64
     assert found.sums.dtype == found.objective.dtype == torch.float64
     assert reference.nearly_best(points, centroids, found.codes, prices).all()
@@ -135,7 +135,7 @@ def test_strides_do_not_matter(step):
 @FORMS
 @pytest.mark.usefixtures("both_ways")
 def test_offsets_beyond_31_bits(step):
-    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # pages are given when touched
+    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # the system gives a page when it is touched
     points = memory.as_strided((3, 8), (2**30, 1))
     points.copy_(normal(3, 8))
     centroids = normal(10, 8, seed=1)

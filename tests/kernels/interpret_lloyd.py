@@ -15,7 +15,7 @@ from semid.train.residual_kmeans import ResidualKMeans
 
 @pytest.fixture
 def calls(monkeypatch) -> list[int]:
-    """A number for each pass that the kernel made."""
+    """Collect an entry for each call of the kernel."""
     made: list[int] = []
     original = kernel.kmeans_update
     monkeypatch.setattr(kernel, "kmeans_update", lambda *args, **more: made.append(1) or original(*args, **more))

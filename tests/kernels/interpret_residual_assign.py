@@ -10,8 +10,10 @@ from semid.kernels.packed_codebooks import prepare
 from semid.kernels.residual_assign import Launch, residual_assign
 from tests.kernels.reference_residual import greedy_codes, on_grid, random_codebooks, residual_norms, sum_of_centroids
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN and overflow meant here
-BIG = Launch(512, 64, 4, 1)  # a block costs the interpreter the same at any size
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::RuntimeWarning"
+)  # NumPy warns of the NaN and overflow that these tests want
+BIG = Launch(512, 64, 4, 1)  # the interpreter takes as long for a small block as for a large one
 
 
 def _rows(count: int, dims: int, seed: int = 1) -> torch.Tensor:
@@ -19,7 +21,7 @@ def _rows(count: int, dims: int, seed: int = 1) -> torch.Tensor:
 
 
 def _near_ties(codebook: torch.Tensor, count: int) -> torch.Tensor:
-    """Grid points half way between two centroids, or the smallest step off it."""
+    """Return grid points half way between two centroids, or the smallest step away from there."""
     generator = torch.Generator().manual_seed(3)
     pair = torch.randint(len(codebook), (count, 2), generator=generator)
     middle = (codebook[pair[:, 0]].double() + codebook[pair[:, 1]].double()) / 2
@@ -29,7 +31,7 @@ def _near_ties(codebook: torch.Tensor, count: int) -> torch.Tensor:
 
 @pytest.fixture
 def undecided(monkeypatch):
-    """Number of rows that each call left to float64."""
+    """Collect how many rows each call left to float64."""
     counts, decide = [], module._decide_in_float64
 
     def spy(x, prepared, rows, codes, squares):

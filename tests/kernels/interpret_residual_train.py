@@ -9,12 +9,14 @@ from semid.kernels import residual_train
 from semid.kernels.residual_train import residual_quantize
 from tests.kernels.residual_train_cases import agrees_with_autograd, balanced_last_codes, random_step
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN meant here
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy warns of the NaN that these tests want
 
 
 @pytest.fixture(autouse=True)
 def _larger_blocks(monkeypatch):
-    monkeypatch.setattr(residual_train, "BLOCK_N", 128)  # a block costs the interpreter the same at any size
+    monkeypatch.setattr(
+        residual_train, "BLOCK_N", 128
+    )  # the interpreter takes as long for a small block as for a large one
 
 
 @pytest.mark.parametrize("batch", [1, 63, 64, 65, 257])

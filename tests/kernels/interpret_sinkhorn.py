@@ -8,7 +8,7 @@ import torch
 from semid.kernels.sinkhorn import balanced_codes, sinkhorn_potentials, sinkhorn_step
 from tests.kernels import reference_sinkhorn as reference
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN meant here
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy warns of the NaN that these tests want
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -73,7 +73,7 @@ def test_strides_do_not_matter():
 
 @pytest.mark.parametrize("codes", [16, 300])
 def test_offsets_beyond_31_bits(codes):
-    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # pages are given when touched
+    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # the system gives a page when it is touched
     residual, centroids = memory.as_strided((3, 8), (2**30, 1)), normal(codes, 8, seed=1)
     residual.copy_(normal(3, 8))
     agrees(residual, centroids, torch.zeros(codes), 0.5, sinkhorn_step(residual, centroids, torch.zeros(codes), 0.5))

@@ -12,7 +12,7 @@ from semid.kernels.trie_step import Beams, trie_step, trie_step_torch
 from tests.kernels import reference_trie_step as reference
 from tests.kernels.trie_step_cases import random_beams
 
-pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, for the NaN meant here
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy warns of the NaN that these tests want
 FORMS = pytest.mark.parametrize("step", [trie_step, trie_step_torch], ids=["triton", "torch"])
 
 
@@ -160,7 +160,7 @@ def test_strides_do_not_matter(step):
 @FORMS
 def test_offsets_beyond_31_bits(step):
     question = random_question(3, 2, 8, 20, 4)
-    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # pages are given when touched
+    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # the system gives a page when it is touched
     states = memory.as_strided((3, 2, 8), (2**30, 8, 1))
     states.copy_(question.states)
     question = dataclasses.replace(question, states=states)

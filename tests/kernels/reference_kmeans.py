@@ -6,14 +6,14 @@ import torch
 
 
 def scores(points, centroids, prices=None):
-    """float64 [N, K]: x . c - |c|^2 / 2 - price"""
+    """Return scores x . c - |c|^2 / 2 - price, float64 [N, K]."""
     points, centroids = points.double(), centroids.double()
     found = points @ centroids.T - centroids.square().sum(1) / 2
     return found if prices is None else found - prices.double()
 
 
 def nearly_best(points, centroids, codes, prices=None):
-    """True where a code's score is within the stated error of the best one."""
+    """Return where a code's score is within the stated error of the best one, bool [N]."""
     found = scores(points, centroids, prices)
     lost = found.amax(1) - found.gather(1, codes.long()[:, None])[:, 0]
     reach = points.double().norm(dim=1) * centroids.double().norm(dim=1).max()
@@ -22,7 +22,7 @@ def nearly_best(points, centroids, codes, prices=None):
 
 
 def update(points, centroids, codes):
-    """sums float64 [K, D], counts int64 [K] and the objective, given the codes."""
+    """Return sums float64 [K, D], counts int64 [K] and the objective, given the codes."""
     points, codes = points.double(), codes.long()
     onehot = torch.nn.functional.one_hot(codes, len(centroids)).double()
     objective = (points - centroids.double()[codes]).square().sum()

@@ -10,7 +10,7 @@ __all__ = ["greedy_codes", "quantization_step", "on_grid", "random_codebooks", "
 def greedy_codes(
     x: torch.Tensor, codebooks: list[torch.Tensor], biases: list[torch.Tensor | None] | None = None
 ) -> torch.Tensor:
-    """int64 [N, L]: the best score r . c - |c|^2 / 2 + bias at each level, lowest index on ties."""
+    """Return int64 [N, L]: the best score r . c - |c|^2 / 2 + bias at each level, the lowest index on ties."""
     residual, codes = x.double(), []
     for centroids, bias in zip(codebooks, biases or [None] * len(codebooks), strict=True):
         exact = centroids.double()
@@ -22,7 +22,7 @@ def greedy_codes(
 
 
 def sum_of_centroids(codes: torch.Tensor, codebooks: list[torch.Tensor]) -> torch.Tensor:
-    """float32 [N, D], added in order of level."""
+    """Return the sum of each row's centroids, float32 [N, D], added in order of level."""
     total = torch.zeros(len(codes), codebooks[0].shape[1], device=codes.device)
     for level, centroids in enumerate(codebooks):
         total = total + centroids[codes[:, level].long()]
@@ -30,7 +30,7 @@ def sum_of_centroids(codes: torch.Tensor, codebooks: list[torch.Tensor]) -> torc
 
 
 def residual_norms(x: torch.Tensor, codes: torch.Tensor, codebooks: list[torch.Tensor]) -> torch.Tensor:
-    """float64 [N, L]: |x - the first l + 1 centroids|^2."""
+    """Return |x - the first l + 1 centroids|^2, float64 [N, L]."""
     residual, norms = x.double(), []
     for level, centroids in enumerate(codebooks):
         residual = residual - centroids.double()[codes[:, level].long()]
@@ -39,12 +39,12 @@ def residual_norms(x: torch.Tensor, codes: torch.Tensor, codebooks: list[torch.T
 
 
 def on_grid(values: torch.Tensor) -> torch.Tensor:
-    """float32 multiples of 2^-20 within +-8."""
+    """Round to float32 multiples of 2^-20 within +-8."""
     return ((values.double() * 2**20).round() / 2**20).clamp(-8, 8).float()
 
 
 def random_codebooks(sizes: list[int], dims: int, *, seed: int = 0, device: str = "cpu") -> list[torch.Tensor]:
-    """float32 [K, D] per level, multiples of 2^-13 that float16 holds, each level half as large as the one before."""
+    """Return float32 [K, D] per level, multiples of 2^-13 that float16 holds, each level half as large as the last."""
     generator = torch.Generator().manual_seed(seed)
     codebooks = []
     for level, size in enumerate(sizes):
@@ -57,7 +57,7 @@ def random_codebooks(sizes: list[int], dims: int, *, seed: int = 0, device: str 
 def quantization_step(
     latents: torch.Tensor, codebooks: list[torch.Tensor], last_codes: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """total [B, D], codebook and commitment losses [L], codes int64 [B, L]; gradients by autograd."""
+    """Return total [B, D], codebook and commitment losses [L], codes int64 [B, L]; gradients by autograd."""
     residual, total = latents, torch.zeros_like(latents)
     codebook, commitment, codes = [], [], []
     for level, centroids in enumerate(codebooks):

@@ -8,23 +8,23 @@ import torch
 
 
 def squared_distances(residual, centroids):
-    """float64 [N, K]"""
+    """Return squared distances, float64 [N, K]."""
     return (residual.double()[:, None] - centroids.double()).square().sum(2)
 
 
 def unit(residual, centroids, epsilon):
-    """Squared distance that one unit of potential is worth."""
+    """Return the squared distance that one unit of potential is worth."""
     distances = squared_distances(residual, centroids)
     return float(epsilon * (distances.max() - distances.min()) / 2)
 
 
 def plan(residual, centroids, potential, unit):
-    """float64 [N, K]: softmax_k(potential_k - d_nk / unit)"""
+    """Return the plan softmax_k(potential_k - d_nk / unit), float64 [N, K]."""
     return torch.softmax(potential.double() - squared_distances(residual, centroids) / unit, dim=1)
 
 
 def converged_potential(residual, centroids, unit, rounds):
-    """float64 [K] after so many plain rounds."""
+    """Return the potential after `rounds` plain rounds, float64 [K]."""
     potential = torch.zeros(len(centroids), dtype=torch.float64)
     for _ in range(rounds):
         columns = plan(residual, centroids, potential, unit).sum(0)
@@ -33,7 +33,7 @@ def converged_potential(residual, centroids, unit, rounds):
 
 
 def relaxed_potential(residual, centroids, epsilon, rounds):
-    """float64 [K] after rounds of over-relaxation by 1.6, as training does them."""
+    """Return the potential after rounds of over-relaxation by 1.6, as in training, float64 [K]."""
     worth = unit(residual, centroids, epsilon)
     potential = torch.zeros(len(centroids), dtype=torch.float64)
     for _ in range(rounds):
@@ -43,13 +43,13 @@ def relaxed_potential(residual, centroids, epsilon, rounds):
 
 
 def relaxed_codes(residual, centroids, epsilon, rounds):
-    """int64 [B]: row argmax of the plan."""
+    """Return the argmax of each row of the plan, int64 [B]."""
     potential = relaxed_potential(residual, centroids, epsilon, rounds)
     return (potential - squared_distances(residual, centroids) / unit(residual, centroids, epsilon)).argmax(1)
 
 
 def relaxed_error(residual, centroids, epsilon, rounds):
-    """The least of the largest relative errors of a column sum that so many rounds come by."""
+    """Return the smallest, over the rounds, of the largest relative error of a column sum."""
     fair, worth, errors = len(residual) / len(centroids), unit(residual, centroids, epsilon), []
     scores = -squared_distances(residual, centroids) / worth
     potential = torch.zeros(len(centroids), dtype=torch.float64)

@@ -8,14 +8,14 @@ import torch
 
 
 def logits(states, weight, bias, scale, cap):
-    """float64 [B, M, K]"""
+    """Return logits, float64 [B, M, K]."""
     product = states.double() @ weight.double().T
     product = scale * (product if bias is None else product + bias.double())
     return product if cap is None else cap * torch.tanh(product / cap)
 
 
 def trie_step(states, weight, beams, count, *, bias=None, scale=1.0, cap=None):
-    """Per prompt a list of up to `count` (parent, code, child, score), in the order of (parent, code)."""
+    """Return for each prompt up to `count` (parent, code, child, score), ordered by (parent, code)."""
     found = logits(states, weight, bias, scale, cap)
     normalizers = torch.logsumexp(found, dim=-1)
     prompts = []

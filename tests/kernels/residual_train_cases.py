@@ -13,7 +13,7 @@ __all__ = ["agrees_with_autograd", "balanced_last_codes", "random_step"]
 def random_step(
     batch: int, dims: int, sizes: list[int], *, seed: int = 0, size: float = 1.0, device: str = "cpu"
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Latents [B, D] and codebooks that want gradients."""
+    """Return latents [B, D] and codebooks, all with gradients."""
     generator = torch.Generator().manual_seed(seed)
     latents = torch.randn(batch, dims, generator=generator) * size
     levels = [torch.randn(count, dims, generator=generator) * size * 0.6**level for level, count in enumerate(sizes)]
@@ -21,7 +21,7 @@ def random_step(
 
 
 def balanced_last_codes(batch: int, count: int, device: str = "cpu") -> torch.Tensor:
-    """int64 [B]: codes in turn, but -1 in every third row."""
+    """Return codes in turn, but -1 in every third row; int64 [B]."""
     codes = torch.arange(batch) % count
     codes[::3] = -1
     return codes.to(device)
@@ -46,7 +46,7 @@ def agrees_with_autograd(
 
 
 def _loss(total: torch.Tensor, codebook: torch.Tensor, commitment: torch.Tensor) -> torch.Tensor:
-    """Weighs every output differently, so that no two gradients can be exchanged unseen."""
+    """Weight every output differently, so that swapped gradients are noticed."""
     batch, dims = total.shape
     weights = torch.linspace(-1, 1, batch * dims, device=total.device).reshape(batch, dims)
     levels = torch.arange(1, len(codebook) + 1, device=total.device)

@@ -24,7 +24,7 @@ def split_case(
     slow: bool = False,
     **constexprs: Any,
 ) -> Case:
-    """A kernel over points [N, dims] in rows and K padded codes, by blocks of items, codes and dims.
+    """Return a kernel over points [N, dims] in rows and K padded codes, by blocks of items, codes and dims.
 
     `more` : types of the arguments beyond those of `split_scores`.
     """

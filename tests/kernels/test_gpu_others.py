@@ -28,7 +28,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def far_rows(dims: int) -> torch.Tensor:
-    """Three rows, 2^30 float16 apart."""
+    """Return three rows, 2^30 float16 apart."""
     rows = torch.empty(2**31 + 2**11, dtype=torch.float16, device=DEVICE).as_strided((3, dims), (2**30, 1))
     return rows.copy_(normal(3, dims))
 

@@ -13,13 +13,13 @@ from tests.kernels.reference_residual import on_grid, random_codebooks
 
 
 def _truncated(values: np.ndarray) -> np.ndarray:
-    """To 24 bits, towards zero: the worst that a matrix unit does to a sum."""
+    """Truncate to 24 bits, towards zero: the worst that a matrix unit does to a sum."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.trunc(mantissa * 2**24) / 2**24, exponent)
 
 
 def _computed_scores(x: torch.Tensor, centroids: torch.Tensor) -> np.ndarray:
-    """SCALE times the scores as a kernel may compute them, one addition at a time, each truncated."""
+    """Return SCALE times the scores as a kernel may compute them, one addition at a time, each truncated."""
     scaled = x.numpy() * np.float32(SCALE)
     high = scaled.astype(np.float16)
     low = (scaled - high.astype(np.float32)).astype(np.float16)

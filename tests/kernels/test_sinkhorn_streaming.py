@@ -17,7 +17,7 @@ from tests.kernels import reference_sinkhorn as reference
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """Several blocks, the last one short, at test sizes; and never the interpreter."""
+    """Use several blocks, the last one short, at test sizes; and never the interpreter."""
     monkeypatch.setattr(sinkhorn_chunks, "BLOCK_SCORES", 64 * 64)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def skewed(n_items: int, n_codes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Items and centroids of which a few are near most items."""
+    """Return items, and centroids of which a few are near most items."""
     points = normal(n_items, 4, seed=seed) * torch.tensor([2, 1, 0.5, 0.25])
     return points, normal(n_codes, 4, seed=seed + 100) * torch.tensor([3, 1, 0.3, 0.3])
 
@@ -50,7 +50,7 @@ def test_column_sums(count, codes, dims):
 
 @pytest.mark.parametrize("jump", [0.1, 5.0, 60.0, 500.0])
 def test_a_pass_may_follow_one_under_any_other_potential(jump):
-    """Near potentials reuse the rows' log-sums, far ones cannot."""
+    """Close potentials reuse the log-sums of the rows, distant ones cannot."""
     residual, centroids = skewed(500, 30)
     unit = reference.unit(residual, centroids, 0.003)
     plan = sinkhorn_chunks.ChunkedPlan(residual, centroids)
@@ -109,7 +109,7 @@ def test_they_need_fewer_passes_than_over_relaxation():
 
 @pytest.mark.parametrize("epsilon", [0.003, 3e-4])
 def test_half_the_catalog_in_one_place_is_no_setback(epsilon):
-    """Steps that lead astray are taken back, so it is no slower than plain rounds where acceleration fails."""
+    """Bad steps are undone, so it is no slower than plain rounds where acceleration fails."""
     residual, centroids = normal(1000, 8), normal(32, 8, seed=1)
     residual[:500] = residual[0]
     found = sinkhorn_potentials(residual, centroids, epsilon=epsilon, rounds=150)
@@ -172,7 +172,7 @@ def test_strides_do_not_matter():
 
 
 def test_offsets_beyond_31_bits():
-    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # pages are given when touched
+    memory = torch.empty(2**31 + 2**11, dtype=torch.float16)  # the system gives a page when it is touched
     residual = memory.as_strided((3, 8), (2**30, 1))
     residual.copy_(normal(3, 8))
     expected = reference.plan(residual, normal(5, 8, seed=1), torch.zeros(5), 0.7).sum(0)

@@ -20,7 +20,7 @@ def random_beams(
     seed: int = 0,
     device: str = "cpu",
 ) -> Beams:
-    """Beams at random nodes with 0..width children; every fifth is dead."""
+    """Return beams at random nodes with 0..width children; every fifth is dead."""
     generator = torch.Generator().manual_seed(seed)
     children = [torch.randperm(codes, generator=generator)[:width].sort().values for _ in range(n_nodes)]
     scores = -4 * torch.rand(prompts, beams, generator=generator)
