@@ -20,6 +20,7 @@ from semid.artifact import store as artifact
 from semid.encoders.lexical import LexicalEncoder
 from semid.ledger.ledger import Ledger
 from semid.pipeline import fit as fitting
+from semid.pipeline import read as reading
 from semid.pipeline import learn, provenance
 from semid.quantize.codebooks import Codebooks
 from semid.tokenizer import SemanticIDTokenizer
@@ -71,7 +72,7 @@ def check_refused(done, *words: str) -> None:
 @pytest.fixture
 def no_work(monkeypatch):
     """Fails the test if a fit goes on to read its input."""
-    monkeypatch.setattr(fitting, "read_items", lambda *a, **o: pytest.fail("the input was read"))
+    monkeypatch.setattr(reading, "read_items", lambda *a, **o: pytest.fail("the input was read"))
 
 
 # ---- catalogs that are small, flat or strange
@@ -306,7 +307,7 @@ def test_a_fit_beside_a_writer_is_told_who_writes(semid):
 # ---- interrupts and kills
 
 STAGES = [
-    (fitting, "read_items"),
+    (reading, "read_items"),
     (fitting, "check_capacity"),
     (LexicalEncoder, "fit"),
     (LexicalEncoder, "blocks"),

@@ -6,6 +6,7 @@ xgrammar's and llguidance's engines. Without it a reader written here does, whic
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import itertools
 import json
@@ -123,8 +124,7 @@ def test_ids_of_any_script_survive(tmp_path):
 
 
 def replace_ids(ids: SemanticIDTokenizer, names: list[str]) -> SemanticIDTokenizer:
-    ids.ledger = Ledger.create(names, ids.codes)
-    return ids
+    return dataclasses.replace(ids, ledger=Ledger.create(names, ids.codes))
 
 
 # ---- FlashRec
@@ -563,7 +563,7 @@ def test_an_interrupted_export_leaves_what_was_there(ids, to, before, error, tmp
 
 @pytest.mark.parametrize("name", ["semid.json", "ids.tsv", "semid-0123456789abcdef.safetensors", ".semid.lock"])
 def test_an_artifacts_own_files_are_never_replaced(ids, name, tmp_path):
-    with pytest.raises(OutputExistsError, match="is the name of an artifact's own file"):
+    with pytest.raises(OutputExistsError, match="this name is reserved for a file of an artifact"):
         export(ids, tmp_path / name, to="lcrec", force=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -292,12 +293,12 @@ def with_statistics(ids, item_ids):
         left = left - centroids[codes[:, level]]
     errors, first = (left.astype(np.float64) ** 2).sum(axis=1), codes[:, 0]
     counts = np.bincount(first, minlength=ids.sizes[0])
-    ids.fit_statistics = {
+    statistics = {
         "fit.errors": (np.bincount(first, errors, ids.sizes[0]) / np.maximum(counts, 1)).astype(np.float32),
         "fit.counts": counts.astype(np.int64),
         "fit.quantiles": np.quantile(errors, np.linspace(0, 1, 101)).astype(np.float32),
     }
-    return ids, errors
+    return dataclasses.replace(ids, fit_statistics=statistics), errors
 
 
 @pytest.fixture(scope="module")

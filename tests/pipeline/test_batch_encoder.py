@@ -172,17 +172,15 @@ def test_it_pickles_into_little_and_opens_late(folder, monkeypatch):
     assert len(data) < 1000
     batch_module._opened.cache_clear()
     opened = []
-    monkeypatch.setattr(batch_module.SemanticIDTokenizer, "from_pretrained", lambda path: opened.append(path))
+    monkeypatch.setattr(batch_module, "load", lambda path: opened.append(path))
     pickle.loads(data)
     assert not opened
 
 
 def test_a_process_opens_the_folder_once(folder, monkeypatch):
     batch_module._opened.cache_clear()
-    opened, real = [], SemanticIDTokenizer.from_pretrained
-    monkeypatch.setattr(
-        batch_module.SemanticIDTokenizer, "from_pretrained", lambda path: opened.append(path) or real(path)
-    )
+    opened, real = [], batch_module.load
+    monkeypatch.setattr(batch_module, "load", lambda path: opened.append(path) or real(path))
     for _ in range(3):
         pickle.loads(pickle.dumps(BatchEncoder(folder)))(columns(ROWS[:2]))
     assert len(opened) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 
 import numpy as np
@@ -74,19 +75,19 @@ def test_blocks_make_no_difference_to_what_is_learned(tmp_path, monkeypatch):
     monkeypatch.setattr("semid.pipeline.encode.BLOCK", 33)
     monkeypatch.setattr(lexical, "BATCH", 10)
     blocks = fit(ITEMS, config, memory="100GB")
-    assert np.array_equal(whole["ledger"].codes, blocks["ledger"].codes)
-    for name, array in whole["fit_statistics"].items():
-        assert np.array_equal(array, blocks["fit_statistics"][name], equal_nan=True), name
-    for name, array in whole["codebooks"].arrays().items():
-        assert np.array_equal(array, blocks["codebooks"].arrays()[name]), name
+    assert np.array_equal(whole.codes, blocks.codes)
+    for name, array in whole.fit_statistics.items():
+        assert np.array_equal(array, blocks.fit_statistics[name], equal_nan=True), name
+    for name, array in whole.codebooks.arrays().items():
+        assert np.array_equal(array, blocks.codebooks.arrays()[name]), name
 
 
-def test_a_sample_is_learned_from_and_said(monkeypatch):
+def test_a_sample_is_learned_from_and_said(monkeypatch, caplog):
     monkeypatch.setattr("semid.pipeline.learn.SAMPLE", 60)
-    lines = []
-    made = fit(ITEMS, SemanticIDConfig.from_dict(CHOICES), say=lines.append)
-    assert len(made["ledger"]) == len(ITEMS)
-    assert any(re.match(r"learned .*; from 60 of the items$", line) for line in lines)
+    with caplog.at_level(logging.INFO, logger="semid.steps"):
+        made = fit(ITEMS, SemanticIDConfig.from_dict(CHOICES))
+    assert len(made) == len(ITEMS)
+    assert any(re.match(r"learned .*; from 60 of the items$", line) for line in caplog.messages)
     assert memory_to_learn(10**6, 384, SemanticIDConfig()) == memory_to_learn(SAMPLE, 384, SemanticIDConfig())
 
 
@@ -118,7 +119,7 @@ def test_the_command_says_what_it_needs_and_is_content_with_that(tmp_path):
 
 def test_errors_of_a_fit_are_counted_per_first_code():
     made = fit(ITEMS, SemanticIDConfig.from_dict(CHOICES))
-    found, books = made["fit_statistics"], made["codebooks"]
+    found, books = made.fit_statistics, made.codebooks
     rows = np.random.default_rng(0).normal(size=(50, books.input_dim)).astype(np.float32)
     with Tables(room=0) as tables:
         encoded = encode_table(books, rows, tables)

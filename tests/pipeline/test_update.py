@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -286,7 +287,7 @@ def first_format(made, tmp_path):
     """With items 3 and 5 retired in generation 1."""
     ids = opened(made)
     gone = ids.ledger.retire([OLD[3], OLD[5]])
-    ids.ledger = Ledger((merged(*gone.segments),))  # format 1 had one table
+    ids = dataclasses.replace(ids, ledger=Ledger((merged(*gone.segments),)))  # format 1 had one table
     ids.save_pretrained(tmp_path / "now")
     return as_format_1(tmp_path / "now", tmp_path / "then")
 
