@@ -1,13 +1,13 @@
-"""Writing into a folder so that neither a crash nor a second writer can spoil what is there.
+"""Write files into a folder so that neither a crash nor a second writer can damage what is there.
 
-Every file is first written whole under a temporary name in the same folder and synced to the disk; `publish`
-then renames it, which a reader sees at once or not at all. One writer at a time: a lock file, held through
-`flock`, so the lock of a dead process is free by itself. Temporary files of dead processes are swept by the
-next writer. If the work fails, temporary files and the folders made for it are removed.
+Every file is first written completely under a temporary name in the same folder and synced to the disk; `publish` then
+renames it, so a reader sees the old file or the new one. There is one writer at a time: a lock file is held through
+`flock`, so the lock of a dead process is released by itself. The next writer removes the temporary files of dead
+processes. If the work fails, its temporary files and the folders made for it are removed.
 
-A folder may come from a stranger's archive, or be shared with others, so nothing that lies there is written into.
-Temporary files are always new; giving one its final name replaces a link of that name, not what the link points to;
-and the lock, the one file that may be there before, is opened only if it can be nothing but a lock.
+A folder may come from a stranger's archive or be shared with others, so no existing file is ever written into.
+Temporary files are always new; renaming one replaces a link of that name, not the link's target; and the lock, the only
+file that may exist before, is opened only if it can be nothing but a lock.
 
 Not here: which file comes last and so decides which version readers see (`store.py`).
 """
@@ -35,17 +35,17 @@ logger = logging.getLogger("semid")
 
 LOCK = ".semid.lock"
 TEMPORARY = ".semid-tmp-"
-HOLDER = re.compile(rb"[0-9\0]{0,20}")  # what a lock holds: its last process, or nothing yet; zeros, after a power cut
+HOLDER = re.compile(rb"[0-9\0]{0,20}")  # content of a lock: its last process, nothing yet, or zeros after a power cut
 
 
 def is_litter(name: str) -> bool:
-    """Is this the name of a lock or of a temporary file, which an interrupted writer may leave behind?"""
+    """Return whether this is the name of a lock or a temporary file, which an interrupted writer may leave."""
     return name == LOCK or name.startswith(TEMPORARY)
 
 
 @dataclass(frozen=True)
 class Written:
-    """A temporary file, complete and on the disk."""
+    """A temporary file that is complete and synced to the disk."""
 
     path: Path
     sha256: str
@@ -53,19 +53,19 @@ class Written:
 
 
 class Draft:
-    """Files on their way into a folder; made by `drafting`."""
+    """Write access to a folder; made by `drafting`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def write(self, blocks: Iterable[bytes | memoryview]) -> Written:
-        """Write a temporary file and sync it; ArtifactError names the folder if the disk refuses."""
+        """Write a temporary file and sync it; ArtifactError if that fails."""
         path = self.folder / f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}"
         digest, n_bytes = hashlib.sha256(), 0
         with _explained(self.folder):
             file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
         try:
-            for block in blocks:  # an error in the caller's iterator is the caller's: explain only ours
+            for block in blocks:  # errors in the caller's iterator pass through unchanged
                 with _explained(self.folder):
                     _write_all(file, block)
                 digest.update(block)
@@ -77,21 +77,26 @@ class Draft:
         return Written(path, digest.hexdigest(), n_bytes)
 
     def publish(self, written: Written, name: str) -> None:
-        """Give a written file its final name, in place of any file of that name, for good."""
+        """Rename a written file to its final name, replacing any file of that name, and sync the folder."""
         with _explained(self.folder):
             os.replace(written.path, self.folder / name)
             _sync_folder(self.folder)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there."""
+        """Remove a file if it exists."""
         with _explained(self.folder):
             (self.folder / name).unlink(missing_ok=True)
 
 
 def check_folder(folder: str | Path) -> None:
-    """Refuse a folder that could not be written into, before any work is done; writes nothing.
+    """Check that a folder can be written, before any work is done; writes nothing.
 
-    OutputExistsError if a file is in the way, ArtifactError if the nearest folder that exists is read-only.
+    Raises
+    ------
+    OutputExistsError
+        A file is in the way.
+    ArtifactError
+        The nearest existing folder is read-only.
     """
     folder = Path(folder).absolute()
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
@@ -103,14 +108,14 @@ def check_folder(folder: str | Path) -> None:
 
 @contextlib.contextmanager
 def drafting(folder: str | Path) -> Iterator[Draft]:
-    """Make the folder, take its lock, sweep what dead writers left; afterwards leave only published files.
+    """Make the folder, lock it and remove what dead writers left; at the end only published files remain.
 
     Raises
     ------
     ArtifactError
-        Another process is writing there, or the disk refuses; the message names the folder.
+        Another process is writing there, or the folder cannot be written.
     OutputExistsError
-        A file is in the place of the folder.
+        A file is in the way.
     """
     folder = Path(folder)
     made: list[Path] = []
@@ -132,16 +137,16 @@ def drafting(folder: str | Path) -> Iterator[Draft]:
                 os.unlink(folder / LOCK)
             os.close(lock)
         for path in made:  # deepest first
-            with contextlib.suppress(OSError):  # a folder with content refuses, and so stays
+            with contextlib.suppress(OSError):  # a folder that is not empty stays
                 path.rmdir()
 
 
 def _locked(folder: Path, made: list[Path]) -> int:
-    """The open lock file of the folder, which is made if needed; folders made are noted, deepest first."""
+    """Return the open lock file of the folder; make folders as needed and append them to `made`, deepest first."""
     for _ in range(100):
         made.extend(path for path in (folder, *folder.parents) if not path.exists() and path not in made)
         folder.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another writer failed and removed its folder: again
+        with contextlib.suppress(FileNotFoundError):  # another writer failed and removed its folder: try again
             lock = _opened(folder / LOCK)
             ours = False
             try:
@@ -155,11 +160,11 @@ def _locked(folder: Path, made: list[Path]) -> int:
 
 
 def _opened(path: Path) -> int:
-    """The lock file, made if needed; never through a link, and without waiting where a pipe has its name."""
+    """Open the lock file, making it if needed; never follow a link, never block on a pipe of that name."""
     try:
         return os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.EMLINK):  # a link, as Linux and as FreeBSD say it
+        if error.errno in (errno.ELOOP, errno.EMLINK):  # a link, on Linux and on FreeBSD
             raise _no_lock(path, "is a link") from None
         if error.errno in (errno.EISDIR, errno.ENXIO, errno.ENODEV):  # a folder; a socket or a device
             raise _no_lock(path, "is no ordinary file") from None
@@ -167,25 +172,30 @@ def _opened(path: Path) -> int:
 
 
 def _is_a_lock(path: Path, lock: int) -> bool:
-    """Is this the lock's own file? False if its last owner has just removed it, ArtifactError if it is another file.
+    """Return whether the open file is a lock; False if its last owner has just removed it.
 
-    Whose file it is does not matter: where two users share a folder, one finds the lock that the other's dead process
-    left, and a number over a number does no harm.
+    It may belong to another user: where two users share a folder, one may find the lock that the other's dead process
+    left, and overwriting its number does no harm.
+
+    Raises
+    ------
+    ArtifactError
+        It is another kind of file.
     """
     found = os.fstat(lock)
     if not stat.S_ISREG(found.st_mode):
         raise _no_lock(path, "is no ordinary file")
-    if found.st_nlink > 1:  # a hard link: it may be any file of the user under a second name
+    if found.st_nlink > 1:  # a hard link: it may be any of the user's files under a second name
         raise _no_lock(path, "is the same file as another")
     return found.st_nlink == 1
 
 
 def _no_lock(path: Path, what: str) -> ArtifactError:
-    return ArtifactError(f"{path}: {what}, so it is no lock of semid's. Look where it comes from, and remove it.")
+    return ArtifactError(f"{path}: {what}, so it is not a lock of semid. Check where it comes from, then remove it.")
 
 
 def _is_ours(folder: Path, lock: int) -> bool:
-    """Take the lock; False if its last owner has just removed the file, ArtifactError if it is held, or no lock."""
+    """Take the lock; return False if its last owner has just removed it; ArtifactError if another process holds it."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if not os.path.samestat(os.fstat(lock), os.lstat(folder / LOCK)):
@@ -196,13 +206,13 @@ def _is_ours(folder: Path, lock: int) -> bool:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace")
         who = f"process {holder}" if holder.isdigit() else "another process"
         raise ArtifactError(f"{folder}: {who} is writing here. Wait for it to finish, then try again.") from None
-    if not HOLDER.fullmatch(os.pread(lock, 21, 0)):  # somebody moved a file of theirs here: it would be lost
-        raise _no_lock(folder / LOCK, "holds something else than the number of a process")
+    if not HOLDER.fullmatch(os.pread(lock, 21, 0)):  # somebody's file was moved here; writing would destroy it
+        raise _no_lock(folder / LOCK, "holds more than the number of a process")
     return True
 
 
 def _sweep(folder: Path) -> None:
-    """Remove temporary files; only the holder of the lock may, for then nobody else is writing them."""
+    """Remove temporary files. Only the holder of the lock may: nobody else is then writing them."""
     for path in folder.iterdir():
         if path.name.startswith(TEMPORARY):
             logger.debug("removing %s, left by an interrupted save", path)
@@ -228,7 +238,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says into an error that names the folder and the fix."""
+    """Turn an error of the operating system into one that names the folder and the fix."""
     try:
         yield
     except (ArtifactError, OutputExistsError):

@@ -1,4 +1,4 @@
-"""Artifacts on the Hugging Face Hub: push one with its own card, fetch one.
+"""Push an artifact to the Hugging Face Hub with a model card, and fetch one.
 
 Plain uploads and downloads of the folder. `huggingface_hub.ModelHubMixin` would do the same, but its import costs
 half a second at every start and its `save_pretrained` writes a README into the folder, which may be a model's.
@@ -26,14 +26,20 @@ def push(
     private: bool | None = None,
     token: str | None = None,
 ) -> str:
-    """Upload an artifact in one commit, which also removes the data files of an earlier upload; return its address.
+    """Upload an artifact in one commit, which also removes the data files of earlier uploads; return its URL.
 
     Parameters
     ----------
-    save : function of a folder's path
-        Writes the artifact there.
-    card : function of the repository's full name
-        Returns the text of its README.md.
+    save
+        A function that writes the artifact into the folder of the given path.
+    card
+        A function from the repository's full name to the text of its README.md.
+    repo_id
+        "user/name"; the repository is made if needed.
+    private
+        Whether a new repository is private. Default: the account's default.
+    token
+        A Hub token. Default: the one of `hf auth login`.
     """
     from huggingface_hub import HfApi
 
@@ -51,7 +57,13 @@ def push(
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
-    """Download an artifact; returns the folder it lies in. ArtifactError says why it could not."""
+    """Download an artifact and return its folder.
+
+    Raises
+    ------
+    ArtifactError
+        The repository is missing or cannot be reached; the message gives the reason.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -1,7 +1,7 @@
-"""The kinds of artifacts, and what is said where one is given in place of another.
+"""The kinds of artifacts, and the error for a folder of the wrong kind.
 
-All are folders with a `semid.json`, which says of what kind it is. A path of the wrong one is easily typed, so the
-message names what was found, what was meant, and what takes the one that was found.
+Every artifact is a folder whose `semid.json` names its kind. It is easy to type the path of the wrong one, so the
+message names what was found, what was expected, and which commands take what was found.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ IDS = "semantic-id tokenizer"
 CLUSTERS = "cluster tokens"
 TOP_K = "top-k cache"
 
-CLUSTERS_FOLDER = "semid-clusters"  # where cluster tokens lie in a model's folder; semantic IDs lie in it directly
+CLUSTERS_FOLDER = "semid-clusters"  # of cluster tokens inside a model's folder; semantic IDs lie in the folder itself
 
-IN_WORDS = {
+DESCRIPTIONS = {
     IDS: "semantic IDs, made by semid fit",
     CLUSTERS: "tokens of users and items, made by semid clusters",
     TOP_K: "recommendations computed ahead of time, made by save_top_k",
@@ -33,7 +33,14 @@ TAKEN_BY = {
 
 
 def check_kind(folder: str | Path, manifest: Mapping[str, object], wanted: str) -> None:
-    """InputError if the manifest is of another kind than `wanted`; ArtifactError if of none that this semid knows.
+    """Check that a manifest is of the kind `wanted`.
+
+    Raises
+    ------
+    InputError
+        It is of another kind.
+    ArtifactError
+        It is of a kind that this semid does not know.
 
     >>> check_kind("my-clusters", {"kind": CLUSTERS}, IDS)
     Traceback (most recent call last):
@@ -43,12 +50,12 @@ IDs, made by semid fit. These go into semid info, show, verify and extend, and i
     found = manifest.get("kind")
     if found == wanted:
         return
-    if not isinstance(found, str) or found not in IN_WORDS:
+    if not isinstance(found, str) or found not in DESCRIPTIONS:
         place = Path(folder) / MANIFEST
         raise ArtifactError(f"{place}: kind={found!r} should be {wanted!r}. Check the path, or upgrade semid.")
-    raise InputError(f"{folder}: holds {IN_WORDS[found]}; expected {IN_WORDS[wanted]}.{TAKEN_BY[found]}")
+    raise InputError(f"{folder}: holds {DESCRIPTIONS[found]}; expected {DESCRIPTIONS[wanted]}.{TAKEN_BY[found]}")
 
 
 def holds_artifact(folder: Path) -> bool:
-    """Whether a model's folder holds an artifact of either kind."""
+    """Return whether a model's folder holds semantic IDs or cluster tokens."""
     return any((home / MANIFEST).is_file() for home in (folder, folder / CLUSTERS_FOLDER))

@@ -1,16 +1,16 @@
-"""The manifest of an artifact, `semid.json`: what is in it, its fingerprint, and reading it with suspicion.
+"""The manifest of an artifact, `semid.json`: its keys, its fingerprint, and the checks on reading.
 
 Format version 2 is a JSON object with the caller's keys and these:
 
     format_version   2
-    semid_version    which semid wrote it
+    semid_version    the version of semid that wrote it
     files            name -> {"sha256", "bytes"}: data files, named after their sha256, and tables for people
-    arrays           name -> {"dtype", "shape", "sha256"}: what the data files hold
-    fingerprint      "sha256:..." over the caller's keys (but for `provenance`) and `arrays`
+    arrays           name -> {"dtype", "shape", "sha256"}: the arrays in the data files
+    fingerprint      "sha256:..." over the caller's keys (except `provenance`) and `arrays`
 
-So the fingerprint says what the artifact is, whoever wrote it; library versions and the like, which must not
-change it, go under `provenance`. Reading recomputes it, so no damage to those keys goes unnoticed. Format 1, with one
-data file, is read as well.
+So equal artifacts have equal fingerprints, whoever wrote them. Library versions and the like, which must not change the
+fingerprint, go under `provenance`. Reading recomputes it, so damage to those keys is noticed. Format 1, with one data
+file, is read as well.
 
 Not here: the folder around it (`store.py`).
 """
@@ -31,11 +31,11 @@ from semid.artifact.tensors import plain
 from semid.errors import ArtifactError
 
 __all__ = [
-    "AGAIN",
     "DATA",
     "FORMAT_VERSION",
+    "IDS_TABLE",
     "MANIFEST",
-    "PEOPLE",
+    "RESTORE",
     "TABLE",
     "as_text",
     "complete",
@@ -47,30 +47,30 @@ __all__ = [
 
 FORMAT_VERSION = 2
 MANIFEST = "semid.json"
-PEOPLE = "ids.tsv"
+IDS_TABLE = "ids.tsv"
 DATA = re.compile(r"semid-[0-9a-f]{16}\.safetensors")
 TABLE = re.compile(r"[a-z0-9-]+\.tsv")  # for people, never read back
 OURS = ("format_version", "semid_version", "files", "arrays", "fingerprint")
-AGAIN = "Restore the folder from a copy, or run semid fit again."
+RESTORE = "Restore the folder from a copy, or run semid fit again."
 
 
 def data_name(sha256: str) -> str:
-    """The name of the data file with this checksum: never one that holds other data."""
+    """Return the name of the data file with this checksum, so that no two files with other data share a name."""
     return f"semid-{sha256[:16]}.safetensors"
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict]:
-    """The manifest's entry `arrays`; reads every byte."""
+    """Return the manifest's entry `arrays`; reads every byte."""
     described = {}
     for name, array in sorted(arrays.items()):
         array = plain(name, array)
-        digest = hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+        digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
         described[name] = {"dtype": array.dtype.name, "shape": list(array.shape), "sha256": digest}
     return described
 
 
 def fingerprint(manifest: Mapping[str, object], arrays: Mapping[str, np.ndarray]) -> str:
-    """`sha256:` and 64 hex digits over the caller's keys and the names, types and bytes of the arrays.
+    """Return `sha256:` and 64 hex digits over the caller's keys and the names, dtypes and bytes of the arrays.
 
     >>> codes = np.array([[1, 2, 3]], np.uint16)
     >>> mark = fingerprint({"levels": 3}, {"codes": codes})
@@ -83,7 +83,7 @@ def fingerprint(manifest: Mapping[str, object], arrays: Mapping[str, np.ndarray]
 
 
 def complete(manifest: Mapping[str, object], files: dict[str, dict], described: dict[str, dict]) -> dict:
-    """The caller's keys and ours; keys of ours among the caller's are replaced."""
+    """Return the caller's keys with semid's own, which replace any the caller gave."""
     own = {key: value for key, value in manifest.items() if key not in OURS}
     return own | {
         "format_version": FORMAT_VERSION,
@@ -95,19 +95,19 @@ def complete(manifest: Mapping[str, object], files: dict[str, dict], described: 
 
 
 def as_text(manifest: Mapping[str, object]) -> bytes:
-    """The bytes of `semid.json`."""
+    """Return the bytes of `semid.json`."""
     return (json.dumps(manifest, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _mark(manifest: Mapping[str, object], described: Mapping[str, dict]) -> str:
     own = {key: value for key, value in manifest.items() if key not in (*OURS, "provenance")}
-    own = json.loads(json.dumps(own, allow_nan=False))  # as it will be read back: keys are strings
+    own = json.loads(json.dumps(own, allow_nan=False))  # as it will be read: keys become strings
     text = json.dumps([own, described], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> dict:
-    """The checked manifest of a folder; ArtifactError says what is wrong with it and the fix."""
+    """Read and check the manifest of a folder; ArtifactError names what is wrong and how to fix it."""
     path = folder / MANIFEST
     try:
         content = path.read_bytes()
@@ -125,7 +125,7 @@ def read_manifest(folder: Path) -> dict:
         manifest = json.loads(content)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ArtifactError(f"{path}: is not JSON{where}: cut short or damaged. {AGAIN}") from None
+        raise ArtifactError(f"{path}: is not JSON{where}: cut short or damaged. {RESTORE}") from None
     _check_version(path, manifest)
     _check_keys(path, manifest)
     return manifest
@@ -134,7 +134,7 @@ def read_manifest(folder: Path) -> dict:
 def _check_version(path: Path, manifest: object) -> None:
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if type(version) is not int or version < 1:
-        raise ArtifactError(f"{path}: format_version={version!r}: not a semid manifest, or damaged. {AGAIN}")
+        raise ArtifactError(f"{path}: format_version={version!r}: not a semid manifest, or damaged. {RESTORE}")
     if version > FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format_version={version} is newer than this semid {__version__} reads "
@@ -143,12 +143,12 @@ def _check_version(path: Path, manifest: object) -> None:
 
 
 def _check_keys(path: Path, manifest: dict) -> None:
-    """Refuse a manifest unless the keys of ours are there, well formed and true to the fingerprint."""
+    """Raise ArtifactError unless semid's keys are present, well formed and match the fingerprint."""
     types = {"semid_version": str, "fingerprint": str, "files": dict, "arrays": dict}
     for key, kind in types.items():
         if not isinstance(manifest.get(key), kind):
             found = repr(manifest.get(key))[:80]
-            raise ArtifactError(f"{path}: {key}={found} should be a {kind.__name__}. {AGAIN}")
+            raise ArtifactError(f"{path}: {key}={found} should be a {kind.__name__}. {RESTORE}")
     files, arrays = manifest["files"], manifest["arrays"]
     data = [name for name in files if not TABLE.fullmatch(name)]
     if not (
@@ -157,13 +157,13 @@ def _check_keys(path: Path, manifest: dict) -> None:
         and data
         and all(DATA.fullmatch(name) and name == data_name(files[name]["sha256"]) for name in data)
     ):
-        raise ArtifactError(f"{path}: files and arrays are not as semid writes them. {AGAIN}")
+        raise ArtifactError(f"{path}: files and arrays are not in the form that semid writes. {RESTORE}")
     try:
         mark = _mark(manifest, arrays)
-    except (ValueError, RecursionError):  # NaN, or nested past reason: nothing that semid wrote
+    except (ValueError, RecursionError):  # NaN, or nested too deeply: not written by semid
         mark = "none"
     if mark != manifest["fingerprint"]:
-        raise ArtifactError(f"{path}: does not match its own fingerprint: edited or damaged. {AGAIN}")
+        raise ArtifactError(f"{path}: does not match its own fingerprint: edited or damaged. {RESTORE}")
 
 
 def _has(entry: object, types: Mapping[str, type]) -> bool:

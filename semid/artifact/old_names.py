@@ -1,6 +1,6 @@
-"""Names that earlier versions of semid wrote into artifacts, read as what they are called now.
+"""Translate names that earlier versions of semid wrote into artifacts.
 
-Nothing here changes a folder: an artifact keeps the names, and the fingerprint, that it was written with.
+Nothing here changes a folder: an artifact keeps the names and the fingerprint with which it was written.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIGNALS = {
 
 
 def renew_config(config: object) -> dict[str, Any]:
-    """The settings of a fit. ConfigError if they are no object.
+    """Return the settings of a fit under their present names; ConfigError if they are not an object.
 
     >>> renew_config({"method": "rqvae", "uniform": "catalogue"})
     {'method': 'rqvae', 'uniform': 'catalog'}
@@ -35,7 +35,7 @@ def renew_config(config: object) -> dict[str, Any]:
 
 
 def renew_provenance(noted: object) -> dict[str, Any]:
-    """What an artifact says of how it was made; empty if it is no object, since no checksum guards it.
+    """Return the provenance under its present names; empty if it is not an object, since no checksum guards it.
 
     >>> renew_provenance({"guidance": {"behaviour": 1.5}, "quality": {"neighbour_recall": [0.5]}})
     {'signals': {'collaborative_fusion': 1.5}, 'quality': {'neighbor_recall': [0.5]}}

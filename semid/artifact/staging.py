@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all: written beside its place under a hidden name, then renamed.
+"""Write a folder that appears whole or not at all: built beside its place under a hidden name, then renamed.
 
 Not here: what is written (`tokenizer_exports/models/on_disk.py`).
 """
@@ -20,15 +20,23 @@ from semid.artifact.kinds import holds_artifact
 from semid.artifact.manifest import MANIFEST
 from semid.errors import OutputExistsError
 
-__all__ = ["check_output", "staging"]
+__all__ = ["check_model_output", "staged_folder"]
 
 logger = logging.getLogger("semid")
 
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW  # no link, and no pipe, at which opening would wait
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW  # refuses links, and pipes, on which opening would block
 
 
-def check_output(output: Path, force: bool) -> None:
-    """OutputExistsError if the output holds something that may not be replaced; ArtifactError if it is read-only."""
+def check_model_output(output: Path, force: bool) -> None:
+    """Check the output folder of a model before any work is done.
+
+    Raises
+    ------
+    OutputExistsError
+        The folder is not empty and `force` is not given, or it is not a model with semantic IDs.
+    ArtifactError
+        The folder cannot be written.
+    """
     check_folder(output)
     if not output.is_dir() or not any(output.iterdir()):
         return
@@ -37,15 +45,20 @@ def check_output(output: Path, force: bool) -> None:
     if not (holds_artifact(output) and (output / "config.json").is_file()):
         raise OutputExistsError(
             f"{output}: is not a model with semantic IDs (no {MANIFEST} and config.json), so --force does not replace "
-            "it. Choose another folder, or remove it yourself."
+            "it. Choose another folder, or remove this one."
         )
 
 
 @contextlib.contextmanager
-def staging(output: Path, force: bool) -> Iterator[Path]:
-    """A folder beside the output, which gets its name at the end; removed if anything fails.
+def staged_folder(output: Path, force: bool) -> Iterator[Path]:
+    """Yield a folder beside the output, which gets the output's name at the end; remove it if anything fails.
 
-    It is locked while its process lives, so the next writer can tell, and sweeps, what a killed one left.
+    The folder is locked while its process lives, so the next writer can recognize and remove what a killed one left.
+
+    Raises
+    ------
+    OutputExistsError, ArtifactError
+        As `check_model_output`, which runs again at the end.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{output.name}.semid-tmp-"
@@ -57,7 +70,7 @@ def staging(output: Path, force: bool) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield draft
         _sync(draft)
-        check_output(output, force)
+        check_model_output(output, force)
         _replace(draft, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -65,10 +78,10 @@ def staging(output: Path, force: bool) -> Iterator[Path]:
 
 
 def _replace(draft: Path, output: Path) -> None:
-    """Give the draft its name. An old folder is moved aside just before, and put back if that fails.
+    """Rename the draft to the output. An old folder is moved aside just before, and back if that fails.
 
-    An output that is a link gives way as a link: what it points to stays as it is.
-    A machine that stops in between leaves the old folder as `.NAME.semid-old-...`, which nobody sweeps.
+    If the output is a link, the link is replaced and its target stays as it is. If the machine stops in between, the
+    old folder remains as `.NAME.semid-old-...`; no writer removes it.
     """
     old = output.parent / f".{output.name}.semid-old-{secrets.token_hex(6)}"
     try:
@@ -85,7 +98,7 @@ def _replace(draft: Path, output: Path) -> None:
 
 
 def _sweep(parent: Path, stem: str) -> None:
-    for path in parent.iterdir():  # no pattern: a name may hold the signs of one, as out[1] does
+    for path in parent.iterdir():  # no glob: a name such as out[1] is a pattern itself
         if not path.name.startswith(stem):
             continue
         with contextlib.suppress(OSError):
@@ -99,7 +112,7 @@ def _sweep(parent: Path, stem: str) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """All files and folders onto the disk; network file systems that sync no folders are let be."""
+    """Sync all files and folders to the disk; skip folders that a network file system cannot sync."""
     for path in (*folder.rglob("*"), folder, folder.parent):
         descriptor = os.open(path, os.O_RDONLY)
         try:

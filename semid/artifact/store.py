@@ -1,17 +1,22 @@
-"""The artifact: a folder of data, saved so that readers see the old one or the new one, and nothing between.
+"""Load, save and change an artifact: a folder of data whose readers see the old version or the new one.
 
     semid.json                           the manifest (`manifest.py`)
-    semid-<16 hex digits>.safetensors    arrays, under a name made from their checksum: one file or several
-    ids.tsv, ids-1.tsv, ...              the IDs for people, and other tables; optional, and never read back
+    semid-<16 hex digits>.safetensors    arrays, one file or several, named after their checksum
+    ids.tsv, ids-1.tsv, ...              tables for people: the IDs and others; optional, never read back
 
-Files without a name of ours are never touched, so an artifact can live inside a model's folder.
+Files with other names are never touched, so an artifact can live inside a model's folder.
 
-Writing goes one way, whether it is all (`save`) or a change (`changing`), which leaves data files as they are whose
-arrays have not changed. All new files are written under temporary names and synced; then the data files get their
-names, which no older manifest mentions; then `semid.json` is renamed, and in that instant the artifact is the new
-one; then the tables; last, old data files go. A reader whose data file vanishes between manifest and opening reads the
-manifest again; arrays that are open stay readable. A crash leaves the old artifact or the new one, and perhaps litter,
-which the next writer sweeps, or a stale table, which `verify` reports.
+`save` writes everything; `changing` keeps the data files whose arrays have not changed. Both follow the same steps:
+
+1. write all new files under temporary names and sync them;
+2. give the data files their names, which no older manifest mentions;
+3. rename `semid.json`: from this instant on, readers see the new artifact;
+4. rename the tables;
+5. remove old data files.
+
+A reader whose data file vanishes between reading the manifest and opening it reads the manifest again; open arrays stay
+readable. A crash leaves the old artifact or the new one, and perhaps leftover files, which the next writer removes, or
+an outdated table, which `verify` reports.
 
 Not here: what the arrays mean. Nothing imports more than NumPy, nothing reads the clock.
 """
@@ -24,16 +29,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from semid.artifact.atomic import Draft, Written, check_folder, drafting, is_litter
 from semid.artifact.manifest import (
-    AGAIN,
     DATA,
+    IDS_TABLE,
     MANIFEST,
-    PEOPLE,
+    RESTORE,
     TABLE,
     as_text,
     complete,
@@ -43,9 +47,6 @@ from semid.artifact.manifest import (
 )
 from semid.artifact.tensors import TensorFile, TensorFiles, plain, tensor_blocks
 from semid.errors import ArtifactError, OutputExistsError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = [
     "Artifact",
@@ -64,7 +65,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Artifact:
-    """A loaded folder: its manifest as written, and its arrays, mapped into memory when asked for."""
+    """A loaded folder: its manifest as written, and its arrays, memory-mapped on access."""
 
     folder: Path
     manifest: dict
@@ -72,15 +73,19 @@ class Artifact:
 
     @property
     def fingerprint(self) -> str:
-        """`sha256:` and 64 hex digits: what the artifact is, whoever wrote it (`manifest.py`)."""
+        """`sha256:` and 64 hex digits; equal for equal artifacts, whoever wrote them (`manifest.py`)."""
         return self.manifest["fingerprint"]
 
 
 def check_output(folder: str | Path, *, force: bool = False) -> None:
-    """Refuse an output folder before any work is done, exactly where `save` would refuse it.
+    """Check an output folder before any work is done, as `save` will.
 
-    OutputExistsError if it holds anything (but for what an interrupted save left) and `force` is not given,
-    or if a file is in the way; ArtifactError if it cannot be written.
+    Raises
+    ------
+    OutputExistsError
+        The folder holds anything other than leftovers of an interrupted save and `force` is not given, or it is a file.
+    ArtifactError
+        The folder cannot be written.
     """
     check_folder(folder)
     folder = Path(folder)
@@ -102,24 +107,26 @@ def save(
     tables: Mapping[str, Iterable[str]] | None = None,
     force: bool = False,
 ) -> str:
-    """Write an artifact, in one step as readers see it, and return its fingerprint.
+    """Write an artifact atomically and return its fingerprint.
 
     Parameters
     ----------
+    folder
+        Where to write; made if needed.
     manifest
-        JSON data. Keys of ours in it are ignored, so a loaded manifest can be changed and saved.
+        JSON data. semid's own keys in it are ignored, so a loaded manifest can be changed and saved.
     parts
-        Name -> array of bool, (u)int8 to 64 or float16 to 64; they may be mapped from this very folder. Each part goes
-        into a file of its own, and no two have a name in common.
+        Name -> array of bool, (u)int8 to 64 or float16 to 64; the arrays may be mapped from this very folder. Each part
+        becomes one file; no two parts may share a name.
     tables
-        Name of a .tsv file -> its lines without line ends: for `ids.tsv` see `tsv_rows`.
+        Name of a .tsv file -> its lines without line ends; for `ids.tsv` see `tsv_rows`. Default: no tables.
     force
-        Allow a folder that holds something; only files with names of ours are replaced.
+        Allow a folder that is not empty; only files that belong to the artifact are replaced. Default: False.
 
     Raises
     ------
     OutputExistsError
-        The folder holds something and `force` is not given.
+        The folder is not empty and `force` is not given.
     ArtifactError
         The folder cannot be written, the disk is full, or another process is writing there.
     """
@@ -133,18 +140,21 @@ def save(
 
 @contextlib.contextmanager
 def changing(folder: str | Path) -> Iterator[Change]:
-    """The artifact of a folder, and the only right to change it until the block ends.
+    """Lock the artifact of a folder for a change, until the block ends.
 
-    Raises ArtifactError as `load` does, or if another process is writing there.
+    Raises
+    ------
+    ArtifactError
+        As `load`, or another process is writing there.
     """
-    load(folder)  # the error of a folder that is none, before a lock is made in it
+    load(folder)  # before a lock is made in a folder that is not an artifact
     with drafting(folder) as draft:
         yield Change(draft, load(folder))
 
 
 @dataclass(frozen=True)
 class Change:
-    """A change on its way: made by `changing`."""
+    """An artifact that is locked for a change; made by `changing`."""
 
     draft: Draft
     artifact: Artifact
@@ -157,18 +167,26 @@ class Change:
         kept: int,
         tables: Mapping[str, Iterable[str] | None] | None = None,
     ) -> str:
-        """Make the artifact one of these parts, of which the first `kept` are as they were; returns its fingerprint.
+        """Replace the artifact and return its fingerprint.
 
-        Only the others are written, each into a file of its own. Of the tables, those named are replaced, or go
-        where None stands for the lines.
+        Parameters
+        ----------
+        manifest
+            The new manifest, as in `save`.
+        parts
+            All arrays, as in `save`. Only those after the first `kept` parts are written.
+        kept
+            How many parts are unchanged.
+        tables
+            Tables to replace, or to remove where the lines are None. Default: keep all.
         """
         tables = tables or {}
         old = self.artifact.manifest
         names = {name for part in parts[:kept] for name in part}
         homes = self.artifact.arrays.homes()
-        files = {homes.get(name) for name in names}
+        files = {homes[name] for name in names if name in homes}
         if {name for name, home in homes.items() if home in files} != names:
-            files, names, kept = set(), set(), 0  # an older format: files hold more, or other arrays. Write everything
+            files, names, kept = set(), set(), 0  # an older format grouped arrays otherwise: write everything
         files |= {name for name in old["files"] if TABLE.fullmatch(name) and name not in tables}
         fresh = [{name: plain(name, array) for name, array in part.items()} for part in parts[kept:]]
         return _write(
@@ -182,14 +200,14 @@ class Change:
 
 
 def load(folder: str | Path) -> Artifact:
-    """Open an artifact: reads the manifest and the header of the data, checks both, maps the rest.
+    """Open an artifact: read and check the manifest and the headers of the data files, and map the arrays.
 
-    Everything but the bytes of the arrays is checked; `verify` checks those too.
+    The bytes of the arrays are not checked here; `verify` does that.
 
     Raises
     ------
     ArtifactError
-        No such folder, not a semid folder, damaged, or written by a newer semid.
+        The folder is missing, not a semid folder, damaged, or written by a newer semid.
     """
     folder = Path(folder)
     before = None
@@ -200,14 +218,14 @@ def load(folder: str | Path) -> Artifact:
             files = {name: TensorFile(folder / name) for name in names}
             break
         except FileNotFoundError as error:
-            # A writer changed the artifact since we read the manifest: the new one names other files.
+            # A writer changed the artifact since the manifest was read; the new manifest names other files.
             if manifest == before:
                 missing = Path(error.filename).name
-                raise ArtifactError(f"{folder / missing}: missing, though {MANIFEST} names it. {AGAIN}") from None
+                raise ArtifactError(f"{folder / missing}: missing, though {MANIFEST} names it. {RESTORE}") from None
             before = manifest
     for name, file in files.items():
         if file.n_bytes != (size := manifest["files"][name]["bytes"]):
-            raise ArtifactError(f"{folder / name}: has {file.n_bytes} bytes, {MANIFEST} says {size}. {AGAIN}")
+            raise ArtifactError(f"{folder / name}: has {file.n_bytes} bytes, {MANIFEST} says {size}. {RESTORE}")
     arrays = TensorFiles(files)
     homes = arrays.homes()
     kinds = {key: [entry["dtype"], entry["shape"]] for key, entry in manifest["arrays"].items()}
@@ -215,12 +233,12 @@ def load(folder: str | Path) -> Artifact:
         have = list(arrays.kind(key)) if key in arrays else "missing"
         if have != kinds.get(key):
             where = folder / homes.get(key, names[0])
-            raise ArtifactError(f"{where}: array {key} is {have}, {MANIFEST} says {kinds.get(key, 'none')}. {AGAIN}")
+            raise ArtifactError(f"{where}: array {key} is {have}, {MANIFEST} says {kinds.get(key, 'none')}. {RESTORE}")
     return Artifact(folder, manifest, arrays)
 
 
 def verify(folder: str | Path) -> list[str]:
-    """What is wrong with a folder, one sentence each; empty if every checksum holds. Reads every byte."""
+    """Check every byte of a folder against its checksums. Return the problems, one sentence each."""
     folder = Path(folder)
     while True:
         try:
@@ -229,12 +247,12 @@ def verify(folder: str | Path) -> list[str]:
             return [str(error)]
         problems = _problems(artifact)
         if not problems or _files_of(folder) == artifact.manifest["files"]:
-            return problems  # else a writer came in between: look again
+            return problems  # otherwise a writer came in between: check again
 
 
 def tsv_name(part: int) -> str:
-    """The name of the table for people of the fit (0) or of a later change."""
-    return f"ids-{part}.tsv" if part else PEOPLE
+    """Return the name of the table of IDs that the fit (0) or a later change (1, 2, ...) wrote."""
+    return f"ids-{part}.tsv" if part else IDS_TABLE
 
 
 def tsv_escape(text: str) -> str:
@@ -247,10 +265,10 @@ def tsv_escape(text: str) -> str:
 
 
 def tsv_rows(item_ids: Iterable[str], tokens: Iterable[str], texts: Iterable[str]) -> Iterator[str]:
-    r"""The lines of `ids.tsv`: item id, tokens and text, tab-separated under a header line.
+    r"""Yield the lines of `ids.tsv`: item id, tokens and text, tab-separated, after a header line.
 
-    Tab, line feed, carriage return and backslash are written \t, \n, \r and \\; a long text is cut at 200
-    characters and ends in an ellipsis.
+    Tab, line feed, carriage return and backslash are written \t, \n, \r and \\; a text of more than 200 characters is
+    cut and ends in an ellipsis.
 
     >>> list(tsv_rows(["B1"], ["<s_a_1>"], ["two\nlines"]))
     ['item_id\ttokens\ttext', 'B1\t<s_a_1>\ttwo\\nlines']
@@ -269,7 +287,7 @@ def _write(
     files: dict[str, dict],
     described: dict[str, dict],
 ) -> str:
-    """Write what is new, beside the `files` and the arrays `described` that stay; returns the fingerprint."""
+    """Write new parts and tables beside the `files` and arrays (`described`) that stay; return the fingerprint."""
     parts = [part for part in parts if part] or ([] if files else [{}])  # there is always a data file
     data = [draft.write(tensor_blocks(part)) for part in parts]
     written = {name: draft.write(_text_blocks(lines)) for name, lines in tables.items()}
@@ -285,9 +303,9 @@ def _write(
 def _publish(
     draft: Draft, data: Sequence[Written], manifest: Written, tables: Mapping[str, Written], whole: set[str]
 ) -> None:
-    """The commit: data first, the manifest decides, the rest is tidying. `whole` are the files that are true then.
+    """Publish data, then the manifest, which makes the change visible; then tidy up. `whole` are the files that remain.
 
-    Old data goes only when all else is on the disk: after a failure the next save removes it.
+    Old data is removed last, when everything else is on the disk; after a failure the next save removes it.
     """
     before = _files_of(draft.folder)
     fresh = [data_name(one.sha256) for one in data if not (draft.folder / data_name(one.sha256)).exists()]
@@ -311,7 +329,7 @@ def _publish(
 
 
 def _files_of(folder: Path) -> dict[str, dict]:
-    """`files` of the manifest that is there now; empty if none can be read."""
+    """Return `files` of the present manifest; empty if none can be read."""
     try:
         return read_manifest(folder)["files"]
     except ArtifactError:
@@ -322,7 +340,7 @@ def _problems(artifact: Artifact) -> list[str]:
     problems = []
     for name, entry in artifact.manifest["files"].items():
         path = artifact.folder / name
-        fix = "It is a copy for people: save the artifact again." if TABLE.fullmatch(name) else AGAIN
+        fix = "It is a table for people: save the artifact again." if TABLE.fullmatch(name) else RESTORE
         try:
             with open(path, "rb") as file:
                 same = hashlib.file_digest(file, "sha256").hexdigest() == entry["sha256"]
@@ -334,7 +352,7 @@ def _problems(artifact: Artifact) -> list[str]:
     described = describe(artifact.arrays)
     for name, entry in artifact.manifest["arrays"].items():
         if described[name]["sha256"] != entry["sha256"]:
-            problems.append(f"{artifact.folder}: array {name} does not match its checksum. {AGAIN}")
+            problems.append(f"{artifact.folder}: array {name} does not match its checksum. {RESTORE}")
     return problems
 
 
@@ -345,11 +363,11 @@ def _text_blocks(lines: Iterable[str]) -> Iterator[bytes]:
 
 
 def check_path(path: Path, force: bool) -> None:
-    """Refuse a file to write: OutputExistsError if it is there, a folder, or named like a file of an artifact."""
+    """Raise OutputExistsError if a file to write exists, is a folder, or has the name of an artifact's own file."""
     if path.is_dir():
         raise OutputExistsError(f"{path}: is a folder, expected a file to write. Add a name: {path / 'export'}.")
-    if path.name in (MANIFEST, PEOPLE) or DATA.fullmatch(path.name) or is_litter(path.name):
-        raise OutputExistsError(f"{path}: is the name of an artifact's own file. Choose another name.")
+    if path.name in (MANIFEST, IDS_TABLE) or DATA.fullmatch(path.name) or is_litter(path.name):
+        raise OutputExistsError(f"{path}: this name is reserved for a file of an artifact. Choose another name.")
     if path.exists() and not force:
         raise OutputExistsError(f"{path}: exists. Choose another name, or use --force to replace it.")
     check_folder(path.parent)

@@ -1,8 +1,8 @@
 """Arrays in one safetensors file: written as one stream, read as memory-mapped views without a copy.
 
 The file is 8 bytes with the header's length, the header (JSON: name -> dtype, shape, place), then the bytes
-of the arrays, end to end, little-endian. Any safetensors library reads it; the package's own NumPy reader
-copies each array, this one does not. Equal arrays give equal bytes.
+of the arrays, end to end, little-endian. Any safetensors library can read it; safetensors' own NumPy reader copies each
+array, this one does not. Equal arrays give equal bytes.
 
 Not here: what the arrays mean, checksums (`store.py`), bfloat16 and float8, which NumPy does not have.
 """
@@ -29,12 +29,12 @@ DTYPES = {
     **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-BLOCK = 1 << 24  # bytes handed on at once
+BLOCK = 1 << 24  # bytes per block when writing
 LONGEST_HEADER = 100_000_000  # the format's own limit
 
 
 def plain(name: str, array: npt.ArrayLike) -> np.ndarray:
-    """The array C-contiguous and little-endian; InputError if the format has no such dtype."""
+    """Return the array C-contiguous and little-endian; InputError if the format lacks its dtype."""
     array = np.asarray(array)
     if array.dtype.newbyteorder("<") not in NAMES:
         known = ", ".join(dtype.name for dtype in NAMES)
@@ -43,9 +43,9 @@ def plain(name: str, array: npt.ArrayLike) -> np.ndarray:
 
 
 def tensor_blocks(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, in order, in blocks of at most 16 MB (but for the header).
+    """Yield the bytes of a safetensors file in blocks of at most 16 MB, apart from the header.
 
-    The widest dtypes come first, then by name; so every array is aligned, as the format asks.
+    Arrays are sorted by width of dtype, widest first, then by name; so each is aligned, as the format requires.
 
     >>> file = b"".join(tensor_blocks({"codes": np.array([[65, 66]], np.uint16)}))
     >>> file[8:]
@@ -68,16 +68,16 @@ def tensor_blocks(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryvi
 
 
 class TensorFile(Mapping[str, np.ndarray]):
-    """The arrays of a safetensors file by name: read-only views into the mapped file, made when asked for.
+    """The arrays of a safetensors file by name: read-only views into the mapped file, made on access.
 
-    Opening reads the header and checks it against the size of the file, not the arrays themselves.
+    Opening reads the header and checks it against the size of the file; the arrays are not read.
 
     Raises
     ------
     FileNotFoundError
-        No such file.
+        There is no such file.
     ArtifactError
-        Not a safetensors file, damaged, or cut short; the message names the file.
+        The file is not a safetensors file, is damaged, or is cut short; the message names it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -106,7 +106,7 @@ class TensorFile(Mapping[str, np.ndarray]):
         return len(self._places)
 
     def kind(self, name: str) -> tuple[str, list[int]]:
-        """(dtype name, shape) as the header says, without touching the data."""
+        """Return (dtype name, shape) from the header, without touching the data."""
         dtype, shape, _ = self._places[name]
         return dtype.name, list(shape)
 
@@ -150,7 +150,10 @@ class TensorFile(Mapping[str, np.ndarray]):
 class TensorFiles(Mapping[str, np.ndarray]):
     """The arrays of several files as one mapping.
 
-    Raises ArtifactError if two files hold an array of the same name.
+    Raises
+    ------
+    ArtifactError
+        Two files hold an array of the same name.
     """
 
     def __init__(self, files: Mapping[str, TensorFile]) -> None:
@@ -171,11 +174,11 @@ class TensorFiles(Mapping[str, np.ndarray]):
         return len(self._files)
 
     def kind(self, name: str) -> tuple[str, list[int]]:
-        """(dtype name, shape) as the header says, without touching the data."""
+        """Return (dtype name, shape) from the header, without touching the data."""
         return self._files[name].kind(name)
 
     def homes(self) -> dict[str, str]:
-        """Array name -> name of its file."""
+        """Return the file name of each array."""
         return {name: file.path.name for name, file in self._files.items()}
 
 

@@ -1,16 +1,17 @@
-"""TopKCache: recommendations computed ahead of time, one row a user, read in place from a mapped file.
+"""TopKCache: recommendations computed ahead of time, one row per user, read from a memory-mapped file.
 
     cache = TopKCache.open("cache", fingerprint)    # refused if it was made for other IDs
-    found = cache.get("u1", history)                # None if u1 is unknown or has met something since
+    found = cache.get("u1", history)                # None if u1 is unknown or has met another item since
     ids.decode(found.codes)                         # item ids, best first
 
-A language model takes a second for what a look-up takes microseconds for. A row says for which history it was computed
-(a hash of it) and the folder for which artifact, so that a stale answer is never taken for a fresh one. What has become
-stale, `stale` lists; `tokenizer_exports/generate/top_k.py` computes rows, of those users alone if asked.
+A language model takes a second where a look-up takes microseconds. Each row stores a hash of the history for which it
+was computed, and the folder the fingerprint of the artifact, so an outdated answer is never taken for a current one.
+`stale` lists the users whose rows are outdated; `tokenizer_exports/generate/top_k.py` computes rows, for those users
+only if asked.
 
-Users lie in the order of a 64-bit hash of their names, and `starts` says where each stretch of hashes begins. There are
-as many stretches as users, at least, so a look-up reads one stretch of about one user: the time does not grow with U.
-The folder is an artifact as `store.py` writes it, with checksums, replaced in one step.
+Users are sorted by a 64-bit hash of their names. `starts` divides the hashes into at least as many buckets as there are
+users, so a look-up reads one bucket of about one user: its time does not grow with U. The folder is an artifact as
+`store.py` writes it, with checksums, replaced atomically.
 
 U users, up to k items each, L levels. Not here: models, prompts.
 """
@@ -18,16 +19,16 @@ U users, up to k items each, L levels. Not here: models, prompts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from semid.artifact import kinds
-from semid.artifact import store as artifact
+from semid.artifact.store import load, save
 from semid.data.interactions import Interactions
 from semid.data.strings import PackedStrings
 from semid.errors import ArtifactError, InputError
@@ -39,7 +40,7 @@ ARRAYS = ("codes", "counts", "scores", "histories", "hashes", "starts", "users.d
 
 
 class TopK(NamedTuple):
-    """One user's items, best first: views into the mapped file."""
+    """The items of one user, best first, as views into the mapped file."""
 
     codes: npt.NDArray[np.uint16]  # (n, L)
     scores: npt.NDArray[np.float32]  # (n,)
@@ -47,7 +48,7 @@ class TopK(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TopKCache:
-    """An open cache; see `open`. Rows are in the order of `users`.
+    """An open cache, made by `open`. Rows are in the order of `users`.
 
     >>> import tempfile
     >>> codes, scores = np.array([[[0, 1], [2, 3]]], np.uint16), np.array([[-0.1, -0.7]], np.float32)
@@ -61,20 +62,32 @@ class TopKCache:
     users: PackedStrings  # U names
     codes: npt.NDArray[np.uint16]  # (U, k, L)
     scores: npt.NDArray[np.float32]  # (U, k)
-    counts: npt.NDArray[np.uint32]  # (U,) - how many of the k are there
-    histories: npt.NDArray[np.uint64]  # (U,) - hashes
-    hashes: npt.NDArray[np.uint64]  # (U,) - of the users, ascending
+    counts: npt.NDArray[np.uint32]  # (U,) - how many of the k items each user has
+    histories: npt.NDArray[np.uint64]  # (U,) - `history_hash` of each user's history
+    hashes: npt.NDArray[np.uint64]  # (U,) - of the user names, ascending
     starts: npt.NDArray[np.uint32]  # (2^b + 1,) - where the hashes with each leading b bits begin
     fingerprint: str  # of the artifact whose IDs these are
-    notes: dict[str, Any]  # what its maker wanted to be known
+    notes: dict[str, object]  # as given to `save_top_k`
 
     @classmethod
     def open(cls, folder: str | Path, fingerprint: str | None) -> TopKCache:
-        """Open a cache for an artifact of this fingerprint; None to read it whatever its IDs are.
+        """Open a cache.
 
-        Raises ArtifactError if it is missing, damaged, or made for another artifact; InputError if it is no cache.
+        Parameters
+        ----------
+        folder
+            The folder that `save_top_k` wrote.
+        fingerprint
+            The fingerprint of the artifact for which it must have been made; None accepts any.
+
+        Raises
+        ------
+        ArtifactError
+            The cache is missing, damaged, or was made for another artifact.
+        InputError
+            The folder holds another kind of artifact.
         """
-        loaded = artifact.load(folder)
+        loaded = load(folder)
         kinds.check_kind(folder, loaded.manifest, kinds.TOP_K)
         made_for = str(loaded.manifest.get("artifact"))
         if fingerprint is not None and made_for != fingerprint:
@@ -91,22 +104,23 @@ class TopKCache:
         return cls(users=users, **arrays, fingerprint=made_for, notes=dict(loaded.manifest.get("notes") or {}))
 
     def __len__(self) -> int:
-        """U."""
+        """Return the number of users, U."""
         return len(self.hashes)
 
     @property
     def k(self) -> int:
-        """Items a user at most."""
+        """Largest number of items per user."""
         return self.codes.shape[1]
 
     def get(self, user: str, history: Sequence[str]) -> TopK | None:
-        """A user's items; None where the cache has not this user, or computed them for another history.
+        """Return the items of a user; None if the user is unknown or the row was computed for another history.
 
         Parameters
         ----------
+        user
+            The user's name.
         history
-            The ids of all items that the user has met, oldest first: as it was when the row was made, or the row
-            is stale.
+            The ids of all items that the user has met by now, oldest first.
         """
         row = self.row_of(user)
         if row < 0 or int(self.histories[row]) != history_hash(history):
@@ -115,7 +129,7 @@ class TopKCache:
         return TopK(self.codes[row, :count], self.scores[row, :count])
 
     def row_of(self, user: str) -> int:
-        """The row of a user, -1 if there is none; its history is not looked at."""
+        """Return the row of a user, -1 if there is none, whatever the history."""
         encoded = user.encode("utf-8", "surrogatepass")
         (sought,) = hashes_of([encoded]).tolist()
         stretch = sought >> (64 - _bits(len(self)))
@@ -125,14 +139,14 @@ class TopKCache:
         return -1
 
     def stale(self, log: Interactions) -> Iterator[str]:
-        """The users of a log without a row for what they have met by now."""
+        """Yield the users of a log who have no row for their present history."""
         for number, user in enumerate(log.users):
             if self.get(user, log.history(number)) is None:
                 yield user
 
 
 def history_hash(item_ids: Iterable[str]) -> int:
-    """64 bits that say which items somebody met, and in which order."""
+    """Return a 64-bit hash of the items of a history and their order."""
     digest = hashlib.blake2b(digest_size=8)
     for item_id in item_ids:
         encoded = item_id.encode("utf-8", "surrogatepass")
@@ -149,26 +163,36 @@ def save_top_k(
     histories: Iterable[Sequence[str]],
     fingerprint: str,
     counts: npt.NDArray[np.integer] | None = None,
-    notes: dict[str, Any] | None = None,
+    notes: Mapping[str, object] | None = None,
     force: bool = False,
 ) -> str:
-    """Write a cache, in one step as readers see it; returns its own fingerprint.
+    """Write a cache atomically and return its own fingerprint.
 
     Parameters
     ----------
-    codes, scores : int [U, k, L], float [U, k]
-        Best first; what lies behind the first `counts` [U] of a row is not read (default: all count).
+    folder
+        Where to write.
+    users
+        The names of U users.
+    codes, scores
+        Integers [U, k, L] and floating point [U, k], best first.
     histories
-        What each user had met when the row was computed, in the order of `users`.
+        The item ids of each user's history when the row was computed, in the order of `users`.
     fingerprint
-        Of the artifact whose IDs these are.
+        The fingerprint of the artifact to which the codes belong.
+    counts
+        Integers [U]: how many of a row's k items count; the others are not read. Default: all.
+    notes
+        JSON data to keep with the cache. Default: none.
+    force
+        Replace an existing cache. Default: False.
 
     Raises
     ------
     InputError
-        Arrays of differing lengths, codes out of range, a user twice.
+        Arrays have different lengths, codes are out of range, or a user comes twice.
     OutputExistsError
-        The folder holds something, unless `force` allows to replace a cache.
+        The folder is not empty and `force` is not given.
     """
     packed = PackedStrings.pack(users)
     met = np.fromiter(map(history_hash, histories), np.uint64)
@@ -191,11 +215,11 @@ def save_top_k(
         "users.offsets": sorted_users.offsets,
     }
     manifest = {"kind": kinds.TOP_K, "artifact": fingerprint, "notes": dict(notes or {})}
-    return artifact.save(folder, manifest, arrays, force=force)
+    return save(folder, manifest, arrays, force=force)
 
 
 def _bits(n_users: int) -> int:
-    """Leading bits of a hash that tell stretches apart: as many stretches as users, at least two."""
+    """Return how many leading bits of a hash number its bucket: at least as many buckets as users, at least two."""
     return max(1, (max(1, n_users) - 1).bit_length())
 
 
@@ -212,7 +236,7 @@ def _check_given(
             raise InputError(f"{name}: {len(one)} rows for {len(users)} users; expected one each.")
     there = np.arange(codes.shape[1]) < counts[:, None]
     if codes[there].size and (codes[there].min() < 0 or codes[there].max() > np.iinfo(np.uint16).max):
-        raise InputError("codes: should be within 0..65535 wherever they count.")
+        raise InputError("codes: should be within 0..65535 in the first `counts` items of each row.")
     again, _ = users.repeats()
     if len(again):
         raise InputError(f"users: {users[int(again[0])]!r} comes twice. Give each once.")

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from semid.artifact import store as artifact
-from semid.artifact.tensors import TensorFile, tensor_blocks
+from semid import artifact
+from semid.artifact import TensorFile, tensor_blocks
 from semid.errors import ArtifactError
 
 ARRAYS = {"codes": np.array([[1, 2, 3], [4, 5, 65535]], np.uint16), "mean": np.array(0.25, np.float32)}
@@ -145,7 +145,8 @@ def test_a_stale_or_missing_file_for_people_does_no_harm_but_is_reported(saved):
     (saved / "ids.tsv").write_text("stale\n")
     assert artifact.load(saved).fingerprint
     assert artifact.verify(saved) == [
-        f"{saved}/ids.tsv: does not match its checksum in semid.json. It is a copy for people: save the artifact again."
+        f"{saved}/ids.tsv: does not match its checksum in semid.json. "
+        "It is a table for people: save the artifact again."
     ]
     (saved / "ids.tsv").unlink()
     assert artifact.load(saved).fingerprint

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.artifact import store as artifact
-from semid.artifact.manifest import fingerprint
-from semid.artifact.tensors import TensorFile
+from semid import artifact
+from semid.artifact import TensorFile, fingerprint
 from semid.errors import ArtifactError
 from semid.ledger.ledger import Ledger
 

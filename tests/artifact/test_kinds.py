@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from semid.artifact.kinds import CLUSTERS, check_kind
-from semid.artifact.top_k_cache import TopKCache, save_top_k
+from semid.artifact import TopKCache, check_kind, save_top_k
+from semid.artifact.kinds import CLUSTERS
 from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.clusters.tokens import ClusterTokens
 from semid.diagnostics import verify_artifact

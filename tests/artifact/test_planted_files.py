@@ -15,8 +15,8 @@ import threading
 import numpy as np
 import pytest
 
+from semid import artifact
 from semid.artifact import atomic, staging
-from semid.artifact import store as artifact
 from semid.errors import ArtifactError, SemidError
 from semid.pipeline import update as changing
 from semid.tokenizer_exports.formats.exporter import export
@@ -77,8 +77,8 @@ PLANTED = {  # what lies there under the lock's name -> what the error says of i
     "pipe": (pipe, "is no ordinary file"),
     "socket": (listening, "is no ordinary file"),
     "folder": (lambda path, precious: path.mkdir(), "is no ordinary file"),
-    "file": (lambda path, precious: path.write_text(PRECIOUS), "holds something else than the number of a process"),
-    "numbers": (lambda path, precious: path.write_text("1" * 21), "holds something else"),
+    "file": (lambda path, precious: path.write_text(PRECIOUS), "holds more than the number of a process"),
+    "numbers": (lambda path, precious: path.write_text("1" * 21), "holds more than"),
 }
 
 
@@ -89,7 +89,7 @@ def test_what_cannot_be_a_lock_is_refused_by_name_and_left_as_it_is(folder, shop
     lock = folder / ".semid.lock"
     plant(lock, precious)
     before, names_before = lock.lstat(), sorted(os.listdir(folder))
-    with pytest.raises(ArtifactError, match=rf"\.semid\.lock: {message}.*so it is no lock.*remove it"):
+    with pytest.raises(ArtifactError, match=rf"\.semid\.lock: {message}.*so it is not a lock.*remove it"):
         WRITERS[writer](folder, shop)
     assert precious.read_text() == PRECIOUS
     assert sorted(os.listdir(folder)) == names_before and not (folder.parent / "precious.txt.new").exists()
@@ -199,7 +199,7 @@ def test_names_with_the_signs_of_a_pattern_are_swept_and_no_others(tmp_path):
     mine, other = tmp_path / ".out[1].semid-tmp-0123456789ab", tmp_path / ".out1.semid-tmp-0123456789ab"
     for path in (mine, other):
         path.mkdir()
-    with staging.staging(tmp_path / "out[1]", force=False) as draft:
+    with staging.staged_folder(tmp_path / "out[1]", force=False) as draft:
         (draft / "file").write_text("new")
     assert (tmp_path / "out[1]" / "file").read_text() == "new"
     assert not mine.exists() and other.is_dir()
@@ -213,7 +213,7 @@ def test_what_is_no_folder_is_neither_waited_for_nor_followed(tmp_path):
     (tmp_path / ".out.semid-tmp-ba9876543210").symlink_to(kept)
 
     def write():
-        with staging.staging(tmp_path / "out", force=False) as draft:
+        with staging.staged_folder(tmp_path / "out", force=False) as draft:
             (draft / "file").write_text("new")
 
     writer = threading.Thread(target=write, daemon=True)
@@ -233,7 +233,7 @@ def test_an_output_that_is_a_link_is_replaced_and_not_what_it_points_to(tmp_path
         elsewhere.mkdir()
     before = sorted(os.listdir(elsewhere))
     (tmp_path / "out").symlink_to(elsewhere)
-    with staging.staging(tmp_path / "out", force=True) as draft:
+    with staging.staged_folder(tmp_path / "out", force=True) as draft:
         (draft / "file").write_text("new")
     assert not (tmp_path / "out").is_symlink() and os.listdir(tmp_path / "out") == ["file"]
     assert sorted(os.listdir(elsewhere)) == before

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from semid.artifact import store as artifact
-from semid.artifact.manifest import fingerprint
-from semid.artifact.tensors import TensorFile
+from semid import artifact
+from semid.artifact import TensorFile, fingerprint
 from semid.errors import ArtifactError, InputError, OutputExistsError
 
 MANIFEST = {"config": {"levels": 3, "seed": 0}, "counts": {"items": 2}}
@@ -156,7 +155,7 @@ def test_people_get_their_file_only_if_asked(tmp_path, saved):
 def test_loading_imports_nothing_heavy(saved):
     script = f"""
         import sys
-        from semid.artifact import store as artifact
+        from semid import artifact
         assert artifact.load({str(saved)!r}).arrays["codes"].sum() > 0 and not artifact.verify({str(saved)!r})
         heavy = {{"torch", "transformers", "sklearn", "scipy", "faiss", "pandas", "click"}} & set(sys.modules)
         assert not heavy, heavy

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.artifact import store as artifact
-from semid.artifact.top_k_cache import TopKCache, history_hash, save_top_k
+from semid import artifact
+from semid.artifact import TopKCache, history_hash, save_top_k
 from semid.data.interactions import read_interactions
 from semid.errors import ArtifactError, ConfigError, InputError, OutputExistsError
 from tests.helpers.tiny_models import ITEMS, ids_of, new_model, new_tokenizer

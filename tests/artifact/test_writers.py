@@ -12,8 +12,8 @@ import threading
 import numpy as np
 import pytest
 
+from semid import artifact
 from semid.artifact import atomic
-from semid.artifact import store as artifact
 from semid.errors import ArtifactError
 from tests.faults.crashes import kill_at_every_call
 
@@ -165,7 +165,7 @@ def test_kill_at_every_system_call_leaves_the_old_artifact_or_the_new_one(tmp_pa
 KILLED = """
     import sys
     import numpy as np
-    from semid.artifact import store as artifact
+    from semid import artifact
     print("ready", flush=True)
     number = 1
     while True:
@@ -231,7 +231,7 @@ def test_a_file_size_limit_is_reported_and_nothing_is_left(tmp_path):
     script = f"""
         import resource
         import numpy as np
-        from semid.artifact import store as artifact
+        from semid import artifact
         from semid.errors import ArtifactError
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from semid._version import __version__
 from semid.artifact.atomic import check_folder
-from semid.artifact.staging import staging
+from semid.artifact.staging import staged_folder
 from semid.data.interactions import Interactions, read_interactions
 from semid.data.splits import cut_by_time, leave_one_out, own_split
 from semid.errors import ConfigError, InputError, OutputExistsError
@@ -143,7 +143,7 @@ def write_alignment(
     n_users, n_met = len(material.histories.users), len(material.histories.rows)
     log_step("read", f"{n_users:,} users, {n_met:,} interactions with the artifact's items")
     fingerprint, counts = ids.fingerprint, dict[str, dict[str, int]]()
-    with staging(output, force=False) as draft:
+    with staged_folder(output, force=False) as draft:
         for task in tasks:
             counts[task] = _write_task(task, material, wording, draft)
             log_step("wrote", f"{task}: {counts[task].get('train', 0):,} training records")

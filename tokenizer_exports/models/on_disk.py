@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semid.artifact.staging import check_output, staging
+from semid.artifact.staging import check_model_output, staged_folder
 from semid.encoders.checkpoint import Layout, Weights, read_json
 from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.models.copy_folder import copy_rest, write_json, write_weights
@@ -94,7 +94,7 @@ def extend_folder(
     """
     init = check_choices(init, pad_to, ids, alpha)
     output = Path(output)
-    check_output(output, force)
+    check_model_output(output, force)
     folder = _local_folder(base)
     _check_apart(folder, output)
     tokens = check_placement(folder, ids)
@@ -104,7 +104,7 @@ def extend_folder(
     plan = Plan.make(tokenizer, tokens, layout.n_rows, pad_to, str(folder))
     rows_of = Initializer(tokens, tokenizer, plan, init=init, alpha=alpha, seed=seed)
     edits, extended = _edits(weights, layout, plan, rows_of)
-    with staging(output, force) as draft:
+    with staged_folder(output, force) as draft:
         copy_rest(folder, weights, draft, files_of(folder, tokens.kind))
         write_weights(weights, edits, draft, link=link)
         _write_config(folder, layout, plan, draft)

@@ -18,7 +18,7 @@ from typing import Any
 from semid.artifact import kinds
 from semid.artifact import store as artifact
 from semid.artifact.kinds import CLUSTERS_FOLDER
-from semid.artifact.manifest import DATA, MANIFEST, PEOPLE, describe, read_manifest
+from semid.artifact.manifest import DATA, IDS_TABLE, MANIFEST, describe, read_manifest
 from semid.artifact.token_artifact import TokenArtifact
 from semid.clusters.tokens import check_apart
 from semid.errors import ConfigError
@@ -63,7 +63,7 @@ def files_of(folder: Path, kind: str) -> set[Path]:
     if kind == kinds.CLUSTERS:
         return {path.relative_to(folder) for path in (folder / CLUSTERS_FOLDER).rglob("*")}
     manifest = _manifest(folder, kind)
-    names = {MANIFEST, PEOPLE, *(manifest["files"] if manifest else ())}
+    names = {MANIFEST, IDS_TABLE, *(manifest["files"] if manifest else ())}
     return {Path(name) for name in names | {path.name for path in folder.iterdir() if DATA.fullmatch(path.name)}}
 
 
