@@ -172,7 +172,7 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
     # ---- looking up
 
     @overload
-    def decode(self, ids: str) -> str | None: ...
+    def decode(self, ids: str) -> str | None: ...  # type: ignore[overload-overlap]  # a str is a sequence of str too
 
     @overload
     def decode(self, ids: Sequence[str] | npt.NDArray[np.integer]) -> list[str | None]: ...

@@ -144,7 +144,7 @@ class BatchEncoder:
             if item_id is None:
                 problems.add(line, f"{self.id_field} {id_fault(value)}")
         problems.raise_if_any()
-        return item_ids
+        return [item_id for item_id in item_ids if item_id is not None]  # all of them, as just checked
 
     def _vectors(
         self, batch: Any, rows: npt.NDArray[np.int64], problems: Problems, lines: Sequence[int]
@@ -164,15 +164,16 @@ class BatchEncoder:
 
     def _items(self, batch: Any, rows: list[int], problems: Problems, lines: Sequence[int]) -> Items:
         have = column_names(batch)
-        fields = {}
+        fields: dict[str, list[str]] = {}
         for name in self.text:
             if name not in have:
                 continue
             raw = values(batch, name)
-            fields[name] = [text_of(raw[row]) for row in rows]
-            for row, text in zip(rows, fields[name], strict=True):
-                if text is None:
+            fields[name] = column = []
+            for row in rows:
+                if (text := text_of(raw[row])) is None:
                     problems.add(lines[row], f"field {quote(name)} holds {kind_of(raw[row])}; expected text.")
+                column.append(text or "")
         problems.raise_if_any()
         if self.text and not fields:
             raise InputError(

@@ -75,6 +75,10 @@ def learn_codebooks(
     with lloyd_device(learning_device(config)):
         learner = learner_for(config)
         if targets:
+            from semid.train.rqvae import RQVAE
+
+            if not isinstance(learner, RQVAE):
+                raise ConfigError(f"method={config.method!r} has no losses for signals. Use method='rqvae'.")
             learner.fit(seen, targets=targets if rows is None else [target.take(rows) for target in targets])
         else:
             learner.fit(seen[share(len(seen))])
