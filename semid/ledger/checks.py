@@ -1,4 +1,4 @@
-"""Every invariant of a ledger, checked by reading all of it; what is broken is told in sentences."""
+"""Check every invariant of a ledger by reading all of it, and report what is broken in sentences."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["problems_of", "repeated_codes", "repeated_ids"]
 
 
 def problems_of(segments: Sequence[Segment], sizes: Sequence[int] | None = None) -> list[str]:
-    """Every broken invariant, one sentence each, whatever is in the arrays; with `sizes`, codes out of range too."""
+    """Return every broken invariant, one sentence each; with `sizes`, codes out of range too."""
     strings = [("item_ids", one.item_ids) for one in segments] + [("revised", one.revisions) for one in segments]
     strings += [("text", one.texts) for one in segments if one.texts is not None]
     problems = [problem for name, table in strings for problem in _check_strings(name, table)]
     problems += [problem for segment in segments for problem in _check_segment(segment, sizes)]
     if problems:
-        return problems  # what is below reads the segments together, and needs each to be sound
+        return problems  # the checks below read the segments together, and need each of them to be sound
     n_rows = 0
     for one in segments:
         if one.first != n_rows or one.codes.shape[1] != segments[0].codes.shape[1]:
-            return ["codes: segments should follow each other, with the same number of levels"]
+            return ["codes: segments should be contiguous, with the same number of levels"]
         if (one.texts is None) != (segments[0].texts is None):
             return ["text: should be there for all items or for none"]
         n_rows += len(one)
@@ -103,7 +103,7 @@ def _check_whole(segments: Sequence[Segment]) -> list[str]:
 
 
 def repeated_ids(segment: Segment) -> list[int]:
-    """Rows whose id a row before has, found among equal neighbors in the order of the hashes."""
+    """Return the rows whose id an earlier row has; they are neighbors in the order of the hashes."""
     equal = segment.id_hashes[1:] == segment.id_hashes[:-1]
     places = np.flatnonzero(np.append(equal, False) | np.insert(equal, 0, False))
     seen: set[str] = set()
@@ -117,7 +117,7 @@ def repeated_ids(segment: Segment) -> list[int]:
 
 
 def repeated_codes(segment: Segment) -> list[tuple[int, int]]:
-    """Pairs of neighbors in the order of the codes that have the same codes, the older row first."""
+    """Return pairs of rows with the same codes, the older row first; they are neighbors in the order of the codes."""
     order = segment.code_order
     keys = code_keys(segment.codes[order])
     places = np.flatnonzero(keys[1:] == keys[:-1])
@@ -125,7 +125,7 @@ def repeated_codes(segment: Segment) -> list[tuple[int, int]]:
 
 
 def _is_order(order: npt.NDArray[np.int32], keys: npt.NDArray) -> bool:
-    """Is `order` every row once, with ascending keys, and of equal keys the first row first?"""
+    """Return whether `order` has every row once, with ascending keys, and rows of equal keys ascending."""
     if not len(order):
         return True
     if order.min() < 0 or order.max() >= len(order) or np.bincount(order, minlength=len(order)).max() > 1:

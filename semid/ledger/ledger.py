@@ -1,15 +1,15 @@
 """The ledger: which item has which codes, written once.
 
 A row is an item: its id, its text, its codes, the generation that added it and the one that retired it. Rows are
-only ever appended; an item's codes never change, and those of a retired item are not given out again unless that is
-asked for. A change makes a new ledger and starts a new generation; the first is 0.
+append-only; an item's codes never change, and those of a retired item are not assigned again unless asked for. A change
+makes a new ledger and starts a new generation; the first one is 0.
 
-A ledger is a chain of segments (`segment.py`): a change adds a small one, so that it costs what it brings, not what
-was there. Everything in them is an array, the indexes too, so a ledger of ten million items opens from a mapped file
-without being read: ids are found by bisection over sorted 64-bit hashes, codes by bisection over the rows in the
-order of their codes (`lookup.py`). Whole columns (`codes`, `live`, ...) are put together when first asked for.
+A ledger is a chain of segments (`segment.py`): a change adds a small one, so its cost depends on the change, not on
+the size of the table. Everything in a segment is an array, the indexes too, so a ledger of ten million items opens from
+a mapped file without being read: ids are found by bisection over sorted 64-bit hashes, codes by bisection over the rows
+in the order of their codes (`lookup.py`). Whole columns (`codes`, `live`, ...) are concatenated when first used.
 
-Not here: which codes an item should get (`unique.py`), files (`semid/artifact/store.py`), token strings
+Not here: which codes an item should get (`semid/assign/`), files (`semid/artifact/store.py`), token strings
 (`semid/tokens/vocabulary.py`). N items, L levels.
 """
 
@@ -25,19 +25,18 @@ import numpy.typing as npt
 from semid.data.strings import PackedStrings, StringChain
 from semid.errors import CapacityError, InputError, UnknownIDError
 from semid.ledger.checks import problems_of
-from semid.ledger.lookup import code_keys, find_codes, find_ids, hashes_of, near_ids
-from semid.ledger.new_rows import MAX_CODE, MAX_ROWS, new_segment
+from semid.ledger.lookup import MAX_CODE, code_keys, find_codes, find_ids, hashes_of, near_ids
+from semid.ledger.new_rows import MAX_ROWS, new_segment
 from semid.ledger.segment import Segment, joined_order, merged
 
-__all__ = ["Ledger", "LedgerCodes"]
+__all__ = ["Ledger", "UsedCodes"]
 
-
-GROWN = 4  # a segment is merged into the one before when that is less than this many times its weight
+MERGE_RATIO = 4  # a segment is merged into the one before if that has less than this many times its weight
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Ledger:
-    """A table of N items; make one with `create` or `from_arrays`.
+    """A table of N items with their codes; made by `create` or `from_arrays`. A change returns a new ledger.
 
     >>> ledger = Ledger.create(["B1", "B2"], [[0, 1], [0, 2]])
     >>> later = ledger.append(["B3"], [[3, 0]]).retire(["B1"])
@@ -58,7 +57,16 @@ class Ledger:
 
     @classmethod
     def create(cls, item_ids: Iterable[str], codes: npt.ArrayLike, texts: Iterable[str] | None = None) -> Ledger:
-        """A ledger of generation 0 from N distinct ids, distinct integer codes [N, L], and perhaps N texts.
+        """Return a ledger of generation 0.
+
+        Parameters
+        ----------
+        item_ids : N strings
+            Distinct ids.
+        codes : int [N, L]
+            Distinct rows of codes, 0 to 65535.
+        texts : N strings, optional
+            Texts of the items.
 
         Raises
         ------
@@ -71,9 +79,9 @@ class Ledger:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Ledger:
-        """The inverse of `arrays`; copies nothing. ArtifactError if an array is missing or of a wrong shape.
+        """Return the ledger that `arrays` wrote, without copying.
 
-        Checks types and shapes only; `check` reads everything.
+        ArtifactError if an array is missing or of another type or shape. Contents are not checked: see `check`.
         """
         segments = [Segment.from_arrays(arrays, "", 0)]
         while f"{_prefix(len(segments))}codes" in arrays:
@@ -82,52 +90,53 @@ class Ledger:
         return cls(tuple(segments))
 
     def parts(self) -> list[dict[str, np.ndarray]]:
-        """Name -> array of each segment, the names distinct: a change leaves the first parts as they were."""
+        """Return the arrays of each segment by distinct names; a change leaves the first parts as they were."""
         return [segment.arrays(_prefix(number)) for number, segment in enumerate(self.segments)]
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Name -> array of all parts."""
+        """Return the arrays of all segments by name."""
         return {name: array for part in self.parts() for name, array in part.items()}
 
     # ---- whole columns
 
     def __len__(self) -> int:
-        """N, retired items included."""
+        """Number of items N, retired ones included."""
         return self.segments[-1].first + len(self.segments[-1])
 
     @property
     def n_levels(self) -> int:
-        """L."""
+        """Codes per item, L."""
         return self.segments[0].codes.shape[1]
 
     @cached_property
     def item_ids(self) -> StringChain:
-        """The N ids."""
+        """The ids of all N items."""
         return StringChain([segment.item_ids for segment in self.segments])
 
     @cached_property
     def texts(self) -> StringChain | None:
-        """The N texts, or None where they are not kept."""
-        if any(segment.texts is None for segment in self.segments):
+        """The texts of all N items, or None if they are not kept."""
+        texts = [segment.texts for segment in self.segments if segment.texts is not None]
+        if len(texts) < len(self.segments):
             return None
-        revised = {}
+        revised: dict[int, str] = {}
         for segment in self.segments:
             revised |= dict(zip(segment.revised.rows.tolist(), segment.revisions, strict=True))
-        return StringChain([segment.texts for segment in self.segments], revised)
+        return StringChain(texts, revised)
 
     @cached_property
     def codes(self) -> npt.NDArray[np.uint16]:
-        """uint16 [N, L]."""
+        """The codes of all items: uint16 [N, L]."""
         return self._column("codes")
 
     @cached_property
     def generation(self) -> npt.NDArray[np.int32]:
-        """int32 [N]: the generation that added each item; never falls."""
+        """The generation that added each item: int32 [N], never falling."""
         return self._column("generation")
 
     @cached_property
     def retired_in(self) -> npt.NDArray[np.int32]:
-        """int32 [N]: the generation that retired each item; 0 while it is live."""
+        """The generation that retired each item: int32 [N], 0 for live ones."""
         column = np.zeros(len(self), np.int32)
         for segment in self.segments:
             column[segment.retired.rows] = segment.retired.generation
@@ -135,14 +144,14 @@ class Ledger:
 
     @cached_property
     def live(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: which items are not retired."""
+        """Which items are not retired: bool [N]."""
         return self.retired_in == 0
 
     @cached_property
     def code_order(self) -> npt.NDArray[np.int32]:
-        """int32 [N]: rows in the lexicographic order of their codes."""
+        """Rows in the lexicographic order of their codes: int32 [N]."""
         order = self.segments[0].code_order
-        for segment in self.segments[1:]:  # the orders alone: ids and texts may be large
+        for segment in self.segments[1:]:  # merges the orders only: ids and texts may be large
             order = joined_order(self.codes[: segment.first], order, segment)
         return order
 
@@ -152,18 +161,18 @@ class Ledger:
 
     @property
     def n_live(self) -> int:
-        """How many items are not retired."""
+        """Number of items that are not retired."""
         return len(self) - sum(len(segment.retired) for segment in self.segments)
 
     @property
     def last_generation(self) -> int:
-        """The generation that the latest change started; 0 if there was none."""
+        """The generation of the latest change; 0 if there was none."""
         return int(self.segments[-1].newest[0])
 
     # ---- look-up
 
     def find_rows(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """int64 [M]: the row of each id, retired ones too; -1 where there is none."""
+        """Return the row of each id, int64 [M], retired ones too; -1 for an unknown id."""
         if isinstance(item_ids, str):
             raise InputError(f"item_ids={item_ids!r} should be a list of ids. Write [{item_ids!r}].")
         encoded = [item_id.encode("utf-8", "surrogatepass") for item_id in item_ids]
@@ -175,21 +184,26 @@ class Ledger:
         return found
 
     def rows_of(self, item_ids: Iterable[str]) -> npt.NDArray[np.int64]:
-        """int64 [M]: the row of each id, retired ones too; UnknownIDError names those that do not exist."""
-        if not isinstance(item_ids, str):
-            item_ids = list(item_ids)
-        rows = self.find_rows(item_ids)
+        """Return the row of each id, int64 [M], retired ones too.
+
+        Raises
+        ------
+        UnknownIDError
+            An id does not exist; the message lists similar ones.
+        """
+        ids = item_ids if isinstance(item_ids, str) else list(item_ids)  # find_rows refuses a string
+        rows = self.find_rows(ids)
         unknown = np.flatnonzero(rows < 0).tolist()
         if unknown:
-            problems = [f"item id {item_ids[i]!r} is not among the {len(self)} items." for i in unknown[:10]]
+            problems = [f"item id {ids[i]!r} is not among the {len(self)} items." for i in unknown[:10]]
             for k, i in enumerate(unknown[:3]):
-                if near := near_ids(item_ids[i], self.item_ids):
+                if near := near_ids(ids[i], self.item_ids):
                     problems[k] += f" Did you mean {', '.join(map(repr, near))}?"
             raise UnknownIDError(str(InputError.listing(problems, len(unknown))))
         return rows
 
     def codes_of(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
-        """uint16 [M, L]: the codes of some rows, without putting the whole column together."""
+        """Return the codes of some rows, uint16 [M, L], without concatenating the whole column."""
         codes = np.empty((len(rows), self.n_levels), np.uint16)
         for segment in self.segments:
             here = np.flatnonzero((rows >= segment.first) & (rows < segment.first + len(segment)))
@@ -197,24 +211,25 @@ class Ledger:
         return codes
 
     def rows_of_codes(self, codes: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """int64 [M]: the row, retired ones too, that has each of the codes [M, L]; -1 where there is none.
+        """Return the row with each of the codes [M, L], int64 [M], retired ones too; -1 if there is none.
 
-        Of several, where codes were given out again, the latest.
+        If codes were assigned again, it is the latest row.
         """
-        codes = np.asarray(codes)
-        if codes.shape == (0,):
+        sought = np.asarray(codes)
+        if sought.shape == (0,):
             return np.zeros(0, np.int64)
-        if codes.ndim != 2 or codes.shape[1] != self.n_levels or codes.dtype.kind not in "iu":
-            raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [M, {self.n_levels}].")
-        fits = ((codes >= 0) & (codes <= MAX_CODE)).all(axis=1)
-        keys = code_keys(np.where(fits[:, None], codes, 0).astype(np.uint16))
-        found = np.full(len(codes), -1, np.int64)
+        if sought.ndim != 2 or sought.shape[1] != self.n_levels or sought.dtype.kind not in "iu":
+            shape = f"shape={sought.shape} dtype={sought.dtype}"
+            raise InputError(f"codes: {shape} should be integers [M, {self.n_levels}].")
+        fits: npt.NDArray[np.bool_] = np.all((sought >= 0) & (sought <= MAX_CODE), axis=1)
+        keys = code_keys(np.where(fits[:, None], sought, 0).astype(np.uint16))
+        found = np.full(len(sought), -1, np.int64)
         for segment in self.segments:
             found = np.maximum(found, segment.places_of(keys))
         return np.where(fits, found, -1)
 
     def retired_generations(self, rows: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
-        """int32 [M]: the generation that retired each row, 0 for live ones; for a few rows of many."""
+        """Return the generation that retired each of a few rows, int32 [M]; 0 for live ones."""
         found = np.zeros(len(rows), np.int32)
         for segment in self.segments:
             notes = segment.retired
@@ -234,21 +249,27 @@ class Ledger:
         revised: Mapping[int, str] | None = None,
         reuse_after: int | None = None,
     ) -> Ledger:
-        """A ledger with these items added as one new generation; this ledger itself if there is nothing to change.
+        """Return a ledger with these items added in one new generation; this ledger itself if nothing changes.
 
         Parameters
         ----------
-        texts
-            Of the new items; needed where the ledger keeps texts.
-        revised : row -> text
-            Rows that get another text, in the same generation.
+        item_ids : n strings
+            New ids.
+        codes : int [n, L]
+            Their codes.
+        texts : n strings, optional
+            Their texts; empty by default, and left out if the ledger keeps none.
+        revised : row -> text, optional
+            Earlier rows that get another text in the same generation.
         reuse_after : int, optional
-            Codes may be given out again that were retired at least so many generations before the new one.
+            Allow codes that were retired at least this many generations before the new one. By default none.
 
         Raises
         ------
         InputError
             An id exists or comes twice; codes are taken, by a retired item too, or come twice.
+        CapacityError
+            More than 2^31 - 1 items.
         """
         codes = np.asarray(codes)
         codes = codes if codes.size else np.zeros((0, self.n_levels), np.uint16)
@@ -259,9 +280,9 @@ class Ledger:
         new = new_segment(len(self), self.last_generation + 1, item_ids, codes, texts, revised=revised)
         if not new.weight:
             return self
-        known, taken = self.find_rows(new.item_ids), self.takers(new.codes, reuse_after)
-        problems = [f"item id {new.item_ids[i]!r} exists. Leave it out." for i in np.flatnonzero(known >= 0)]
-        for i in np.flatnonzero(taken >= 0):
+        known, taken = self.find_rows(new.item_ids), self.owners(new.codes, reuse_after)
+        problems = [f"item id {new.item_ids[i]!r} exists. Leave it out." for i in np.flatnonzero(known >= 0).tolist()]
+        for i in np.flatnonzero(taken >= 0).tolist():
             owner, shown = self.item_ids[taken[i]], new.codes[i].tolist()
             problems.append(f"item {new.item_ids[i]!r}: codes {shown} belong to {owner!r}. Assign again.")
         if problems:
@@ -271,9 +292,9 @@ class Ledger:
         return self._with(new)
 
     def retire(self, item_ids: Iterable[str]) -> Ledger:
-        """A ledger where these items are retired, in one new generation; UnknownIDError as in `rows_of`.
+        """Return a ledger with these items retired in one new generation; this ledger itself if all of them were.
 
-        Items retired before stay as they are; if no other is named, the result is this ledger itself.
+        UnknownIDError as in `rows_of`.
         """
         rows = np.unique(self.rows_of(item_ids))
         rows = rows[self.retired_generations(rows) == 0]
@@ -284,12 +305,12 @@ class Ledger:
             Segment.of(len(self), self.last_generation + 1, PackedStrings.pack([]), none, texts, retired=rows)
         )
 
-    def in_use(self, reuse_after: int | None = None) -> LedgerCodes:
-        """The codes that the next generation may not give out, for `assign_unique`."""
-        return LedgerCodes(self, reuse_after)
+    def in_use(self, reuse_after: int | None = None) -> UsedCodes:
+        """Return the codes that the next generation may not assign, for `assign_unique`."""
+        return UsedCodes(self, reuse_after)
 
-    def takers(self, codes: npt.NDArray[np.uint16], reuse_after: int | None) -> npt.NDArray[np.int64]:
-        """int64 [M]: the row that keeps the next generation from giving these codes out; -1 if none does."""
+    def owners(self, codes: npt.NDArray[np.integer], reuse_after: int | None) -> npt.NDArray[np.int64]:
+        """Return the row that owns each of the codes [M, L], int64 [M]; -1 if the next generation may assign them."""
         rows = self.rows_of_codes(codes)
         if reuse_after is None:
             return rows
@@ -298,7 +319,7 @@ class Ledger:
 
     def _with(self, new: Segment) -> Ledger:
         segments = [*self.segments, new]
-        while len(segments) > 1 and GROWN * segments[-1].weight >= segments[-2].weight:
+        while len(segments) > 1 and MERGE_RATIO * segments[-1].weight >= segments[-2].weight:
             newer = segments.pop()
             segments.append(merged(segments.pop(), newer))
         return Ledger(tuple(segments))
@@ -306,64 +327,56 @@ class Ledger:
     # ---- invariants
 
     def check(self, sizes: Sequence[int] | None = None) -> list[str]:
-        """Every broken invariant, one sentence each; reads all arrays, whatever is in them.
+        """Return every broken invariant, one sentence each; reads all arrays, whatever they hold.
 
-        With `sizes`, the codes per level, codes out of range are found too.
+        With `sizes`, the codes per level, codes out of range are reported too.
         """
         return problems_of(self.segments, sizes)
 
 
 def _prefix(number: int) -> str:
-    """What the names of a segment's arrays begin with."""
+    """Return the prefix of the names of a segment's arrays."""
     return f"change{number}." if number else ""
 
 
-# ---- The codes of a ledger as an assignment asks about them: prefix by prefix, never all of them.
-
-
-class LedgerCodes:
-    """The codes of a ledger as `occupancy.InUse`: only the prefixes asked about are looked up."""
+class UsedCodes:
+    """The codes of a ledger that may not be assigned (`semid.assign.InUse`), looked up prefix by prefix."""
 
     def __init__(self, ledger: Ledger, reuse_after: int | None) -> None:
         self._ledger, self._reuse_after = ledger, reuse_after
 
     def __len__(self) -> int:
-        """How many IDs are in use: not the free ones of retired items, and each once, whoever else had it before."""
+        """Number of IDs in use: each once, even if several items had it, and none that may be reused."""
         return self._n_in_use
 
     @cached_property
     def _n_in_use(self) -> int:
         ledger = self._ledger
         retired = np.concatenate([segment.retired.rows for segment in ledger.segments])
-        last = ledger.takers(ledger.codes_of(retired), self._reuse_after)
-        return ledger.n_live + int(np.count_nonzero(last == retired))  # not those that others have now
+        owners = ledger.owners(ledger.codes_of(retired), self._reuse_after)
+        return ledger.n_live + int(np.count_nonzero(owners == retired))  # not those that other items have now
 
     def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-        """bool [n]: which IDs [n, L] are in use."""
-        return self._ledger.takers(codes, self._reuse_after) >= 0
+        """Return which of the IDs [n, L] are in use, bool [n]."""
+        return self._ledger.owners(codes, self._reuse_after) >= 0
 
     def last_codes(self, prefixes: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """How many IDs in use each prefix [n, L - 1] has, int64 [n], and their last codes, end to end."""
-        counts = np.zeros(len(prefixes), np.int64)
-        owners, codes = [], []
+        """Return the number of IDs in use under each prefix [n, L - 1], int64 [n], and their last codes, end to end."""
+        low, high = _keys(prefixes, 0), _keys(prefixes, MAX_CODE)
+        places, codes = [], []  # of each ID found: place of its prefix, all its codes
         for one in self._ledger.segments:
-            first, end = (
-                find_codes(_extended(prefixes, last), one.codes, one.code_order, side=side)
-                for last, side in ((0, "left"), (MAX_CODE, "right"))
-            )
-            n = end - first
-            owner = np.repeat(np.arange(len(prefixes)), n)
+            first = find_codes(low, one.codes, one.code_order, side="left")
+            n = find_codes(high, one.codes, one.code_order, side="right") - first
             rows = one.code_order[np.arange(n.sum()) + np.repeat(first - (np.cumsum(n) - n), n)].astype(np.int64)
-            owners.append(owner)
+            places.append(np.repeat(np.arange(len(prefixes)), n))
             codes.append(one.codes[rows])
-        owner, found = np.concatenate(owners), np.concatenate(codes)
+        place, found = np.concatenate(places), np.concatenate(codes)
         kept = self.contains(found) if self._reuse_after is not None else np.ones(len(found), np.bool_)
-        pairs = np.unique(np.stack((owner[kept], found[kept, -1].astype(np.int64)), axis=1), axis=0)
-        counts[:] = np.bincount(pairs[:, 0], minlength=len(prefixes))
-        return counts, pairs[:, 1]
+        pairs = np.unique(np.stack((place[kept], found[kept, -1].astype(np.int64)), axis=1), axis=0)
+        return np.bincount(pairs[:, 0], minlength=len(prefixes)).astype(np.int64), pairs[:, 1]
 
 
-def _extended(prefixes: npt.NDArray[np.integer], last: int) -> npt.NDArray:
-    """Sortable keys of the prefixes with `last` as the last code."""
+def _keys(prefixes: npt.NDArray[np.integer], last: int) -> npt.NDArray:
+    """Return the sortable keys of the prefixes with `last` as the last code."""
     column = np.full((len(prefixes), 1), last)
     return code_keys(np.concatenate((prefixes, column), axis=1).astype(np.uint16))

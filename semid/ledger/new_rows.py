@@ -1,4 +1,4 @@
-"""New rows for a ledger, checked in themselves: ids and codes each once, codes that can be stored."""
+"""Make the segment of new rows, and check it: each id and each row of codes once, codes that can be stored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy.typing as npt
 from semid.data.strings import PackedStrings, joined
 from semid.errors import CapacityError, InputError
 from semid.ledger.checks import repeated_codes, repeated_ids
+from semid.ledger.lookup import MAX_CODE, check_range
 from semid.ledger.segment import Segment
 
-__all__ = ["MAX_CODE", "MAX_ROWS", "new_segment"]
+__all__ = ["MAX_ROWS", "new_segment"]
 
-MAX_CODE = 65535  # codes are stored as uint16
 MAX_ROWS = 2**31 - 1  # rows are stored as int32
 
 
@@ -27,22 +27,43 @@ def new_segment(
     *,
     revised: Mapping[int, str] | None = None,
 ) -> Segment:
-    """The segment of a change: rows `first` and on, and revised texts of rows before (row -> text).
+    """Return the segment of one change.
 
-    InputError if an id or a row of codes comes twice or cannot be stored, CapacityError if there are too many.
+    Parameters
+    ----------
+    first : int
+        Row of the ledger that the new rows begin at.
+    generation : int
+        Number of the change.
+    item_ids : n strings
+        New ids.
+    codes : int [n, L]
+        Their codes, 0 to 65535.
+    texts : n strings, optional
+        Their texts.
+    revised : row -> text, optional
+        Earlier rows that get another text.
+
+    Raises
+    ------
+    InputError
+        An id or a row of codes comes twice or cannot be stored; lengths that differ.
+    CapacityError
+        More than 2^31 - 1 rows.
     """
     packed = _packed(item_ids)
-    codes = _stored(codes, len(packed))
-    if len(codes) > MAX_ROWS:
-        raise CapacityError(f"n_items={len(codes)} should be at most {MAX_ROWS}. Split the catalog.")
+    stored = _stored(codes, len(packed))
+    if len(stored) > MAX_ROWS:
+        raise CapacityError(f"n_items={len(stored)} should be at most {MAX_ROWS}. Split the catalog.")
+    packed_texts = None
     if texts is not None:
-        texts = joined([texts if isinstance(texts, PackedStrings) else PackedStrings.pack(texts)])
-    if texts is not None and len(texts) != len(codes):
-        raise InputError(f"texts: {len(texts)} texts for {len(codes)} items; expected one each.")
-    segment = Segment.of(first, generation, packed, codes, texts, revised=revised)
+        packed_texts = joined([texts if isinstance(texts, PackedStrings) else PackedStrings.pack(texts)])
+        if len(packed_texts) != len(stored):
+            raise InputError(f"texts: {len(packed_texts)} texts for {len(stored)} items; expected one each.")
+    segment = Segment.of(first, generation, packed, stored, packed_texts, revised=revised)
     problems = [f"item id {packed[row]!r} comes twice. Keep one." for row in repeated_ids(segment)]
     problems += [
-        f"items {packed[a]!r} and {packed[b]!r} have the same codes {codes[a].tolist()}. Assign again."
+        f"items {packed[a]!r} and {packed[b]!r} have the same codes {stored[a].tolist()}. Assign again."
         for a, b in repeated_codes(segment)
     ]
     if problems:
@@ -65,8 +86,5 @@ def _stored(codes: npt.ArrayLike, n_items: int) -> npt.NDArray[np.uint16]:
     codes = np.asarray(codes)
     if codes.ndim != 2 or len(codes) != n_items or codes.dtype.kind not in "iu" or not codes.shape[1]:
         raise InputError(f"codes: shape={codes.shape} dtype={codes.dtype} should be integers [{n_items}, L].")
-    wrong = np.argwhere((codes < 0) | (codes > MAX_CODE))
-    if len(wrong):
-        row, level = wrong[0].tolist()
-        raise InputError(f"codes[{row}, {level}]={codes[row, level]} should be in 0..{MAX_CODE}.")
+    check_range(codes, [MAX_CODE + 1] * codes.shape[1])
     return np.ascontiguousarray(codes, np.uint16)

@@ -1,11 +1,11 @@
-"""A segment: the rows that one change, or several merged ones, brought to a ledger, with their own indexes.
+"""A segment: the rows that one change, or several merged ones, added to a ledger, with their own indexes.
 
-A ledger of ten million items that gains a thousand must not be written again. So a change is a small table of its
-own: new rows, and notes about rows that were there before: which were retired, and which have another text. When a
-segment has grown to a quarter of the one before, the two become one (`merged`); so there are only about log4(N) of
-them, and a row is copied about as often.
+A ledger of ten million items that gains a thousand must not be written again. So each change is a small table of its
+own: new rows, and notes about earlier rows: which were retired, and which got another text. When a segment has grown to
+a quarter of the one before it, the two are merged (`merged`); so there are only about log4(N) segments, and a row is
+copied about as often.
 
-Everything is an array, so a segment opens from a mapped file without being read. Rows are counted over the whole
+Everything is an array, so a segment opens from a mapped file without being read. Row numbers count over the whole
 ledger; `id_order` and `code_order` count from the segment's own first row. n rows, L levels.
 """
 
@@ -23,7 +23,7 @@ from semid.ledger.lookup import code_keys, find_codes, hash_ids
 
 __all__ = ["Segment", "joined_order", "merged"]
 
-ARRAYS = {  # name -> dtype, dimensions; one entry for each row, but for strings and notes
+ARRAYS = {  # name -> dtype, dimensions; one entry per row, except for strings and notes
     "item_ids.data": (np.uint8, 1),
     "item_ids.offsets": (np.int64, 1),
     "codes": (np.uint16, 2),
@@ -39,24 +39,24 @@ ARRAYS = {  # name -> dtype, dimensions; one entry for each row, but for strings
     "revised.data": (np.uint8, 1),
     "revised.offsets": (np.int64, 1),
 }
-TEXT = {"text.data": (np.uint8, 1), "text.offsets": (np.int64, 1)}  # only where texts are kept
+TEXT = {"text.data": (np.uint8, 1), "text.offsets": (np.int64, 1)}  # only if texts are kept
 COLUMNS = ("codes", "generation", "newest", "id_hashes", "id_order", "code_order")
-OLD = "retired_in"  # format 1 had the generation of each row here, 0 for live ones, and no notes
+FORMAT_1 = "retired_in"  # format 1 kept the generation that retired each row here, 0 for live ones, and no notes
 
 
 @dataclass(frozen=True, eq=False)
 class Notes:
-    """What a change says of rows: ascending, each once."""
+    """What changes say of rows: ascending row numbers, each once, and the generation of the change."""
 
     rows: npt.NDArray[np.int32]
     generation: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, rows: npt.ArrayLike, generation: int | npt.ArrayLike) -> Notes:
-        """Of rows in any order, each once."""
-        rows = np.asarray(rows, np.int32)
-        order = np.argsort(rows)
-        return cls(rows[order], np.broadcast_to(np.asarray(generation, np.int32), rows.shape)[order])
+        """Return the notes of rows given in any order, each once."""
+        numbers = np.asarray(rows, np.int32)
+        order = np.argsort(numbers)
+        return cls(numbers[order], np.broadcast_to(np.asarray(generation, np.int32), numbers.shape)[order])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,11 +70,11 @@ class Segment:
     item_ids: PackedStrings
     texts: PackedStrings | None
     codes: npt.NDArray[np.uint16]  # [n, L]
-    generation: npt.NDArray[np.int32]  # [n], that added the row
-    newest: npt.NDArray[np.int32]  # [1], the generation of the latest change
-    id_hashes: npt.NDArray[np.uint64]  # [n], ascending
-    id_order: npt.NDArray[np.int32]  # [n], the place of each hash's row
-    code_order: npt.NDArray[np.int32]  # [n], places in the lexicographic order of the codes; of equal ones the first
+    generation: npt.NDArray[np.int32]  # [n] - the change that added the row
+    newest: npt.NDArray[np.int32]  # [1] - generation of the latest change
+    id_hashes: npt.NDArray[np.uint64]  # [n] - ascending
+    id_order: npt.NDArray[np.int32]  # [n] - the row of each hash
+    code_order: npt.NDArray[np.int32]  # [n] - rows in the lexicographic order of their codes, then of their number
     retired: Notes
     revised: Notes  # rows that got another text
     revisions: PackedStrings  # those texts
@@ -91,54 +91,58 @@ class Segment:
         retired: npt.ArrayLike = (),
         revised: Mapping[int, str] | None = None,
     ) -> Segment:
-        """What a change of this generation brings; the indexes are made here."""
+        """Return the segment of one change, with its indexes; parameters as in `new_segment`, unchecked."""
         revised = dict(sorted((revised or {}).items()))
         hashes = hash_ids(item_ids)
         id_order = np.argsort(hashes, kind="stable").astype(np.int32)
         return cls(
-            first,
-            item_ids,
-            texts,
-            codes,
-            np.full(len(codes), generation, np.int32),
-            np.array([generation], np.int32),
-            hashes[id_order],
-            id_order,
-            np.argsort(code_keys(codes), kind="stable").astype(np.int32),
-            Notes.of(retired, generation),
-            Notes.of(list(revised), generation),
-            PackedStrings.pack(revised.values()),
+            first=first,
+            item_ids=item_ids,
+            texts=texts,
+            codes=codes,
+            generation=np.full(len(codes), generation, np.int32),
+            newest=np.array([generation], np.int32),
+            id_hashes=hashes[id_order],
+            id_order=id_order,
+            code_order=np.argsort(code_keys(codes), kind="stable").astype(np.int32),
+            retired=Notes.of(retired, generation),
+            revised=Notes.of(list(revised), generation),
+            revisions=PackedStrings.pack(revised.values()),
         )
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], prefix: str, first: int) -> Segment:
-        """The inverse of `arrays`; copies nothing. ArtifactError if an array is missing or of a wrong shape."""
-        at = {name: arrays.get(prefix + name) for name in (*ARRAYS, *TEXT, OLD)}
-        if at[OLD] is not None and at["retired.rows"] is None:
-            at |= _notes_of_format_1(at[OLD], at["generation"])
-        codes = at["codes"]
-        n_rows = len(codes) if codes is not None and codes.ndim else 0
-        lengths = {"item_ids.offsets": n_rows + 1, "text.offsets": n_rows + 1}
-        for group in ("retired", "revised"):
-            rows = at[f"{group}.rows"]
-            lengths[f"{group}.rows"] = lengths[f"{group}.generation"] = n = len(rows) if rows is not None else 0
-            lengths[f"{group}.offsets"] = n + 1
-        lengths |= dict.fromkeys(("item_ids.data", "text.data", "revised.data")) | {"newest": 1}
-        has_text = at["text.data"] is not None or at["text.offsets"] is not None
+        """Return the segment that `arrays` wrote, without copying.
+
+        ArtifactError if an array is missing or of another type or shape.
+        """
+        names = (*ARRAYS, *TEXT, FORMAT_1)
+        at = {name: array for name in names if (array := arrays.get(prefix + name)) is not None}
+        if FORMAT_1 in at and "retired.rows" not in at:
+            at |= _notes_of_format_1(at[FORMAT_1], at.get("generation"))
+        n_rows, n_retired, n_revised = (
+            len(at[name]) if name in at and at[name].ndim else 0 for name in ("codes", "retired.rows", "revised.rows")
+        )
+        lengths = {
+            "item_ids.data": None, "item_ids.offsets": n_rows + 1, "text.data": None, "text.offsets": n_rows + 1,
+            "newest": 1, "retired.rows": n_retired, "retired.generation": n_retired, "revised.rows": n_revised,
+            "revised.generation": n_revised, "revised.data": None, "revised.offsets": n_revised + 1,
+        }  # fmt: skip
+        has_text = "text.data" in at or "text.offsets" in at
         for name, (dtype, n_dims) in (ARRAYS | (TEXT if has_text else {})).items():
-            _check(prefix + name, at[name], dtype, n_dims, lengths.get(name, n_rows))
+            _check(prefix + name, at.get(name), dtype, n_dims, lengths.get(name, n_rows))
         return cls(
-            first,
-            PackedStrings(at["item_ids.data"], at["item_ids.offsets"]),
-            PackedStrings(at["text.data"], at["text.offsets"]) if has_text else None,
-            *(at[name] for name in COLUMNS),
-            Notes(at["retired.rows"], at["retired.generation"]),
-            Notes(at["revised.rows"], at["revised.generation"]),
-            PackedStrings(at["revised.data"], at["revised.offsets"]),
+            first=first,
+            item_ids=PackedStrings(at["item_ids.data"], at["item_ids.offsets"]),
+            texts=PackedStrings(at["text.data"], at["text.offsets"]) if has_text else None,
+            retired=Notes(at["retired.rows"], at["retired.generation"]),
+            revised=Notes(at["revised.rows"], at["revised.generation"]),
+            revisions=PackedStrings(at["revised.data"], at["revised.offsets"]),
+            **{name: at[name] for name in COLUMNS},
         )
 
     def arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
-        """Name -> array, for a file."""
+        """Return all arrays by name, each with the prefix, for a file."""
         strings = {"item_ids": self.item_ids, "revised": self.revisions}
         if self.texts is not None:
             strings["text"] = self.texts
@@ -149,7 +153,7 @@ class Segment:
         return {prefix + name: array for name, array in found.items()}
 
     def __len__(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return len(self.codes)
 
     def __repr__(self) -> str:
@@ -158,11 +162,11 @@ class Segment:
 
     @property
     def weight(self) -> int:
-        """Rows and notes: what it costs to copy it."""
+        """Rows and notes: the cost of copying the segment."""
         return len(self) + len(self.retired) + len(self.revised)
 
     def places_of(self, keys: npt.NDArray) -> npt.NDArray[np.int64]:
-        """int64 [M]: the last row of the ledger here that has each code key, -1 where there is none."""
+        """Return the last row of this segment with each of the code keys, int64 [M]; -1 if there is none."""
         if not len(self):
             return np.full(len(keys), -1, np.int64)
         places = find_codes(keys, self.codes, self.code_order) - 1
@@ -172,13 +176,13 @@ class Segment:
 
 
 def joined_order(codes: npt.NDArray[np.uint16], order: npt.NDArray[np.int32], newer: Segment) -> npt.NDArray[np.int32]:
-    """The places of rows and of those of a segment behind them, in the order of their codes: int32 [n + m]."""
+    """Return rows [n] and those of the segment after them [m] in the order of their codes: int32 [n + m]."""
     places = find_codes(code_keys(newer.codes[newer.code_order]), codes, order)
     return np.insert(order, places, newer.code_order + np.int32(len(codes)))
 
 
 def merged(older: Segment, newer: Segment) -> Segment:
-    """One segment in place of two neighbors; every row and note stays as it was."""
+    """Return one segment in place of two neighbors; every row and note stays the same."""
     id_places = np.searchsorted(older.id_hashes, newer.id_hashes, side="right")
     shift = np.int32(len(older))
     texts = None if older.texts is None or newer.texts is None else joined([older.texts, newer.texts])
@@ -190,27 +194,27 @@ def merged(older: Segment, newer: Segment) -> Segment:
         revised = {row: note for row, note in revised.items() if row < older.first}
     rows = sorted(revised)
     return Segment(
-        older.first,
-        joined([older.item_ids, newer.item_ids]),
-        texts,
-        np.concatenate([older.codes, newer.codes]),
-        np.concatenate([older.generation, newer.generation]),
-        newer.newest,
-        np.insert(older.id_hashes, id_places, newer.id_hashes),
-        np.insert(older.id_order, id_places, newer.id_order + shift),
-        joined_order(older.codes, older.code_order, newer),
-        Notes.of(
+        first=older.first,
+        item_ids=joined([older.item_ids, newer.item_ids]),
+        texts=texts,
+        codes=np.concatenate([older.codes, newer.codes]),
+        generation=np.concatenate([older.generation, newer.generation]),
+        newest=newer.newest,
+        id_hashes=np.insert(older.id_hashes, id_places, newer.id_hashes),
+        id_order=np.insert(older.id_order, id_places, newer.id_order + shift),
+        code_order=joined_order(older.codes, older.code_order, newer),
+        retired=Notes.of(
             np.concatenate([older.retired.rows, newer.retired.rows]),
             np.concatenate([older.retired.generation, newer.retired.generation]),
         ),
-        Notes.of(rows, [revised[row][0] for row in rows]),
-        PackedStrings.pack(revised[row][1] for row in rows),
+        revised=Notes.of(rows, [revised[row][0] for row in rows]),
+        revisions=PackedStrings.pack(revised[row][1] for row in rows),
     )
 
 
 def _latest(segments: list[Segment]) -> dict[int, tuple[int, str]]:
-    """Row -> (generation, text) of the last revision of each row."""
-    found = {}
+    """Return row -> (generation, text) of the last revision of each row."""
+    found: dict[int, tuple[int, str]] = {}
     for segment in segments:
         notes = zip(segment.revised.rows.tolist(), segment.revised.generation.tolist(), strict=True)
         found |= {row: (generation, text) for (row, generation), text in zip(notes, segment.revisions, strict=True)}
@@ -218,7 +222,7 @@ def _latest(segments: list[Segment]) -> dict[int, tuple[int, str]]:
 
 
 def _replaced(strings: PackedStrings, places: list[int], by: list[str]) -> PackedStrings:
-    """The table with the strings at ascending places replaced, without decoding the others."""
+    """Return the table with the strings at ascending places replaced, without decoding the others."""
     pieces, lengths, start = [], np.diff(strings.offsets), 0
     for place, text in zip(places, by, strict=True):
         encoded = np.frombuffer(text.encode("utf-8"), np.uint8)
@@ -231,7 +235,7 @@ def _replaced(strings: PackedStrings, places: list[int], by: list[str]) -> Packe
 
 
 def _notes_of_format_1(retired_in: np.ndarray, generation: np.ndarray | None) -> dict[str, np.ndarray]:
-    _check(OLD, retired_in, np.int32, 1, None)
+    _check(FORMAT_1, retired_in, np.int32, 1, None)
     rows = np.flatnonzero(retired_in).astype(np.int32)
     none = np.zeros(0, np.int32)
     latest = max(retired_in.max(initial=0), 0 if generation is None else generation.max(initial=0))
@@ -243,8 +247,7 @@ def _notes_of_format_1(retired_in: np.ndarray, generation: np.ndarray | None) ->
 
 
 def _check(name: str, array: np.ndarray | None, dtype: type, n_dims: int, length: int | None) -> None:
-    fits = array is not None and array.dtype == dtype and array.ndim == n_dims
-    if not fits or length not in (None, len(array)):
+    if array is None or array.dtype != dtype or array.ndim != n_dims or length not in (None, len(array)):
         have = "missing" if array is None else f"{array.dtype}{list(array.shape)}"
         want = f"{np.dtype(dtype)}[{'bytes' if length is None else length}{', L' * (n_dims - 1)}]"
         raise ArtifactError(f"array {name} is {have}, expected {want}. Run semid verify.")

@@ -1,9 +1,9 @@
-"""IDs inside other text, or inside what a model generated: each attempt at one, and the item that has it.
+"""Parse IDs in other text, or in what a model generated: each attempt at an ID, with its item.
 
     found = vocabulary.find(text)                     # or find_in_token_ids(...)
     look_up(found, ledger)                            # [Parsed(start=4, text="<s_a_12>...", item_id="B1", ...), ...]
 
-Where attempts begin and end is the vocabulary's business; `SemanticIDTokenizer.parse` puts the two together.
+`SemanticIDTokenizer.parse` does both. Not here: where attempts begin and end (`vocabulary.py`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["Parsed", "find_in_token_ids", "look_up"]
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """One ID, or one attempt at an ID, found in a text: `text == whole[start:end]`.
+    """One ID, or one malformed attempt at an ID, in a text: `text == whole[start:end]`.
 
-    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
-    `item_id` is None where no item has the ID or it is malformed, and then `problem` says so.
+    In token ids, `start` and `end` are positions in the sequence, and `text` is its tokens as text. `item_id` is None
+    if no item has the ID or it is malformed; `problem` then says why.
     """
 
     start: int
@@ -45,20 +45,31 @@ def find_in_token_ids(
     base: int | None,
     tokenizer: TokenTable | None = None,
 ) -> list[Found]:
-    """Attempts in one sequence of token ids [T], where `base`, or else the tokenizer, says where the block begins.
+    """Find IDs in one sequence of token ids.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+        The tokens of the IDs.
+    token_ids : int [T]
+        A list, an array or a tensor.
+    base : int or None
+        Token id of the first code.
+    tokenizer : a Hugging Face tokenizer, optional
+        Where to look for the tokens if `base` is None.
 
     Raises
     ------
     ConfigError
-        Neither is given, or the tokenizer lacks the tokens.
+        Neither base nor tokenizer is given, or the tokenizer lacks the tokens.
     InputError
-        Not one sequence of integers.
+        `token_ids` is not one sequence of integers.
     """
     if base is None and tokenizer is not None:
         base = find_base(vocabulary, tokenizer)
     if base is None:
         raise ConfigError(
-            "token ids can be read only if it is known where the tokens of the IDs begin. "
+            "parsing token ids needs the token id of the first code. "
             "Give tokenizer= (extended with semid extend) or base=."
         )
     if not isinstance(token_ids, np.ndarray) and hasattr(token_ids, "tolist"):  # a tensor, without importing torch
@@ -67,7 +78,7 @@ def find_in_token_ids(
 
 
 def look_up(found: Sequence[Found], ledger: Ledger) -> list[Parsed]:
-    """Each attempt with its item, retired ones included, or with the reason why there is none."""
+    """Return each attempt with its item, retired ones included, or with the reason why there is none."""
     whole = [attempt.codes for attempt in found if attempt.codes is not None]
     found_rows = ledger.rows_of_codes(np.array(whole, np.int64)) if whole else np.zeros(0, np.int64)
     retired = iter((ledger.retired_generations(found_rows) > 0).tolist())

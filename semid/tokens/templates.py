@@ -1,9 +1,9 @@
-"""Token patterns: how one code looks as a word, and which patterns are safe to use.
+"""Token patterns: how the token of a code is spelled, and which patterns are safe.
 
-A pattern is a string with the fields {letter} (a, b, ..., z, aa, ab, ...: the level), {level} (0, 1, ...),
-{code} and {offset} (the place in the whole block of tokens). `TEMPLATES` holds the grammars of other systems.
+A pattern is a string with the fields {letter} (a, b, ..., z, aa, ab, ...: the level), {level} (0, 1, ...), {code} and
+{offset} (the position in the whole block of tokens). `TEMPLATES` has the patterns of other systems.
 
-Not here: sizes, token ids and the scanning of texts (`vocabulary.py`).
+Not here: sizes, token ids, finding tokens in text (`vocabulary.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from semid.errors import ConfigError
 
 __all__ = ["TEMPLATES", "Template", "as_regex", "check_pattern", "hint_on_bytes", "letters_of", "level_of"]
 
-# What each field is made of. {rank} counts from 1001 over the levels after the first; META ID alone needs it.
+# The characters of each field. {rank} counts from 1001 over the levels after the first; only META ID has it.
 FIELDS = {"letter": "[a-z]", "level": "[0-9]", "code": "[0-9]", "offset": "[0-9]", "rank": "[0-9]"}
 
 
 class Template(NamedTuple):
-    """How the tokens of one system look: the first level, the other levels, the markers ("" for none)."""
+    """How one system spells its tokens: level 0, the other levels, the markers ("" for none)."""
 
     first: str
     others: str
@@ -36,13 +36,13 @@ TEMPLATES: dict[str, Template] = {
     "lcrec": Template("<{letter}_{code}>", "<{letter}_{code}>", "", ""),
     # RecTokens
     "rectokens": Template("<item_L{level}_C{code}>", "<item_L{level}_C{code}>", "", "<|item_end|>"),
-    # META ID: the cluster, then the rank inside it; its ranks start at 1001, as those of P5 did
+    # META ID: the cluster, then the rank in it; its ranks start at 1001, like those of P5
     "metaid": Template("<CT{code}>", "<{rank}>", "", ""),
 }
 
 
 def letters_of(level: int) -> str:
-    """The name of a level, as the columns of a spreadsheet are named.
+    """Return the letters of a level, counted like the columns of a spreadsheet.
 
     >>> [letters_of(level) for level in (0, 25, 26, 702)]
     ['a', 'z', 'aa', 'aaa']
@@ -56,7 +56,7 @@ def letters_of(level: int) -> str:
 
 
 def level_of(letters: str) -> int:
-    """The inverse of `letters_of`."""
+    """Return the level of some letters."""
     level = 0
     for letter in letters:
         level = level * 26 + ord(letter) - ord("a") + 1
@@ -64,9 +64,9 @@ def level_of(letters: str) -> int:
 
 
 def as_regex(pattern: str, suffix: str = "") -> str:
-    """The pattern as a regular expression, with one group for each field, named field + suffix.
+    """Return the pattern as a regular expression, with one group per field, named field + suffix.
 
-    The repeats are possessive: with the rules of `check_pattern` a scan never goes back.
+    The repeats are possessive: with the rules of `check_pattern` a scan never backtracks.
 
     >>> as_regex("<{letter}_{code}>")
     '<(?P<letter>[a-z]++)_(?P<code>[0-9]++)>'
@@ -79,10 +79,10 @@ def as_regex(pattern: str, suffix: str = "") -> str:
 
 
 def check_pattern(pattern: str, n_levels: int) -> None:
-    """Refuse a pattern unless its tokens are distinct and stand out in any text without doubt.
+    """Refuse a pattern unless its tokens are distinct and can be found in any text without ambiguity.
 
-    Each field ends at a character that it cannot hold, so no token is the beginning of another one; the first
-    character occurs nowhere else in a token, so two tokens never overlap. ConfigError says what is missing.
+    Each field must end at a character that it cannot contain, so no token is the prefix of another; the first character
+    must occur nowhere else in a token, so two tokens never overlap. ConfigError names the rule that is broken.
     """
     parts = _parts(pattern)
     fields = [field for _, field in parts if field]
@@ -90,17 +90,17 @@ def check_pattern(pattern: str, n_levels: int) -> None:
     first = parts[0][0][:1] if parts else ""
     reason = ""
     if not {"code", "offset"} & set(fields):
-        reason = "should hold {code} or {offset}"
+        reason = "should contain {code} or {offset}"
     elif n_levels > 1 and not {"letter", "level", "offset"} & set(fields):
-        reason = f"should hold {{letter}}, {{level}} or {{offset}}, to tell {n_levels} levels apart"
+        reason = f"should contain {{letter}}, {{level}} or {{offset}}, to distinguish {n_levels} levels"
     elif len(set(fields)) < len(fields):
-        reason = "should hold each field once"
+        reason = "should contain each field once"
     elif any(character.isspace() for character in literal):
-        reason = "should hold no blanks, which tokenizers change"
+        reason = "should not contain blanks, which tokenizers change"
     elif not first or re.match("[a-z0-9]", first) or literal.count(first) > 1:
         reason = "should begin with a character that occurs nowhere else in a token, such as <"
     elif open_field := _open_field(parts):
-        reason = f"should end {{{open_field}}} with a character that it cannot hold, such as > or _"
+        reason = f"should end {{{open_field}}} with a character that it cannot contain, such as > or _"
     if reason:
         raise ConfigError(
             f"template={pattern!r} {reason}. For example <x_{{letter}}_{{code}}>, "
@@ -109,9 +109,9 @@ def check_pattern(pattern: str, n_levels: int) -> None:
 
 
 def hint_on_bytes(pattern: str) -> str | None:
-    """A warning where the tokens would be spoilt by byte-level tokenizers (GPT-2, Llama 3, Qwen), else None.
+    """Return a warning if byte-level tokenizers (GPT-2, Llama 3, Qwen) would garble the tokens, else None.
 
-    Those stand for each byte with a character below U+0144, and write a token that holds nothing else as bytes.
+    They use a character below U+0144 for each byte, and decode a token of only such characters as bytes.
 
     >>> hint_on_bytes("<stück_{letter}_{code}>").partition(": ")[2][:62]
     "byte-level tokenizers, such as Llama 3's and Qwen's, cannot wr"
@@ -128,7 +128,7 @@ def hint_on_bytes(pattern: str) -> str | None:
 
 
 def _parts(pattern: str) -> list[tuple[str, str | None]]:
-    """(literal, field after it or None) pairs; ConfigError for anything but plain known fields."""
+    """Return (literal, field after it or None) pairs; ConfigError for anything but known fields without a format."""
     try:
         parts = list(string.Formatter().parse(pattern))
     except ValueError as error:
@@ -143,11 +143,11 @@ def _parts(pattern: str) -> list[tuple[str, str | None]]:
 
 
 def _open_field(parts: list[tuple[str, str | None]]) -> str | None:
-    """The first field that can run on into what follows it."""
+    """Return the first field that could continue into what follows it."""
     for (_, field), (literal, next_field) in zip(parts, [*parts[1:], ("", None)], strict=True):
         if field is None:
             continue
-        # "a" and "0" stand for any content: a field's class holds all of its letters or digits
+        # "a" and "0" stand for any content: a field may contain all letters or all digits
         after = literal[:1] or {"letter": "a", None: ""}.get(next_field, "0")
         if not after or re.match(FIELDS[field], after):
             return field

@@ -1,9 +1,8 @@
-"""Codes as words: (level, code) <-> token string <-> token id.
+"""Codes as tokens: (level, code) <-> token string <-> token id.
 
-The tokens of an artifact are one block, level-major: all codes of level 0, then of level 1, ..., then the
-begin and the end marker where the template has them. All codes of every level are always there, so a new
-item never needs a new token. Where the block starts in a language model's vocabulary, `base`, is the caller's
-business.
+The tokens of an artifact are one block, level-major: all codes of level 0, then of level 1, and so on, then the begin
+and the end marker if the template has them. The block always has all codes of every level, so a new item never needs a
+new token. Where the block starts in a language model's vocabulary (`base`) is for the caller to say.
 
 Not here: which patterns are safe (`templates.py`), which IDs exist (`ledger/ledger.py`, `semid/trie/trie.py`), real
 tokenizers (`tokenizer_exports`). N items, L levels, K codes in a level.
@@ -23,20 +22,21 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError, InputError
+from semid.ledger.lookup import MAX_CODE, check_range
 from semid.tokens.templates import TEMPLATES, as_regex, check_pattern, letters_of, level_of
 
-__all__ = ["Found", "Vocabulary"]
+__all__ = ["MAX_SIZE", "Found", "Vocabulary"]
 
-MAX_SIZE = 65536  # codes are stored as uint16
-UNKNOWN, BEGIN, END = -1, -2, -3  # "levels" of pieces that are no code of this vocabulary
+MAX_SIZE = MAX_CODE + 1  # codes of a level
+UNKNOWN, BEGIN, END = -1, -2, -3  # "levels" of pieces that are not a code of this vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One ID, or one attempt at an ID, in a text: `text == whole[start:end]`.
+    """One ID, or one malformed attempt at an ID, in a text: `text == whole[start:end]`.
 
-    In token ids, `start` and `end` are places in the sequence and `text` is how its tokens are written.
-    Exactly one of `codes` (the ID is well formed) and `problem` (why it is not) is there.
+    In token ids, `start` and `end` are positions in the sequence, and `text` is its tokens as text. Exactly one of
+    `codes` (the ID is well-formed) and `problem` (why it is not) is set.
     """
 
     start: int
@@ -56,7 +56,7 @@ class _Piece(NamedTuple):
     problem: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Vocabulary:
     """The tokens of L levels.
 
@@ -65,15 +65,15 @@ class Vocabulary:
     sizes : sequence of int
         Codes per level, each 1 to 65536.
     template : str
-        A name in `semid.tokens.templates.TEMPLATES`, or a pattern with {letter}, {level}, {code}, {offset}.
+        A name in `semid.tokens.TEMPLATES` ("onerec" by default), or a pattern with {letter}, {level}, {code}, {offset}.
     begin, end : str, optional
         Markers around an ID, "" for none. By default those of the named template, none with a pattern.
 
     Raises
     ------
     ConfigError
-        A size out of range; a pattern whose tokens would be equal, or could not be told from each other or
-        from the text around them.
+        A size out of range; a pattern whose tokens would be equal, or could be mistaken for each other or for the text
+        around them.
 
     >>> vocabulary = Vocabulary([256, 256, 256])
     >>> vocabulary.text([12, 7, 255])
@@ -86,54 +86,61 @@ class Vocabulary:
     None has 2 of 3 codes
     """
 
-    # for errors of a tokenizer that cannot take the names
+    # what errors advise if a tokenizer cannot take the names
     OTHER_NAMES = "Learn IDs with other names: --template 'my_{letter}_{code}' (or another name or pattern)."
 
     sizes: tuple[int, ...]
-    template: str = "onerec"
-    begin: str | None = None
-    end: str | None = None
+    template: str
+    begin: str
+    end: str
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", _checked_sizes(self.sizes))
-        preset = TEMPLATES.get(self.template)
+    def __init__(
+        self, sizes: Sequence[int], template: str = "onerec", begin: str | None = None, end: str | None = None
+    ) -> None:
+        checked = _checked_sizes(sizes)
+        preset = TEMPLATES.get(template)
         if preset is None:
-            check_pattern(self.template, self.n_levels)
-        for name in ("begin", "end"):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, getattr(preset, name) if preset else "")
-        if preset is None or (self.begin, self.end) != (preset.begin, preset.end):
+            check_pattern(template, len(checked))
+        own = ("", "") if preset is None else (preset.begin, preset.end)
+        markers = (own[0] if begin is None else begin, own[1] if end is None else end)
+        for name, value in zip(("sizes", "template", "begin", "end"), (checked, template, *markers), strict=True):
+            object.__setattr__(self, name, value)
+        if preset is None or markers != own:
             self._check_markers()
 
     @classmethod
     def from_dict(cls, record: Mapping[str, object]) -> Vocabulary:
-        """The inverse of `to_dict`; ConfigError for a missing or unknown key or a wrong type."""
+        """Return the vocabulary that `to_dict` wrote; ConfigError for a missing or unknown key or a wrong type."""
         if not isinstance(record, Mapping) or set(record) != {"sizes", "template", "begin", "end"}:
             raise ConfigError(f"vocabulary={record!r:.200} should have the keys sizes, template, begin, end.")
         sizes, template, begin, end = (record[key] for key in ("sizes", "template", "begin", "end"))
-        strings = all(isinstance(value, str) for value in (template, begin, end))
-        if not isinstance(sizes, (list, tuple)) or not strings:
+        if (
+            not isinstance(sizes, (list, tuple))
+            or not isinstance(template, str)
+            or not isinstance(begin, str)
+            or not isinstance(end, str)
+        ):
             raise ConfigError(f"vocabulary={record!r:.200}: sizes should be a list, the others strings.")
-        return cls(tuple(sizes), template, begin, end)
+        return cls(sizes, template, begin, end)
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
+        """Return plain data for JSON."""
         return {"sizes": list(self.sizes), "template": self.template, "begin": self.begin, "end": self.end}
 
     # ---- the block of tokens
 
     @property
     def n_levels(self) -> int:
-        """L."""
+        """Codes per ID, L."""
         return len(self.sizes)
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """int64 [L + 1]: level l is the tokens offsets[l]:offsets[l + 1] of the block; then the markers."""
+        """Where the levels begin, int64 [L + 1]: level l is `tokens[offsets[l]:offsets[l + 1]]`; then the markers."""
         return np.array([0, *accumulate(self.sizes)], np.int64)
 
     def __len__(self) -> int:
-        """Tokens in the block, markers included."""
+        """Number of tokens in the block, markers included."""
         return sum(self.sizes) + bool(self.begin) + bool(self.end)
 
     @cached_property
@@ -143,7 +150,7 @@ class Vocabulary:
         return [token for table in self._tables for token in table] + markers
 
     def token(self, level: int, code: int) -> str:
-        """The token of one code; IndexError outside the sizes."""
+        """Return the token of one code; IndexError if there is no such code."""
         if not (0 <= level < self.n_levels and 0 <= code < self.sizes[level]):
             raise IndexError(f"level={level} code={code} should be inside sizes={list(self.sizes)}.")
         offset = int(self.offsets[level]) + int(code)
@@ -157,7 +164,7 @@ class Vocabulary:
 
     @property
     def _patterns(self) -> tuple[str, str]:
-        """Of the first level and of the others."""
+        """(pattern of level 0, pattern of the other levels)"""
         preset = TEMPLATES.get(self.template)
         return (preset.first, preset.others) if preset else (self.template, self.template)
 
@@ -168,31 +175,28 @@ class Vocabulary:
     # ---- codes to text and token ids
 
     def text(self, codes: Sequence[int] | npt.NDArray[np.integer], *, markers: bool = False) -> str:
-        """The ID of one item, L tokens, or with `markers` between the begin and the end marker.
+        """Return the ID of one item as text: L tokens, with `markers` between the begin and the end marker.
 
         InputError if a code is out of range.
         """
         return self.texts(np.asarray(codes).reshape(1, -1), markers=markers)[0]
 
     def texts(self, codes: npt.ArrayLike, *, markers: bool = False) -> list[str]:
-        """The IDs of many items from int codes [N, L].
-
-        InputError if a code is out of range. Goes by one table of strings per level, not by formatting.
-        """
-        codes = self._checked_codes(codes)
-        tables = list(self._tables)
+        """Return the IDs of many items as text, from codes int [N, L]; InputError if a code is out of range."""
+        checked = self._checked_codes(codes)
+        tables = list(self._tables)  # a look-up per code, which is faster than formatting
         if markers:
             tables[0] = [self.begin + token for token in tables[0]]
             tables[-1] = [token + self.end for token in tables[-1]]
-        columns = [map(table.__getitem__, codes[:, level].tolist()) for level, table in enumerate(tables)]
+        columns = [map(table.__getitem__, checked[:, level].tolist()) for level, table in enumerate(tables)]
         return list(map("".join, zip(*columns, strict=True)))
 
     def token_ids(self, codes: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
-        """int64 [N, L]: base + offset of the level + code. Markers are not among them."""
+        """Return the token ids of codes [N, L], int64: base + offset of the level + code. Markers are left out."""
         return base + self.offsets[:-1] + self._checked_codes(codes).astype(np.int64)
 
     def codes_of_token_ids(self, token_ids: npt.ArrayLike, base: int) -> npt.NDArray[np.int64]:
-        """int64 [N, L], the inverse of `token_ids`; -1 where an id is no code of its level."""
+        """Return the codes of token ids [N, L], int64; -1 where an id is not a code of its level."""
         codes = self._shaped(token_ids, "token_ids").astype(np.int64) - base - self.offsets[:-1]
         return np.where((codes >= 0) & (codes < np.array(self.sizes)), codes, -1)
 
@@ -212,47 +216,41 @@ class Vocabulary:
         return np.array(rows, np.int64).reshape(-1, self.n_levels)
 
     def _shaped(self, values: npt.ArrayLike, name: str) -> npt.NDArray[np.integer]:
-        values = np.asarray(values)
-        if values.shape in ((0,), (0, self.n_levels)):
+        array = np.asarray(values)
+        if array.shape in ((0,), (0, self.n_levels)):
             return np.zeros((0, self.n_levels), np.int64)
-        if values.ndim != 2 or values.shape[1] != self.n_levels or values.dtype.kind not in "iu":
+        if array.ndim != 2 or array.shape[1] != self.n_levels or array.dtype.kind not in "iu":
             raise InputError(
-                f"{name}: shape={values.shape} dtype={values.dtype} should be integers [N, {self.n_levels}]."
+                f"{name}: shape={array.shape} dtype={array.dtype} should be integers [N, {self.n_levels}]."
             )
-        return values
+        return array
 
     def _checked_codes(self, codes: npt.ArrayLike) -> npt.NDArray[np.integer]:
-        codes = self._shaped(codes, "codes")
-        wrong = np.argwhere((codes < 0) | (codes >= np.array(self.sizes)))
-        if len(wrong):
-            row, level = wrong[0].tolist()
-            raise InputError(
-                f"codes[{row}, {level}]={codes[row, level]} should be in 0..{self.sizes[level] - 1}, "
-                f"the codes of level {level}."
-            )
-        return codes
+        checked = self._shaped(codes, "codes")
+        check_range(checked, self.sizes)
+        return checked
 
     # ---- text to codes
 
     def find(self, text: str) -> list[Found]:
-        """Every ID in a text, and every attempt at one, in order; never guesses.
+        """Find every ID in a text, and every malformed attempt at one, in order.
 
-        A well-formed ID is one token of each level, in the order of the levels. Blanks and tabs may stand
-        between its tokens (some tokenizers write them when they decode), nothing else may; either marker may
-        be missing. A new attempt starts at a begin marker and at a token of level 0, and ends at an end
-        marker or at any other text, line breaks included. An attempt with too few codes, too many, a skipped
-        or repeated level, a code out of range or one written otherwise (`<s_a_012>`) is reported whole with
-        the problem. Takes time linear in the text, whatever it is.
+        A well-formed ID is one token of each level, in the order of the levels. Blanks and tabs are allowed between its
+        tokens (some tokenizers write them when they decode), nothing else is; either marker may be missing. A new
+        attempt starts at a begin marker and at a token of level 0, and ends at an end marker or at any other text, line
+        breaks included. An attempt with too few or too many codes, a skipped or repeated level, a code out of range or
+        one spelled differently (`<s_a_012>`) is reported as one piece with the problem, never repaired. Takes time
+        linear in the text.
         """
         pieces = map(self._piece, self._scanner.finditer(text))
         attempts = _attempts(pieces, lambda start, end: not text[start:end].strip(" \t"))
         return [self._judge(attempt, text[attempt[0].start : attempt[-1].end]) for attempt in attempts]
 
     def find_token_ids(self, token_ids: Sequence[int] | npt.NDArray[np.integer], base: int) -> list[Found]:
-        """Every ID in token ids int [T], and every attempt at one: `find` without the detour over text.
+        """Find every ID in token ids int [T], and every malformed attempt at one, as `find` does in text.
 
-        All ids outside the block are text; nothing at all may stand between the tokens of an ID. InputError if
-        it is not one row of integers.
+        All token ids outside the block count as other text, and nothing is allowed between the tokens of an ID.
+        InputError if it is not one row of integers.
 
         >>> [found.codes for found in Vocabulary([4, 2]).find_token_ids([7, 103, 105, 7, 100], base=100)]
         [(3, 1), None]
@@ -260,11 +258,11 @@ class Vocabulary:
         try:
             places = np.asarray(token_ids)
         except ValueError:  # rows of unequal length
-            raise InputError("token_ids: should be integers [T], one sequence. Take each row by itself.") from None
+            raise InputError("token_ids: should be integers [T], one sequence. Parse each row separately.") from None
         if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
             raise InputError(
                 f"token_ids: shape={places.shape} dtype={places.dtype} should be integers [T], one sequence. "
-                "Take each row by itself."
+                "Parse each row separately."
             )
         places = places.astype(np.int64) - base
         words = self.tokens
@@ -274,14 +272,14 @@ class Vocabulary:
         ]
 
     def _block_pieces(self, places: npt.NDArray[np.int64]) -> Iterator[_Piece]:
-        """The tokens of the block among places int64 [T], which count from the first code; the rest is text."""
+        """Yield the tokens of the block among places int64 [T], which count from the first code; the rest is text."""
         starts = np.flatnonzero((places >= 0) & (places < len(self)))
         levels = np.searchsorted(self.offsets, places[starts], side="right") - 1
         codes = places[starts] - self.offsets[levels]
         markers = [level for level, marker in ((BEGIN, self.begin), (END, self.end)) if marker]
         for start, level, code in zip(starts.tolist(), levels.tolist(), codes.tolist(), strict=True):
-            place = (level, code) if level < self.n_levels else (markers[code], 0)
-            yield _Piece(start, start + 1, *place, None)
+            piece_level, piece_code = (level, code) if level < self.n_levels else (markers[code], 0)
+            yield _Piece(start, start + 1, piece_level, piece_code, None)
 
     @cached_property
     def _scanner(self) -> re.Pattern[str]:
@@ -292,7 +290,7 @@ class Vocabulary:
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, int]]:
-        """(level, code) of each token; the markers have levels of their own."""
+        """Token -> (level, code); the markers have levels of their own."""
         places = {self.begin: (BEGIN, 0), self.end: (END, 0)}
         for level, table in enumerate(self._tables):
             places.update((token, (level, code)) for code, token in enumerate(table))
@@ -300,9 +298,9 @@ class Vocabulary:
 
     def _piece(self, match: re.Match[str]) -> _Piece:
         token = match.group()
-        place = self._places.get(token)
-        if place is not None:
-            return _Piece(match.start(), match.end(), *place, None)
+        if token in self._places:
+            level, code = self._places[token]
+            return _Piece(match.start(), match.end(), level, code, None)
         shown = token if len(token) <= 40 else token[:37] + "..."
         level = UNKNOWN
         letters, number = (match.groupdict().get(field) for field in ("letter", "level"))
@@ -314,7 +312,7 @@ class Vocabulary:
             problem = f"{shown} is not among the codes {self.token(level, 0)} to {self._tables[level][-1]}"
         else:
             level = UNKNOWN
-            problem = f"{shown} is none of the {sum(self.sizes)} codes of {self.n_levels} levels"
+            problem = f"{shown} is not one of the {sum(self.sizes)} codes of {self.n_levels} levels"
         return _Piece(match.start(), match.end(), level, -1, problem)
 
     def _judge(self, attempt: list[_Piece], text: str) -> Found:
@@ -327,7 +325,7 @@ class Vocabulary:
     def _disorder(self, levels: list[int]) -> str | None:
         for due, level in enumerate(levels[: self.n_levels]):
             if level != due:
-                return f"has a code of level {level} where level {due} is due"
+                return f"has a code of level {level} where level {due} is expected"
         if len(levels) > self.n_levels:
             return f"has {len(levels)} codes, more than {self.n_levels}"
         return None if len(levels) == self.n_levels else f"has {len(levels)} of {self.n_levels} codes"
@@ -335,20 +333,20 @@ class Vocabulary:
     def _check_markers(self) -> None:
         for name, marker, other in (("begin", self.begin, self.end), ("end", self.end, self.begin)):
             if any(character.isspace() for character in marker):
-                raise ConfigError(f"{name}={marker!r} should hold no blanks, which tokenizers change.")
+                raise ConfigError(f"{name}={marker!r} should not contain blanks, which tokenizers change.")
             rivals = [token for table in self._tables for token in table] + ([other] if other else [])
             if marker and any(rival.startswith(marker) or marker.startswith(rival) for rival in rivals):
                 raise ConfigError(f"{name}={marker!r} should not start like another token. Choose another.")
 
 
 def _attempts(pieces: Iterable[_Piece], adjoin: Callable[[int, int], bool]) -> Iterator[list[_Piece]]:
-    """Pieces in order, grouped into attempts at an ID; `adjoin` tells whether what lies between two may lie there."""
+    """Group pieces into attempts at an ID; `adjoin(end, start)` says whether what is between two pieces is allowed."""
     attempt: list[_Piece] = []
     for piece in pieces:
         if attempt:
             last = attempt[-1]
-            anew = last.level == END or piece.level == BEGIN or (piece.level == 0 and last.level != BEGIN)
-            if anew or not adjoin(last.end, piece.start):
+            starts = last.level == END or piece.level == BEGIN or (piece.level == 0 and last.level != BEGIN)
+            if starts or not adjoin(last.end, piece.start):
                 yield attempt
                 attempt = []
         attempt.append(piece)

@@ -5,9 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from semid.errors import ArtifactError, InputError, UnknownIDError
+from semid.ledger import Ledger, lookup
 from semid.ledger import ledger as ledger_module
-from semid.ledger import lookup
-from semid.ledger.ledger import Ledger
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here
 IDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -267,3 +266,11 @@ def test_an_empty_ledger_answers():
     assert ledger.find_rows(["a"]).tolist() == [-1]
     assert ledger.rows_of_codes([[0, 0, 0]]).tolist() == [-1]
     assert ledger.append(["a"], [[0, 0, 0]]).rows_of(["a"]).tolist() == [0]
+
+
+def test_a_ledger_prints_as_one_line():
+    ledger = Ledger.create(["B1", "B2"], [[0, 1], [0, 2]])
+    assert repr(ledger) == "Ledger(2 items, 2 levels, generation 0)"
+    later = ledger.append(["B3"], [[3, 0]]).retire(["B1"])
+    assert repr(later) == "Ledger(3 items, 1 of them retired, 2 levels, generation 2)"
+    assert repr(later.segments[0]) == "Segment(3 rows from 0, 1 retired, 0 revised)"

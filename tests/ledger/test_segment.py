@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from semid.assign.occupancy import CodeList
 from semid.data.strings import PackedStrings
+from semid.ledger import Ledger, Segment
 from semid.ledger import ledger as ledger_module
-from semid.ledger.ledger import Ledger
-from semid.ledger.segment import Segment
 
 SIZES = (3, 2, 4)
 CODES = st.tuples(*(st.integers(0, size - 1) for size in SIZES))
@@ -67,11 +66,11 @@ RETIRING = st.tuples(st.just("retire"), ROWS)
 STEPS = st.lists(APPENDING | RETIRING, max_size=8)
 
 
-def replayed(steps, grown=ledger_module.GROWN):
+def replayed(steps, grown=ledger_module.MERGE_RATIO):
     """The history of these changes, where segments are merged that are not `grown` times smaller."""
     history = History()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ledger_module, "GROWN", grown)
+        patch.setattr(ledger_module, "MERGE_RATIO", grown)
         for name, *choices in steps:
             getattr(history, name)(*choices)
     return history

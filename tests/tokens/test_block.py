@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from semid.errors import ConfigError
-from semid.tokens.block import find_base
-from semid.tokens.vocabulary import Vocabulary
+from semid.tokens import Vocabulary, find_base
 
 
 class Table:

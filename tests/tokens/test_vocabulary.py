@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
-from semid.tokens.templates import TEMPLATES, letters_of, level_of
-from semid.tokens.vocabulary import Found, Vocabulary
+from semid.tokens import TEMPLATES, Found, Vocabulary
+from semid.tokens.templates import letters_of, level_of
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here
 ALL_TEMPLATES = [*TEMPLATES, "<|sid_{offset}|>", "[L{level}:{code}]", "<x{letter}{code}>"]
@@ -127,13 +127,13 @@ def test_found_codes_spell_the_text_and_all_else_has_a_problem(vocabulary, data)
     ("text", "problem"),
     [
         ("<s_a_1><s_b_2>", "has 2 of 3 codes"),
-        ("<s_b_2><s_c_3>", "has a code of level 1 where level 0 is due"),
-        ("<s_a_1><s_c_3><s_b_2>", "has a code of level 2 where level 1 is due"),
-        ("<s_a_1><s_b_2><s_b_2><s_c_3>", "has a code of level 1 where level 2 is due"),
+        ("<s_b_2><s_c_3>", "has a code of level 1 where level 0 is expected"),
+        ("<s_a_1><s_c_3><s_b_2>", "has a code of level 2 where level 1 is expected"),
+        ("<s_a_1><s_b_2><s_b_2><s_c_3>", "has a code of level 1 where level 2 is expected"),
         ("<s_a_1><s_b_2><s_c_3><s_c_3>", "has 4 codes, more than 3"),
         ("<s_a_1><s_b_8><s_c_3>", "<s_b_8> is not among the codes <s_b_0> to <s_b_7>"),
         ("<s_a_1><s_b_02><s_c_3>", "<s_b_02> is not among the codes <s_b_0> to <s_b_7>"),
-        ("<s_a_1><s_b_2><s_c_3><s_d_0>", "<s_d_0> is none of the 24 codes of 3 levels"),
+        ("<s_a_1><s_b_2><s_c_3><s_d_0>", "<s_d_0> is not one of the 24 codes of 3 levels"),
         ("<|sid_begin|><|sid_end|>", "has 0 of 3 codes"),
         ("<|sid_end|>", "has 0 of 3 codes"),
         (f"<s_a_1><s_b_{'7' * 5000}>", f"<s_b_{'7' * 32}... is not among the codes <s_b_0> to <s_b_7>"),
@@ -150,7 +150,7 @@ def test_blanks_between_tokens_are_read_and_line_breaks_end_an_id():
     assert found.codes == (1, 2)
     assert [f.problem for f in vocabulary.find("<s_a_1>\n<s_b_2>")] == [
         "has 1 of 2 codes",
-        "has a code of level 1 where level 0 is due",
+        "has a code of level 1 where level 0 is expected",
     ]
 
 
@@ -196,11 +196,14 @@ def test_token_ids_hold_the_ids_that_their_text_holds(vocabulary, base, data):
     ("token_ids", "found"),
     [
         ([7, 100, 104, 7], [(1, 3, (0, 0), None)]),
-        ([105, 103, 105], [(0, 1, None, "has a code of level 1 where level 0 is due"), (1, 3, (3, 1), None)]),
+        ([105, 103, 105], [(0, 1, None, "has a code of level 1 where level 0 is expected"), (1, 3, (3, 1), None)]),
         ([106, 103, 105, 107, 103], [(0, 4, (3, 1), None), (4, 5, None, "has 1 of 2 codes")]),
         ([106, 107], [(0, 2, None, "has 0 of 2 codes")]),
-        ([100, 104, 107, 105], [(0, 3, (0, 0), None), (3, 4, None, "has a code of level 1 where level 0 is due")]),
-        ([100, 7, 104], [(0, 1, None, "has 1 of 2 codes"), (2, 3, None, "has a code of level 1 where level 0 is due")]),
+        ([100, 104, 107, 105], [(0, 3, (0, 0), None), (3, 4, None, "has a code of level 1 where level 0 is expected")]),
+        (
+            [100, 7, 104],
+            [(0, 1, None, "has 1 of 2 codes"), (2, 3, None, "has a code of level 1 where level 0 is expected")],
+        ),
         ([100, 104, 105], [(0, 3, None, "has 3 codes, more than 2")]),
         ([99, 108, -100], []),
         ([], []),
@@ -216,7 +219,7 @@ def test_many_token_ids_are_read_in_linear_time():
     token_ids = np.tile(vocabulary.token_ids([[1, 2, 3, 4]], base=10)[0], 50_000)
     assert len(vocabulary.find_token_ids(token_ids, 10)) == 50_000
     (one,) = vocabulary.find_token_ids(np.full(200_000, 10 + 256), 10)  # one attempt, level 1 all along
-    assert one.problem == "has a code of level 1 where level 0 is due"
+    assert one.problem == "has a code of level 1 where level 0 is expected"
 
 
 @pytest.mark.parametrize("token_ids", [[[1, 2]], [[1, 2], [3]], [0.5], ["<s_a_1>"], 3, [[]]])
@@ -246,10 +249,10 @@ def test_no_items_give_no_texts():
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
-        ("<item>", "should hold {code} or {offset}"),
-        ("<{code}>", "to tell 2 levels apart"),
+        ("<item>", "should contain {code} or {offset}"),
+        ("<{code}>", "to distinguish 2 levels"),
         ("<{letter}{letter}{code}>", "each field once"),
-        ("<{letter} {code}>", "no blanks"),
+        ("<{letter} {code}>", "not contain blanks"),
         ("item_{letter}_{code};", "begin with a character that occurs nowhere else"),
         ("<{letter}<{code}>", "begin with a character that occurs nowhere else"),
         ("{letter}_{code}>", "begin with a character that occurs nowhere else"),
@@ -259,7 +262,7 @@ def test_no_items_give_no_texts():
         ("<{letter}_{code:03d}>", "without a format"),
         ("<{letter}_{rank}>", "should be {letter}, {level}, {code} or {offset}"),
         ("<{letter}_{code", "is not a pattern"),
-        ("", "should hold {code} or {offset}"),
+        ("", "should contain {code} or {offset}"),
         ("onerce", "or one of the names onerec, lcrec, rectokens, metaid"),
     ],
 )
@@ -307,3 +310,10 @@ def test_a_million_ids_are_written():
     texts = Vocabulary([256] * 4).texts(codes)
     assert len(texts) == 1_000_000
     assert texts[-1] == "".join(f"<s_{letter}_{code}>" for letter, code in zip("abcd", codes[-1], strict=True))
+
+
+def test_only_a_text_that_is_one_id_has_codes():
+    vocabulary = Vocabulary([4, 2])
+    texts = [" <s_a_3> <s_b_1>\n", "<|sid_begin|><s_a_0><s_b_0><|sid_end|>", "", "<s_a_3><s_b_1>.", "<s_a_3><s_b_1>" * 2]
+    assert vocabulary.codes_of_texts(texts).tolist() == [[3, 1], [0, 0], [-1, -1], [-1, -1], [-1, -1]]
+    assert vocabulary.codes_of_texts([]).shape == (0, 2)
