@@ -1,10 +1,10 @@
-"""Which tensors of a checkpoint hold one row per token: found from its configuration, without loading a weight.
+"""Find the tensors of a checkpoint that hold one row per token, from its configuration, without loading a weight.
 
-The architecture is built on torch's meta device, which has shapes and no memory, and resized there: what changes
-shape is what a vocabulary lives in. Names in files differ from names in models (a missing prefix, tied copies left
-out or written twice), so they are matched to the names that the files really have.
+The architecture is built on torch's meta device, which has shapes but no memory, and resized there: the tensors that
+change shape depend on the vocabulary. Names in files differ from names in models (a missing prefix, tied copies left
+out or written twice), so they are matched to the names in the files.
 
-Not here: reading and writing the tensors (`tokenizer_exports/models/edit_shards.py`). V rows, H dims.
+Not here: writing the tensors (`tokenizer_exports/models/edit_shards.py`). V rows, H dims.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ SINGLE = "model.safetensors"
 class Weights:
     """The safetensors files of a folder, and which tensor is in which.
 
-    Raises ArtifactError if there are none, or one of them is missing or damaged; ConfigError for pickled weights.
+    Raises ArtifactError if there are none, or one is missing or damaged; ConfigError for pickled weights.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,11 +46,11 @@ class Weights:
             names = sorted(set(self.place.values()))
         except (KeyError, TypeError, ValueError):
             raise ArtifactError(f"{folder / INDEX}: has no weight_map. Download the model again.") from None
-        if (folder / SINGLE).is_file() and names != [SINGLE]:  # what transformers reads, whatever the index says
+        if (folder / SINGLE).is_file() and names != [SINGLE]:  # what transformers reads, regardless of the index
             self.index, names = None, [SINGLE]
         if not names:
             raise _no_weights(folder)
-        # Files of these names are written too: none may lie outside of the folder, or be another file of the model.
+        # Files of these names are also written: none may be outside the folder, or another file of the model.
         wrong = [name for name in names if not _is_weights_name(name)]
         if wrong:
             raise ArtifactError(f"{folder / INDEX}: {wrong[0]!r} names no weight file here. Download the model again.")
@@ -68,21 +68,21 @@ class Weights:
         return tensor in self.place
 
     def shard(self, tensor: str) -> Shard:
-        """The file that a tensor is in."""
+        """Return the file that a tensor is in."""
         return self.shards[self.place[tensor]]
 
     def shape(self, tensor: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return self.shard(tensor).shape(tensor)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, as the files have them, of the tensors with one row per token."""
+    """Names, as in the files, of the tensors with one row per token."""
 
-    n_rows: int  # V, by the configuration
-    embedding: tuple[str, ...]  # copies of the input embedding, and of a head that is tied to it
-    head: tuple[str, ...]  # the output head, where the configuration does not tie it
+    n_rows: int  # V, from the configuration
+    embedding: tuple[str, ...]  # copies of the input embedding, and of a head tied to it
+    head: tuple[str, ...]  # the output head, if the configuration does not tie it
     biases: tuple[str, ...]  # of the head
     others: tuple[str, ...]  # grow with V and start at zero
     modules: tuple[str, ...]  # the model's own names of the embedding's and the head's module
@@ -90,17 +90,21 @@ class Layout:
 
     @classmethod
     def read(cls, folder: Path, weights: Weights) -> Layout:
-        """ConfigError if transformers cannot build the architecture; ArtifactError if the files do not fit it."""
+        """Find the tensors of a folder.
+
+        Raises ConfigError if transformers cannot build the architecture, ArtifactError if the files do not fit it.
+        """
         config = _config(folder)
         model = _build(config, folder)
         embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
         ends = [embedding] if head is None else [embedding, head]
-        tied = len(ends) == 1 or head.weight is embedding.weight
-        of_embedding = _aliases(model, embedding.weight)
-        of_head = [] if tied else _aliases(model, head.weight)
-        of_bias = [] if getattr(head, "bias", None) is None else _aliases(model, head.bias)
+        rows: torch.Tensor = embedding.get_parameter("weight")
+        tied = head is None or head.weight is rows
+        of_embedding = _aliases(model, rows)
+        of_head = [] if tied else _aliases(model, head.get_parameter("weight"))
+        of_bias = [] if getattr(head, "bias", None) is None else _aliases(model, head.get_parameter("bias"))
         modules = {id(module): name for name, module in model.named_modules()}
-        n_rows, prefix = embedding.weight.shape[0], model.base_model_prefix
+        n_rows, prefix = rows.shape[0], model.base_model_prefix
         others = set(_growing(model, n_rows)) - {*of_embedding, *of_head, *of_bias}
         layout = cls(
             n_rows,
@@ -119,15 +123,15 @@ class Layout:
 
 
 def _is_weights_name(name: object) -> bool:
-    """Is this a .safetensors file inside of the model's folder?"""
+    """Return whether this names a .safetensors file inside the model's folder."""
     if not isinstance(name, str) or not name.endswith(".safetensors"):
         return False
     path = PurePath(name)
     return str(path) == name and not path.is_absolute() and ".." not in path.parts
 
 
-def read_json(path: Path) -> dict:
-    """A JSON object from a file; ArtifactError if it is none."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file; ArtifactError if it holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
@@ -186,12 +190,12 @@ def _build(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
 
 
 def _aliases(model: PreTrainedModel, parameter: torch.Tensor) -> list[str]:
-    """All names of a parameter."""
+    """Return all names of a parameter."""
     return [name for name, other in model.named_parameters(remove_duplicate=False) if other is parameter]
 
 
 def _growing(model: PreTrainedModel, n_rows: int) -> list[str]:
-    """Names of the tensors that change shape when the vocabulary does; changes the model."""
+    """Return the names of the tensors that change shape with the vocabulary; changes the model."""
     import torch
 
     before = {name: tensor.shape for name, tensor in model.state_dict().items()}
@@ -201,9 +205,10 @@ def _growing(model: PreTrainedModel, n_rows: int) -> list[str]:
 
 
 def _in_files(weights: Weights, names: list[str], prefix: str) -> tuple[str, ...]:
-    """The names under which the files hold a tensor: as it is, without or with the base model's prefix.
+    """Return the names of a tensor in the files: as given, without or with the base model's prefix.
 
-    If none fits, whatever alone ends in the same two parts: older files of multimodal models order theirs otherwise.
+    If none exists, the only name that ends in the same two parts: older files of multimodal models order the parts
+    differently.
     """
     found: list[str] = []
     for name in names:
@@ -217,7 +222,7 @@ def _in_files(weights: Weights, names: list[str], prefix: str) -> tuple[str, ...
 
 
 def _check(weights: Weights, name: str, n_rows: int, folder: Path) -> None:
-    """Refuse a tensor that is packed, or has another number of rows than the configuration says."""
+    """Raise if a tensor is packed, or has another number of rows than the configuration says."""
     shard = weights.shard(name)
     shard.check_plain(name)
     if shard.shape(name)[0] != n_rows:
@@ -228,7 +233,7 @@ def _check(weights: Weights, name: str, n_rows: int, folder: Path) -> None:
 
 
 def _config_path(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Keys of config.json that lead to the object with vocab_size: none, or the name of the text part."""
+    """Return the keys of config.json that lead to the object with vocab_size: none, or the name of the text part."""
     text = config.get_text_config()
     if text is config:
         return ()
@@ -238,11 +243,11 @@ def _config_path(config: PreTrainedConfig) -> tuple[str, ...]:
 Blocks = Callable[[], Iterable[tuple[int, npt.NDArray[np.float32]]]]  # (first row, float32 [m, H]), all V in order
 
 
-BLOCK_NUMBERS = 1 << 21  # of a matrix, handled at once
+BLOCK_NUMBERS = 1 << 21  # numbers of a matrix that are read at a time
 
 
 def block_bounds(n_rows: int, width: int) -> Iterator[tuple[int, int]]:
-    """(start, stop) of the blocks in which a matrix [n_rows, width] is read, wherever it is."""
+    """Yield (start, stop) of the blocks in which a matrix [n_rows, width] is read."""
     step = max(1, BLOCK_NUMBERS // width)
     for start in range(0, n_rows, step):
         yield start, min(start + step, n_rows)
@@ -252,13 +257,13 @@ PLAIN = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
-LONGEST_HEADER = 100_000_000  # the format's own limit
+LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
 
 
 class Shard:
-    """One safetensors file: its header, and the bytes behind it.
+    """One safetensors file: its header, and the bytes after it.
 
-    Raises ArtifactError for a file that is not one, or is cut short.
+    Raises ArtifactError if it is not such a file, or is cut short.
     """
 
     def __init__(self, path: Path) -> None:
@@ -279,11 +284,11 @@ class Shard:
             raise self._damaged()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
+        """Return the shape of a tensor."""
         return tuple(self.entries[name]["shape"])
 
     def check_plain(self, name: str) -> None:
-        """ConfigError if a tensor is no matrix or vector of plain floats."""
+        """Raise ConfigError if a tensor is not stored as plain floats."""
         dtype = self.entries[name]["dtype"]
         if dtype not in PLAIN:
             raise ConfigError(
@@ -292,7 +297,7 @@ class Shard:
             )
 
     def blocks(self, name: str) -> Blocks:
-        """A tensor [V, H], or [V] as [V, 1], in float32 blocks."""
+        """Return a function that yields a tensor [V, H], or [V] as [V, 1], in float32 blocks."""
         import torch
 
         self.check_plain(name)
@@ -315,7 +320,7 @@ class Shard:
 
 
 def _as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    """[V, H] of a matrix; [V, 1] of a bias [V] or [1, V]."""
+    """Return [V, H] for a matrix, [V, 1] for a bias [V] or [1, V]."""
     if len(shape) == 2 and shape[0] != 1:
         return shape[0], shape[1]
     return math.prod(shape), 1

@@ -1,13 +1,13 @@
-"""Vectors of users and items in one space, from who met what: random walks by meta-paths, then skip-gram.
+"""Collaborative vectors of users and items in one space: random walks over interactions, then skip-gram.
 
-    training edges -> walks -> skip-gram with negative sampling -> vectors [U + I, D]
+    training interactions -> walks -> skip-gram with negative sampling -> vectors [U + I, D]
 
-Users who met the same items, items that the same users met, and a user and the items met come to lie near each other;
-so they can be clustered together (`semid/clusters/tokens.py`). metapath2vec (Dong et al., 2017) is the idea, META ID
-(arXiv 2406.08477) its use; the choices are ours, measured with `tests/benchmarks/clusters.py`.
+Users with the same items, items with the same users, and users and their items end up near each other, so they can be
+clustered together (`semid/clusters/tokens.py`). The idea is metapath2vec (Dong et al., 2017), its use META ID (arXiv
+2406.08477); the settings are our own, measured with `tests/benchmarks/clusters.py`.
 
-Not here: the walks (`semid/encoders/collaborative.py`), the training loop (`skip_gram.py`), vectors made elsewhere
-(`collaborative_files.py`). U users, I items, D dims.
+Not here: the training loop (`skip_gram.py`), vectors made elsewhere (`collaborative_files.py`). U users, I items, D
+dims.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from semid.runtime.progress import bar
 __all__ = ["BehaviorVectors", "Graph", "WalkConfig", "check_schema", "learn_behavior", "walk_rounds"]
 
 
-LOWEST_RATE = 1e-4  # of the first one
-FLATTENED = 0.75  # exponent of the degrees that negatives are drawn by, as in word2vec
+LOWEST_RATE = 1e-4  # of the learning rate, relative to the first
+FLATTENED = 0.75  # exponent of the degrees for drawing negatives, as in word2vec
 MOST_STEPS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WalkConfig:
-    """The choices of the walks and of what is learned from them."""
+    """Settings of the walks and of the training on them."""
 
     schemas: tuple[str, ...] = ("U-I-U", "I-U-I", "I-I")
     number: int = 10  # walks from each node, for each schema
     length: int = 20  # nodes of a walk
-    window: int = 3  # how far apart two nodes of a walk are neighbors at most
+    window: int = 3  # two nodes of a walk are neighbors up to this distance
     negatives: int = 5  # for each pair
     dim: int = 64
-    rate: float = 0.1  # of learning, at first; it falls to zero
+    rate: float = 0.1  # learning rate at the start; it falls to zero
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,7 +61,7 @@ class WalkConfig:
             raise ConfigError(f"length={self.length} should be at most {MOST_STEPS}; write more walks instead.")
 
     def to_dict(self) -> dict[str, object]:
-        """Plain data for JSON."""
+        """Return the settings as plain data, for JSON."""
         return asdict(self) | {"schemas": list(self.schemas)}
 
 
@@ -74,7 +74,7 @@ class BehaviorVectors:
     users : float32 [U, D], items : float32 [I, D]
         In the order of `log.users` and `log.item_ids`.
     users_known : bool [U], items_known : bool [I]
-        Who has a vector. The others were met in no training interaction, and their rows are zero.
+        Which have a vector. The others have no training interaction, and their rows are zero.
     """
 
     users: npt.NDArray[np.float32]
@@ -88,13 +88,14 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
 
     Parameters
     ----------
-    edges
-        What may be learned from: `training_interactions(log)`, not `log` itself, if the vectors are to be tested.
+    edges : Interactions
+        What to learn from: `training_interactions(log)`, not `log` itself, if the vectors are tested later.
+    config : WalkConfig, optional
 
     Returns
     -------
     BehaviorVectors
-        Equal interactions, choices and seed give equal vectors on one machine, whatever the number of threads.
+        Equal interactions, settings and seed give equal vectors on one machine, for any number of threads.
 
     >>> from semid.data.interactions import read_interactions
     >>> edges = read_interactions([{"user": "u", "items": ["a", "b"]}, {"user": "v", "items": ["b", "c"]}])
@@ -130,39 +131,37 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
     return BehaviorVectors(vectors[users], vectors[n_users:], known[users], known[n_users:])
 
 
-# ---- Random walks over who met what, by meta-paths: which kinds of node follow each other is fixed, the node is drawn.
+# ---- Random walks over interactions, by meta-paths: the kinds of successive nodes are fixed, the node is drawn.
 # Users and items are the nodes, U users first, then I items. A schema says where a walk may go: `U-I-U` starts at a
-# user and alternates; `I-U-I` starts at an item; in `I-I` an item is followed by one that stood next to it in
-# somebody's history. The last letter of a schema is its first again, so a walk goes round until it is long enough.
-# Neighbors are drawn uniformly, an item that a user met twice twice as often.
+# user and alternates; `I-U-I` starts at an item; in `I-I` an item is followed by one that was next to it in some user's
+# history. The last letter of a schema is its first again, so a walk repeats the schema until it is long enough.
+# Neighbors are drawn uniformly; an item that a user met twice is drawn twice as often.
 #
-# All walks of a round take their steps together, so a round is a few NumPy calls for each step.
-#
-# Not here: which interactions may be walked over (`semid/data/splits.py`), what is learned from the walks
-# (`encoders/collaborative.py`).
+# All walks of a round take their steps together, so a round is a few NumPy calls per step.
 
 
 USER, ITEM = "U", "I"
-NOWHERE = -1  # in a walk that has ended early
+NOWHERE = -1  # after the end of a walk
 STARTS_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
 class Links:
-    """From each of n nodes to its neighbors: `to[offsets[node]:offsets[node + 1]]`, as compressed sparse rows."""
+    """The neighbors of each of n nodes, as compressed sparse rows: `to[offsets[node]:offsets[node + 1]]`."""
 
     offsets: npt.NDArray[np.int64]
     to: npt.NDArray[np.int32]
 
     @classmethod
     def of(cls, sources: npt.NDArray[np.integer], targets: npt.NDArray[np.integer], n_nodes: int) -> Links:
+        """Return the links from sources to targets, both [n]."""
         order = np.argsort(sources, kind="stable")
         offsets = np.zeros(n_nodes + 1, np.int64)
         np.cumsum(np.bincount(sources, minlength=n_nodes), out=offsets[1:])
         return cls(offsets, np.ascontiguousarray(targets[order], np.int32))
 
     def step(self, nodes: npt.NDArray[np.int32], rng: np.random.Generator) -> npt.NDArray[np.int32]:
-        """A neighbor of each node, drawn uniformly; NOWHERE from nowhere and from a node without any."""
+        """Draw a neighbor of each node uniformly; NOWHERE from NOWHERE and from a node without neighbors."""
         here = np.maximum(nodes, 0)
         starts = self.offsets[here]
         degrees = np.where(nodes >= 0, self.offsets[here + 1] - starts, 0)
@@ -196,22 +195,22 @@ class Graph:
 
     @cached_property
     def degrees(self) -> npt.NDArray[np.int64]:
-        """int64 [U + I]: interactions of each user and each item."""
+        """Number of interactions of each user and each item, int64 [U + I]."""
         return np.concatenate(
             [np.diff(self.log.offsets), np.bincount(self.log.items, minlength=len(self.log.item_ids))]
         )
 
     def links(self, kinds: str) -> Links:
-        """The links of one step: "UI" from users, "IU" and "II" from items."""
+        """Return the links of one step: "UI" from users, "IU" and "II" from items."""
         return {"UI": self._of_users, "IU": self._of_items, "II": self._in_turn}[kinds]
 
     def starts(self, kind: str, links: Links) -> npt.NDArray[np.int32]:
-        """All nodes of a kind, "U" or "I", that have a link."""
+        """Return all nodes of a kind, "U" or "I", that have a link."""
         first, end = (0, self.n_users) if kind == USER else (self.n_users, self.n_nodes)
         return np.flatnonzero(np.diff(links.offsets)[first:end]).astype(np.int32) + np.int32(first)
 
     def n_starts(self, schema: str) -> int:
-        """Walks of one round of a schema."""
+        """Return the number of walks of one round of a schema."""
         letters = check_schema(schema)
         return len(self.starts(letters[0], self.links(letters[:2])))
 
@@ -232,7 +231,7 @@ class Graph:
 
     @cached_property
     def _in_turn(self) -> Links:
-        """Items that stood side by side in a history, both ways; an item is not its own neighbor."""
+        """Items next to each other in a history, both ways; an item is not its own neighbor."""
         users, items = self._edges
         side_by_side = (users[:-1] == users[1:]) & (items[:-1] != items[1:])
         before, after = items[:-1][side_by_side], items[1:][side_by_side]
@@ -240,7 +239,7 @@ class Graph:
 
 
 def check_schema(schema: str) -> str:
-    """The letters of a schema, `U-I-U` as "UIU"; ConfigError for one that cannot be walked."""
+    """Return the letters of a schema, "UIU" for `U-I-U`; ConfigError if it is not valid."""
     letters = schema.replace("-", "")
     fits = len(letters) > 1 and letters[0] == letters[-1] and set(letters) <= {USER, ITEM}
     if not fits or "-".join(letters) != schema or USER * 2 in letters:
@@ -254,15 +253,15 @@ def check_schema(schema: str) -> str:
 def walk_rounds(
     graph: Graph, schemas: Sequence[str], *, number: int, length: int, seed: int
 ) -> Iterator[npt.NDArray[np.int32]]:
-    """Walks, int32 [n, length] at a time: a row is a walk, -1 after its end.
+    """Yield walks, int32 [n, length] at a time: a row is a walk, -1 after its end.
 
-    In each of `number` rounds a walk starts at every node with which a schema begins and which has a link, schema by
-    schema, in an order drawn anew. Equal seeds give equal walks.
+    In each of `number` rounds, schema by schema, a walk starts at every node of the schema's first kind that has a
+    link, in a new random order. Equal seeds give equal walks.
 
     Raises
     ------
     ConfigError
-        A schema that cannot be walked.
+        A schema is not valid.
 
     >>> from semid.data.interactions import read_interactions
     >>> graph = Graph(read_interactions([{"user": "u", "items": ["a"]}]))

@@ -1,21 +1,21 @@
-"""Behavior vectors made elsewhere: word2vec's text format, and META ID's table of users and items.
+"""Collaborative vectors made elsewhere: word2vec's text format, and META ID's table of users and items.
 
     34464 64                            word2vec: rows and dims, then a name and its numbers on each line
     A1YJEY40YUW4SE 0.12 -0.05 ...
 
-    user,item,emb                       META ID: a row of a user says is_user under item, that of an item is_item
+    user,item,emb                       META ID: a user's row has is_user under item, an item's row is_item
     A1YJEY40YUW4SE,is_user,0.12 ...     under user
     is_item,B004756YJA,0.31 ...
 
 Word2vec has one name space. A name that is both a user and an item is refused there, unless all names are written
-`user:NAME` and `item:NAME`. Vectors in two files, users and items, are read by `semid.encoders.read_vectors`.
+`user:NAME` and `item:NAME`. Two files, one of users and one of items, are read by `semid.encoders.read_vectors`.
 """
 
 from __future__ import annotations
 
 import csv
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,20 +31,25 @@ METAID = ["user", "item", "emb"]
 IS_USER, IS_ITEM = "is_user", "is_item"
 KINDS = ("user", "item")
 GZIP_MAGIC = b"\x1f\x8b"
-Row = tuple[int, str, str, str]  # line number, kind ("" where the file does not say), name, numbers
+Row = tuple[int, str, str, str]  # line number, kind ("" if the file does not say), name, numbers
 
 
 def read_behavior(path: str | Path, log: Interactions) -> BehaviorVectors:
-    """Vectors of the users and items of `log` from one file; those it does not have are not known.
+    """Read vectors of the users and items of `log` from one file, plain or gzipped.
 
-    Names of the file that `log` does not have are passed over. Plain or gzipped; which format is told by the first
-    line.
+    The first line tells the format. Names that `log` does not have are ignored; users and items that the file does not
+    have are marked as not known.
+
+    Parameters
+    ----------
+    path : str or path
+    log : Interactions
 
     Raises
     ------
     InputError
-        Not such a file, a row that is no vector, a name twice, a name that could be a user or an item, vectors of
-        several lengths, or no vector of any user or item.
+        The file has another format, a row without a vector, a repeated name, a name that could be a user or an item,
+        vectors of several lengths, or no vector of any user or item.
     OSError
         The file cannot be opened.
     """
@@ -92,7 +97,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[Row]:
         problems.add(None, f"damaged, or not text in UTF-8 ({error}). Write it again.")
 
 
-def _metaid_rows(stream, problems: Problems) -> Iterator[Row]:
+def _metaid_rows(stream: Iterable[str], problems: Problems) -> Iterator[Row]:
     for line, cells in enumerate(csv.reader(stream), 2):
         if len(cells) != 3 or (cells[1] == IS_USER) == (cells[0] == IS_ITEM):
             problems.add(line, f"expected NAME,{IS_USER},NUMBERS or {IS_ITEM},NAME,NUMBERS.")
@@ -102,7 +107,7 @@ def _metaid_rows(stream, problems: Problems) -> Iterator[Row]:
             yield line, "item", cells[1], cells[2]
 
 
-def _word2vec_rows(stream) -> Iterator[Row]:
+def _word2vec_rows(stream: Iterable[str]) -> Iterator[Row]:
     for line, text in enumerate(stream, 2):
         name, _, numbers = text.strip().partition(" ")
         kind, colon, rest = name.partition(":")

@@ -1,6 +1,6 @@
-"""What a frozen language model's input embeddings say of texts: for each text the mean of its tokens' rows.
+"""Mean input embeddings of texts under a frozen language model: for each text, the mean of its tokens' rows.
 
-Only the embedding's tensor is read, block by block from the safetensors file; the model is never built with weights.
+Only the embedding's tensor is read, block by block from the safetensors file; no other weights are loaded.
 
 Not here: which tensor that is (`checkpoint.py`). N texts, V rows, H dims.
 """
@@ -25,16 +25,18 @@ __all__ = ["TEXT_BATCH", "first_tokens", "mean_text_rows"]
 
 
 def mean_text_rows(folder: str | Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Mean input embeddings of the first 64 tokens of each text: float32 [N, H]; zeros for a text without tokens.
+    """Return the mean input embeddings of the first 64 tokens of each text, float32 [N, H]; zeros without tokens.
 
     Parameters
     ----------
-    folder : a model's folder with config.json, a tokenizer and safetensors weights
+    folder : str or path
+        A model's folder with config.json, a tokenizer and safetensors weights.
+    texts : sequence of N strings
 
     Raises
     ------
     InputError
-        No such folder, or no tokenizer in it.
+        The folder does not exist, or has no tokenizer.
     ArtifactError, ConfigError
         Its weights are missing, damaged, pickled or quantized.
     """
@@ -58,7 +60,7 @@ def mean_text_rows(folder: str | Path, texts: Sequence[str]) -> npt.NDArray[np.f
 
 
 def _tokens(folder: Path, texts: Sequence[str], n_rows: int) -> list[list[int]]:
-    """The first tokens of each text that have a row."""
+    """Return the first tokens of each text that have a row."""
     from transformers import AutoTokenizer
 
     try:
@@ -76,18 +78,18 @@ def _tokens(folder: Path, texts: Sequence[str], n_rows: int) -> list[list[int]]:
     return found
 
 
-TEXT_TOKENS = 64  # of an item's text that are read
-TEXT_BATCH = 1024  # items tokenized at once
+TEXT_TOKENS = 64  # tokens of an item's text that are read
+TEXT_BATCH = 1024  # texts tokenized at a time
 
 
 def first_tokens(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], known: npt.NDArray[np.bool_]
 ) -> list[list[int]]:
-    """The first TEXT_TOKENS tokens of each text that have `known` [V] set."""
+    """Return the first TEXT_TOKENS tokens of each text that have `known` [V] set."""
     plain = {
         "add_special_tokens": False, "padding": False, "truncation": False, "return_attention_mask": False,
         "return_token_type_ids": False, "verbose": False,
     }  # fmt: skip
-    # a token rarely stands for more than 16 characters: what is cut off would not be read anyway
+    # a token rarely has more than 16 characters, so nothing is cut off that would be read
     found = tokenizer([text[: 16 * TEXT_TOKENS] for text in texts], **plain)["input_ids"]
     return [[token for token in row if token < len(known) and known[token]][:TEXT_TOKENS] for row in found]

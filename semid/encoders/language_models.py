@@ -1,7 +1,6 @@
-"""Language models, loaded and run: texts to vectors, by sentence-transformers or by transformers with pooling.
+"""Load and run language models: a batch of texts in, float32 rows out, by sentence-transformers or with pooling.
 
-A batch of texts goes in and float32 rows come out. Which texts make a batch, and what an item's text is, is up to
-`neural`; where a model's files come from, to `model_files`. Only safetensors weights are read.
+Only safetensors weights are read. Not here: what an item's text is, and which texts form a batch (`neural.py`).
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model, and how it shall run; the choices are those of `NeuralEncoder`."""
+    """Which model to run, and how; the options are those of `NeuralEncoder`."""
 
-    name: str  # what messages call it
+    name: str  # in messages
     folder: Path
     pooling: Pooling
     max_length: int
@@ -43,7 +42,7 @@ class ModelSource:
 
 
 class SentenceModel:
-    """A folder with a modules.json, run by sentence-transformers as it describes itself."""
+    """A folder with a modules.json, run by sentence-transformers as described there."""
 
     pooling = "own"
 
@@ -69,7 +68,7 @@ class SentenceModel:
         self.dim = self.encode(["text"]).shape[1]
 
     def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """float32 [n, D]"""
+        """Return the vectors of texts, float32 [n, D]."""
         vectors = self.model.encode(
             texts, prompt="", batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True
         )
@@ -77,7 +76,7 @@ class SentenceModel:
 
 
 class PooledModel:
-    """Any transformers model; its last hidden states are pooled here."""
+    """Any model of transformers; its last hidden states are pooled."""
 
     def __init__(self, source: ModelSource) -> None:
         from transformers import AutoModel, AutoTokenizer
@@ -108,13 +107,13 @@ class PooledModel:
         self.dim = text_config.hidden_size
 
     def encode(self, texts: list[str]) -> npt.NDArray[np.float32]:
-        """float32 [n, D]"""
+        """Return the vectors of texts, float32 [n, D]."""
         import torch
 
         rows = self._token_ids(texts)
         lengths = torch.tensor([len(row) for row in rows])
         width = max(1, int(lengths.max()))
-        # The id under the mask is never looked at, so a tokenizer without a padding token is no obstacle.
+        # Ids under the mask are never read, so the tokenizer needs no padding token.
         token_ids = torch.zeros((len(rows), width), dtype=torch.long)
         for i, row in enumerate(rows):
             token_ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
@@ -132,7 +131,7 @@ class PooledModel:
         return [row + [eos] if ends and row[-1:] != [eos] else row for row in rows]
 
     def _pool(self, states: torch.Tensor, mask: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """[n, D] from states [n, T, D], mask [n, T] and lengths [n]; zeros where a text has no token."""
+        """Pool states [n, T, D] by mask [n, T] and lengths [n] to [n, D]; zeros where a text has no token."""
         import torch
 
         if self.pooling == "mean":
@@ -143,7 +142,7 @@ class PooledModel:
 
 
 def _loaded(name: str, load: Callable[[], Loaded]) -> Loaded:
-    """What `load` returns, without a bar of its own, and its many ways to fail turned into one error."""
+    """Return what `load` returns, without its progress bar; InputError for any way in which loading fails."""
     from safetensors import SafetensorError
     from transformers.utils import logging as transformers_logging
 
@@ -176,16 +175,16 @@ def _usable_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-# ---- The files of a language model: found in a folder or fetched from the hub, and told apart by a checksum.
-# Nothing is loaded or run here. Neither pickles nor code are ever asked for.
+# ---- The files of a language model: a folder, or fetched from the Hub; identified by a checksum.
+# Nothing is loaded or run here. Neither pickles nor code are ever fetched.
 
 
-READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")  # of a model's folder; no pickle, no code
+READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 NOT_READ = ("onnx/*", "openvino/*", "original/*")
 
 
-def model_folder(name_or_path: str | Path, revision: str | None) -> tuple[Path, str | None]:
-    """(folder, commit): the model's files on this machine, fetched if need be; no commit for a folder."""
+def model_folder(name_or_path: str | os.PathLike[str], revision: str | None) -> tuple[Path, str | None]:
+    """Return the folder of a model's files, fetched if needed, and its commit on the Hub; None for a local folder."""
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         if not (path / "config.json").exists() and not (path / "modules.json").exists():
@@ -209,7 +208,7 @@ def model_folder(name_or_path: str | Path, revision: str | None) -> tuple[Path, 
 
 
 def sha256_of_model(folder: Path) -> str:
-    """One checksum over the content of all files that are read, by name; hidden files left out."""
+    """Return one checksum over the content of all files that are read, by name; hidden files are left out."""
     digest = hashlib.sha256()
     for path in sorted(p for pattern in READ for p in folder.rglob(pattern)):
         relative = path.relative_to(folder)

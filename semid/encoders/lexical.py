@@ -1,14 +1,13 @@
 """LexicalEncoder: text to vectors with TF-IDF and a truncated SVD; the default, which downloads nothing.
 
-A text becomes words and subwords (the 3- to 5-grams of each word, so that a word never seen still lands near
-its relatives); scripts without spaces become characters and pairs of characters. Each field is a TF-IDF
-vector of unit length times the weight of its field; their sum is reduced to D dims by an SVD and scaled to
-unit length. No word order, no word pairs, no meaning beyond what the catalog's own words show together. What a
-word is, `words` decides; counting is in `counts`.
+A text becomes words and subwords (the 3- to 5-grams of each word, so that an unseen word is near its relatives);
+scripts without spaces become characters and pairs of characters. Each field is a TF-IDF vector of unit length times the
+weight of its field; their sum is reduced to D dims by an SVD and scaled to unit length. No word order, no word pairs,
+no meaning beyond the co-occurrence of the catalog's own words. Words, counts and components are in `tfidf.py`.
 
-Choices, with what decided them. R@50: the next item is among the 50 nearest by cosine to the mean of the
-last five items, history not excluded; the choices were made on these same positions, so the figures flatter a
-little. Two shop catalogs, where all-MiniLM-L6-v2 has 0.095 and 0.183:
+Choices and their measurements. R@50: the next item is among the 50 nearest by cosine to the mean of the last five
+items, history not excluded. The choices were made on these same positions, so the figures are slightly optimistic. Two
+shop catalogs, where all-MiniLM-L6-v2 has 0.095 and 0.183:
 
 ==================================  ====================  ===================
 R@50                                beauty, 12,101 items  office, 3,459 items
@@ -21,20 +20,20 @@ all fields with the same weight     0.118                 0.229
 `subword_weight=0`                  0.133                 0.239
 ==================================  ====================  ===================
 
-- Field weights come from the catalog (`_field_weights`): a label that many items share, such as a brand,
-  says less about one item than its title. It matters for codes too: items that people take in succession
-  share a first residual k-means code 20.8 and 17.1 times as often as chance (beauty, office; one seed), with
-  equal weights 14.8 and 14.9 times.
-- Components are divided by the square root of their singular values (`spectrum=0.5`). The full division is
-  no clear gain: better R@50 on one catalog, worse on the other, and first codes 15.1 and 18.4.
-- Subwords leave R@50 as it is and find rare names: The Godfather's neighbors are its sequels and gangster
-  films. At 0.3 stepfathers join in. Word pairs, whole phrases and a vocabulary per field gained nothing.
-- A number counts half as much as a word and a year a fifth: a year says little about what an item is.
+- Field weights come from the catalog (`_field_weights`): a value that many items share, such as a brand, tells less
+  about one item than its title. This matters for codes too: consecutive items of users share a first residual k-means
+  code 20.8 and 17.1 times as often as chance (beauty, office; one seed), with equal weights 14.8 and 14.9 times.
+- Components are divided by the square root of their singular values (`spectrum=0.5`). The full division is no clear
+  gain: better R@50 on one catalog, worse on the other, and first codes 15.1 and 18.4.
+- Subwords leave R@50 unchanged and find rare names: The Godfather's neighbors are its sequels and gangster films. At
+0.3
+  stepfathers join in. Word pairs, whole phrases and a vocabulary per field gained nothing.
+- A number has half the weight of a word and a year a fifth: a year tells little about what an item is.
 
-Determinism: `fit` sorts the items by id and runs the SVD on one thread; all it keeps is rounded to what is
-stored. `transform` sums each row alone, in the order of the features (SciPy's sparse product runs on one
-thread), so a vector depends on its own text only, never on its batch. On another CPU or BLAS a new fit may
-differ in the last bit of a component; a stored encoder gives the same vectors.
+Determinism: `fit` sorts the items by id and runs the SVD on one thread; everything it keeps is rounded to the stored
+precision. `transform` sums each row alone, in the order of the features (SciPy's sparse product runs on one thread), so
+a vector depends only on its own text, not on its batch. On another CPU or BLAS a new fit may differ in the last bit of
+a component; a stored encoder gives the same vectors.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,28 +74,28 @@ __all__ = ["LexicalEncoder", "words_of"]
 
 logger = logging.getLogger("semid")
 
-BATCH = 4096  # items whose features are made at once
-MOST_FITTED = 200_000  # items that the SVD looks at, evenly spread over the sorted ids
-SMALL_CATALOG = 1000  # below it a word counts from its first item on, above from its second
-LEAST_WEIGHT = 0.15  # of a field that says next to nothing about one item
+BATCH = 4096  # items whose features are computed at a time
+MOST_FITTED = 200_000  # cap on the items that the SVD is fitted on, evenly spaced over the sorted ids
+SMALL_CATALOG = 1000  # items; in smaller catalogs a word needs one item, in larger ones two
+LEAST_WEIGHT = 0.15  # of a field that tells almost nothing about one item
 
 
 class LexicalEncoder:
-    """TF-IDF per field, summed with field weights, reduced by a truncated SVD.
+    """Embed text by TF-IDF per field, summed with field weights and reduced by a truncated SVD.
 
     Parameters
     ----------
     dim : int
-        Dims of a vector, D. A catalog with fewer items or words has fewer (`dim_`).
+        Dims of a vector, D; fewer for a catalog with fewer items or words (`dim_`).
     field_weights : mapping of field name -> float, optional
-        Replaces the weights found for these fields; 0 leaves a field out.
+        Replace the computed weights of these fields; 0 leaves a field out.
     number_weight, year_weight : float
-        Weight of a number and of a year (1800 to 2099) beside a word's 1.
+        Weight of a number and of a year (1800 to 2099), where a word has 1.
     subword_weight : float
         Weight of a subword.
     spectrum : float
-        Component i is divided by its singular value to this power: 0 keeps the variances of the SVD, 1
-        makes them equal.
+        Component i is divided by its singular value to this power: 0 keeps the variances of the SVD, 1 makes them
+        equal.
     max_words, max_subwords : int
         The most frequent of each are kept.
     seed : int
@@ -111,7 +110,7 @@ class LexicalEncoder:
         Inverse document frequency times the weight of the kind of feature.
     components_ : float16 [F, D]
     n_fitted_ : int
-        Items that were looked at while fitting; not stored.
+        Items that were used for fitting; not stored.
 
     >>> from semid.data.items import Items
     >>> items = Items(["a", "b", "c"], {"title": ["red nail polish", "blue nail polishes", "kohl pencil"]})
@@ -156,7 +155,7 @@ class LexicalEncoder:
     # ---- learning ---------------------------------------------------------------------------------------
 
     def fit(self, items: Items) -> LexicalEncoder:
-        """Learn vocabulary, weights and components. The order of the items changes nothing.
+        """Learn vocabulary, weights and components, and return self. The order of the items changes nothing.
 
         Raises
         ------
@@ -182,7 +181,7 @@ class LexicalEncoder:
 
     @staticmethod
     def sample_step(n_items: int) -> int:
-        """One item in so many, by the order of their ids, is what `fit` looks at: at most 200,000 items.
+        """Return s, where `fit` uses every s-th item by the order of the ids: at most 200,000 items.
 
         >>> LexicalEncoder.sample_step(200_000), LexicalEncoder.sample_step(1_000_000)
         (1, 5)
@@ -190,7 +189,7 @@ class LexicalEncoder:
         return -(-n_items // MOST_FITTED)
 
     def memory_to_fit(self, items: Items) -> int:
-        """Bytes that `fit` takes at its peak beside the items, told from a few of them; measured to be enough."""
+        """Estimate the peak bytes of `fit` beside the items, from a few of them; measured to be enough."""
         n_fitted = -(-len(items) // self.sample_step(len(items)))
         return memory_to_fit(items, n_fitted, self.dim)
 
@@ -212,10 +211,10 @@ class LexicalEncoder:
     def _field_weights(
         self, columns: Mapping[str, Sequence[str]], counts: dict[str, csr_array], kinds: npt.NDArray[np.float64]
     ) -> dict[str, float]:
-        """distinct / filled * n / (n + 6) / (1 + n / 60), with n the mean number of words, at least 0.15.
+        """Return distinct / filled * n / (n + 6) / (1 + n / 60) per field, n the mean number of words; at least 0.15.
 
-        A value that many items share says little about one of them; so does one of two or three words; and
-        one of hundreds mostly repeats itself.
+        A value that many items share tells little about one of them; so does a value of two or three words; and one of
+        hundreds of words mostly repeats itself.
         """
         weights = {}
         for name, texts in columns.items():
@@ -237,7 +236,7 @@ class LexicalEncoder:
         counts: dict[str, csr_array],
         n_items: int,
     ) -> None:
-        """Sets words_, subwords_ and feature_weights_ from the document frequencies."""
+        """Set words_, subwords_ and feature_weights_ from the document frequencies."""
         once = n_items < SMALL_CATALOG
         used = [counts[name] for name in counts if self.field_weights_[name] > 0]
         seen = sum(used[1:], used[0]) if used else empty_counts(n_items, len(words))
@@ -265,19 +264,19 @@ class LexicalEncoder:
     # ---- applying ---------------------------------------------------------------------------------------
 
     def transform(self, items: Items) -> npt.NDArray[np.float32]:
-        """Vectors of unit length, float32 [N, D]; zeros for a text without any known word or subword.
+        """Return vectors of unit length, float32 [N, D]; zeros for a text without any known word or subword.
 
         Parameters
         ----------
         items : Items
-            Fields that were not there when fitting are left out, with a warning; missing ones are empty.
+            Fields that were not there at `fit` are left out, with a warning; missing fields count as empty.
 
         Raises
         ------
         ConfigError
             Not fitted.
         InputError
-            None of the fields that the encoder was fitted on is there.
+            None of the fields that the encoder was fitted on exists.
         """
         vectors, filled = np.zeros((len(items), self.dim_ if self.is_fitted else 0), np.float32), 0
         for block in self.blocks(items):
@@ -286,7 +285,7 @@ class LexicalEncoder:
         return vectors
 
     def blocks(self, items: Items) -> Iterator[npt.NDArray[np.float32]]:
-        """What `transform` returns, float32 [n, D] at a time."""
+        """Yield what `transform` returns, float32 [n, D] at a time."""
         if not self.is_fitted:
             raise ConfigError("this LexicalEncoder is not fitted. Call fit(items) first, or fit_transform.")
         names = self._known_fields(items)
@@ -297,7 +296,7 @@ class LexicalEncoder:
             yield unit_rows(self._features(words, counts, stop - start) @ components)
 
     def fit_transform(self, items: Items) -> npt.NDArray[np.float32]:
-        """`fit`, then `transform` the same items."""
+        """Fit, then transform the same items."""
         return self.fit(items).transform(items)
 
     def _known_fields(self, items: Items) -> list[str]:
@@ -312,19 +311,19 @@ class LexicalEncoder:
         return known
 
     def _features(self, words: list[str], counts: dict[str, csr_array], n_items: int) -> csr_array:
-        """TF-IDF rows of unit length, float32 [n, F], from word counts per field."""
+        """Return TF-IDF rows of unit length, float32 [n, F], from word counts per field."""
         from scipy.sparse import vstack
 
         containing = parts_by_word(words, self._features_of, range(len(self.feature_weights_)))
         blocks = []
-        for start in range(0, max(1, n_items), BATCH):  # what is made on the way takes ten times the result's memory
+        for start in range(0, max(1, n_items), BATCH):  # intermediate matrices take ten times the result's memory
             n_rows = min(n_items - start, BATCH)
             part = {name: count[start : start + n_rows] for name, count in counts.items()}
             blocks.append(self._weigh(part, containing, n_rows))
         return blocks[0] if len(blocks) == 1 else vstack(blocks, format="csr")
 
     def _weigh(self, counts: dict[str, csr_array], containing: csr_array, n_items: int) -> csr_array:
-        """TF-IDF rows of a block of items; each is summed alone, so the block makes no difference."""
+        """Return TF-IDF rows of a block of items; each is summed alone, so the block makes no difference."""
         from scipy.sparse import csr_array
 
         total = empty_counts(n_items, len(self.feature_weights_)).astype(np.float32)
@@ -353,8 +352,8 @@ class LexicalEncoder:
 
     # ---- storing ----------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict]:
-        """(arrays, meta) that `from_state` turns into an encoder giving equal vectors, bit for bit."""
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return (arrays, meta), from which `from_state` makes an encoder with equal vectors, bit for bit."""
         arrays = {
             "words.data": self.words_.data,
             "words.offsets": self.words_.offsets,
@@ -372,8 +371,8 @@ class LexicalEncoder:
         return arrays, {"kind": "lexical", "field_weights": self.field_weights_, "parameters": parameters}
 
     @classmethod
-    def from_state(cls, arrays: Mapping[str, np.ndarray], meta: dict) -> LexicalEncoder:
-        """The fitted encoder that `state` described.
+    def from_state(cls, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> LexicalEncoder:
+        """Return the fitted encoder that `state` described.
 
         Raises
         ------

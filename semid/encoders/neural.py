@@ -1,29 +1,27 @@
 """NeuralEncoder: text to vectors with a sentence-transformers model or any Hugging Face language model.
 
-A model is a folder or a hub id; only safetensors weights are read, and no code from the model's folder runs.
-A model that describes its own pooling (a `modules.json`) is run by sentence-transformers; any other by
-transformers' `AutoModel`, and the hidden states of its last layer are pooled here:
+A model is a folder or a Hub id. Only safetensors weights are read, and no code from the model's folder runs. A model
+that describes its own pooling (a `modules.json`) is run by sentence-transformers; any other by transformers'
+`AutoModel`, and the hidden states of its last layer are pooled:
 
 - mean: over all tokens of the text, padding excluded
 - last: the state of the last token, the only one of a causal model that has read the whole text
 - eos: the same after an end-of-sequence token is appended
-- auto: what the model describes; else last for a causal model, mean for an encoder
+- auto: as the model describes; else last for a causal model, mean for an encoder
 
-Padding is always on the right and masked, whatever the tokenizer prefers, so a text has the positions that
-it has alone. Equal texts are encoded once and batches are formed from the texts sorted by length, so the
-order of up to 65,536 items changes nothing, bit for bit (of more, so many are encoded at a time); but the other
-texts of a batch and its padding change the order of floating-point sums, so a text encoded in another company may
-differ by float noise (about 1e-6 in float32).
+Padding is always on the right and masked, whatever the tokenizer prefers, so a text has the same positions as alone.
+Equal texts are encoded once, and batches are formed from the texts sorted by length, so the order of up to 65,536 items
+changes nothing, bit for bit (more items are encoded in blocks of that size). But the other texts of a batch and its
+padding change the order of floating-point sums, so a text encoded in another batch may differ by about 1e-6 in float32.
 
-Not here: training (`adapt.py`), downloading without being asked: a hub id is fetched by huggingface_hub,
-into its cache, and read from there when there is no network.
+A Hub id is fetched by huggingface_hub into its cache, and read from there when there is no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -46,44 +44,44 @@ if TYPE_CHECKING:
 
 __all__ = ["NeuralEncoder"]
 
-BLOCK = 1 << 16  # items whose vectors are made at once
+BLOCK = 1 << 16  # items whose vectors are computed at a time
 
 Fields = Literal["joined", "lines", "mean"]
 
 
 class NeuralEncoder:
-    """Vectors from a language model.
+    """Embed text with a language model.
+
+    The model is loaded when it is first needed. An item without text gets zeros, as from the lexical encoder.
 
     Parameters
     ----------
-    name_or_path : path or hub id
-        A model's folder, or its name on the Hugging Face hub.
+    name_or_path : str or path
+        A model's folder, or its name on the Hugging Face Hub.
     pooling : "auto", "mean", "last" or "eos"
         See the module. Anything but "auto" overrides what the model describes.
     fields : "joined", "lines" or "mean"
-        What the model reads of an item: its fields as sentences (`Items.texts`), as lines `name: value`, or
-        each field alone, and then the mean of the fields' vectors (as LC-Rec does).
+        What the model reads of an item: its fields as sentences (`Items.texts`), as lines `name: value`, or each field
+        alone; then the vector is the mean over the fields (as in LC-Rec).
     prompt : str
-        Put before every text, as some models want ("passage: ").
+        Prefix of every text, as some models need ("passage: ").
     normalize : bool
         Scale vectors to unit length.
     max_length : int
-        Tokens of a text that are read, if the model can take so many.
+        Cap on the tokens of a text, below the model's own.
     batch_size : int
-        Texts at once.
+        Texts per batch.
     device : "auto" or a torch device
         "auto" is CUDA, else Apple's MPS, else the CPU.
     dtype : "float32", "bfloat16" or "float16"
-        Of the model while it runs; vectors are float32 always.
+        Of the model while it runs; vectors are always float32.
     revision : str, optional
-        Branch, tag or commit on the hub.
-
-    The model is loaded when it is first needed. An item without text gets zeros, as from the lexical encoder.
+        Branch, tag or commit on the Hub.
     """
 
     def __init__(
         self,
-        name_or_path: str | Path,
+        name_or_path: str | PathLike[str],
         *,
         pooling: Pooling = "auto",
         fields: Fields = "joined",
@@ -106,23 +104,23 @@ class NeuralEncoder:
         self.dtype = dtype
         self.revision = revision
         self._model: SentenceModel | PooledModel | None = None
-        self._commit: str | None = None  # on the hub, of the model that is loaded
-        self._expected_sha256: str | None = None  # the model that a stored artifact asks for
+        self._commit: str | None = None  # on the Hub, of the loaded model
+        self._expected_sha256: str | None = None  # of the model of a stored artifact
 
     def fit(self, items: Items) -> NeuralEncoder:
-        """Load the model; there is nothing to learn from the items."""
+        """Load the model and return self; nothing is learned from the items."""
         self._load()
         return self
 
     def transform(self, items: Items) -> npt.NDArray[np.float32]:
-        """One vector per item, float32 [N, D].
+        """Return one vector per item, float32 [N, D].
 
         Raises
         ------
         InputError
-            No such model, or it cannot be loaded or reached.
+            The model does not exist, cannot be loaded or cannot be reached.
         ConfigError
-            A parameter is misspelt or out of range.
+            A parameter is misspelled or out of range.
         DependencyError
             The model needs sentence-transformers, which is not installed.
         """
@@ -133,7 +131,7 @@ class NeuralEncoder:
         return vectors
 
     def blocks(self, items: Items) -> Iterator[npt.NDArray[np.float32]]:
-        """What `transform` returns, float32 [n, D] at a time; texts that several items share cost once a block."""
+        """Yield what `transform` returns, float32 [n, D] at a time; equal texts of a block are encoded once."""
         for start in range(0, len(items), BLOCK):
             yield self._transform(items.part(start, min(start + BLOCK, len(items))))
 
@@ -141,7 +139,7 @@ class NeuralEncoder:
         model = self._load()
         if self.fields == "mean":
             columns = [self._encode(column) for column in items.fields.values()]
-            # A field that an item does not have counts for nothing.
+            # Fields that an item does not have are left out of the mean.
             vectors = np.zeros((len(items), model.dim), np.float32)
             filled = np.zeros((len(items), 1), np.float32)
             for column in columns:
@@ -153,12 +151,12 @@ class NeuralEncoder:
         return unit_rows(vectors) if self.normalize else vectors
 
     def fit_transform(self, items: Items) -> npt.NDArray[np.float32]:
-        """`transform`."""
+        """Transform the items; there is nothing to fit."""
         return self.transform(items)
 
     @property
     def is_fitted(self) -> bool:
-        """Always: a language model comes trained."""
+        """True: a language model is trained already."""
         return True
 
     @property
@@ -168,11 +166,11 @@ class NeuralEncoder:
 
     # ---- identity ---------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict]:
-        """(no arrays, meta): which model this is, and how it is used.
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return (no arrays, meta): which model this is, and how it is used.
 
-        `sha256` covers the content of the model's configuration, tokenizer and weights, so that a renamed
-        copy is the same model and a fine-tuned one is not.
+        `sha256` covers the content of the model's configuration, tokenizer and weights, so a renamed copy is the same
+        model and a fine-tuned one is not.
         """
         model = self._load()
         return {}, {
@@ -197,19 +195,23 @@ class NeuralEncoder:
     @classmethod
     def from_state(
         cls,
-        arrays: dict[str, np.ndarray],
-        meta: dict,
+        arrays: Mapping[str, np.ndarray],
+        meta: Mapping[str, Any],
         *,
-        name_or_path: str | Path | None = None,
+        name_or_path: str | PathLike[str] | None = None,
         batch_size: int = 64,
         device: str = "auto",
     ) -> NeuralEncoder:
-        """The encoder that `state` described; InputError on first use if the model is another one.
+        """Return the encoder that `state` described; InputError on first use if the model is another one.
 
         Parameters
         ----------
-        name_or_path : path or hub id, optional
+        arrays, meta
+            What `state` returned.
+        name_or_path : str or path, optional
             Where the model is now, if it moved.
+        batch_size, device
+            See the class.
         """
         try:
             parameters = dict(meta["parameters"])
@@ -250,10 +252,10 @@ class NeuralEncoder:
                 raise ConfigError(f"{name}={getattr(self, name)!r} should be at least 1.")
 
     def _encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """float32 [N, D] of any texts: each distinct one once, longest first; zeros for an empty one."""
+        """Encode texts, float32 [N, D]: each distinct text once, longest first; zeros for an empty one."""
         model = self._load()
         distinct = sorted({text for text in texts if text.strip()}, key=lambda text: (-len(text), text))
-        vectors = np.zeros((len(distinct) + 1, model.dim), np.float32)  # the last row is for no text
+        vectors = np.zeros((len(distinct) + 1, model.dim), np.float32)  # the last row is for empty texts
         for start in track(range(0, len(distinct), self.batch_size), "embed", unit="batch"):
             batch = [self.prompt + text for text in distinct[start : start + self.batch_size]]
             vectors[start : start + len(batch)] = model.encode(batch)

@@ -1,14 +1,14 @@
-"""Skip-gram with negative sampling over walks: compiled loops on one thread, so that a seed decides everything.
+"""Skip-gram with negative sampling over walks: compiled loops on one thread, so that a seed fixes the result.
 
-For every two nodes n and c of a walk that are close, the vector of n is pulled towards the context vector of c and
-pushed away from those of a few nodes drawn at random (Mikolov et al., arXiv 1310.4546):
+For every two near nodes n and c of a walk, the vector of n is pulled towards the context vector of c and pushed away
+from those of a few random nodes (Mikolov et al., arXiv 1310.4546):
 
     log s(v_n . u_c) + sum over negatives x of log s(-v_n . u_x),        s the logistic function
 
-by stochastic gradient descent with a rate that falls to zero. How close is close is drawn for every place, 1 to
-`window`, as in word2vec.
+by stochastic gradient descent with a learning rate that falls to zero. The reach of "near" is drawn for every place, 1
+to `window`, as in word2vec.
 
-Numba compiles the loop for the processor at hand when it is first used, and keeps the result on disk.
+Numba compiles the loop at first use and caches the result on disk.
 n walks, N nodes, D dims.
 """
 
@@ -26,7 +26,7 @@ MULTIPLIER, ADDEND = np.uint64(6364136223846793005), np.uint64(14426950408889634
 
 
 def alias_table(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
-    """Walker's table to draw from N weights in constant time: keep place i with `chance[i]`, else take `other[i]`.
+    """Return Walker's alias table for N weights: keep place i with probability `chance[i]`, else take `other[i]`.
 
     >>> chance, other = alias_table(np.array([1.0, 3.0]))
     >>> chance.tolist(), other.tolist()
@@ -47,19 +47,19 @@ def alias_table(weights: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.float
 
 @numba.njit(nogil=True, cache=True)
 def _drawn(state):
-    """The next state of the generator; its upper bits are random."""
+    """Return the next state of the generator; its upper bits are random."""
     return state * MULTIPLIER + ADDEND
 
 
 @numba.njit(nogil=True, cache=True)
 def _below(state, n):
-    """A number from 0 to n - 1, from a state's upper 32 bits."""
+    """Return a number from 0 to n - 1, from a state's upper 32 bits."""
     return np.int64(((state >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _pull(vector, context, change, wanted, rate):
-    """One step of one pair: the context vector moves now, what the vector should move by is added to `change`."""
+    """Do one step for one pair: move the context vector now, and add the vector's move to `change`."""
     score = np.float32(0)
     for dim in range(len(vector)):
         score += vector[dim] * context[dim]
@@ -71,15 +71,24 @@ def _pull(vector, context, change, wanted, rate):
 
 @numba.njit(nogil=True, cache=True)
 def train_on_walks(walks, vectors, contexts, chance, other, window, negatives, rates, state):
-    """Train on walks in their order; returns the generator's state for the next ones.
+    """Train on walks in their order, and return the generator's state for the next ones.
 
     Parameters
     ----------
-    walks : int32 [n, length], -1 after the end of a walk
-    vectors, contexts : float32 [N, D], changed
-    chance, other : of `alias_table`, what negatives are drawn from
-    rates : float32 [n], the rate of each walk
+    walks : int32 [n, length]
+        -1 after the end of a walk.
+    vectors, contexts : float32 [N, D]
+        Changed in place.
+    chance, other
+        From `alias_table`; for drawing negatives.
+    window : int
+        Two nodes of a walk are neighbors up to this distance.
+    negatives : int
+        For each pair.
+    rates : float32 [n]
+        Learning rate of each walk.
     state : uint64
+        Of the generator.
     """
     change = np.zeros(vectors.shape[1], np.float32)
     for walk in range(len(walks)):

@@ -1,7 +1,7 @@
-"""Counts: words per item and field as sparse matrices, and the arithmetic on them that is the same on any machine.
+"""The arithmetic of TF-IDF and SVD: words, counts, components. The weights are chosen in `lexical.py`.
 
-Every sum here runs in the order of its rows and columns, and every logarithm is a scalar one: no vector unit and no
-thread can change a bit. Which words are kept and what they weigh is up to `lexical`.
+Every sum runs in the order of its rows and columns, and every logarithm is a scalar one, so no vector unit and no
+thread can change a bit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +40,14 @@ __all__ = [
 
 
 def empty_counts(n_rows: int, n_columns: int) -> csr_array:
-    """int64 [n_rows, n_columns] without any count."""
+    """Return a sparse int64 matrix [n_rows, n_columns] without entries."""
     from scipy.sparse import csr_array
 
     return csr_array((n_rows, n_columns), dtype=np.int64)
 
 
 def count_words(columns: dict[str, Sequence[str]]) -> tuple[list[str], dict[str, csr_array]]:
-    """(words, {field: int64 [n, words]}): the distinct words, in order of appearance, and their counts.
+    """Return the distinct words, in order of appearance, and their counts per field, {field: int64 [n, words]}.
 
     >>> words, counts = count_words({"title": ["red red kohl", ""], "brand": ["OPI", "red"]})
     >>> words, counts["title"].toarray().tolist(), counts["brand"].toarray().tolist()
@@ -57,13 +57,13 @@ def count_words(columns: dict[str, Sequence[str]]) -> tuple[list[str], dict[str,
 
     place: defaultdict[str, int] = defaultdict()
     place.default_factory = place.__len__  # a new word gets the next number
-    rows = {}
+    rows: dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = {}
     for name, texts in columns.items():
-        indices, starts = array("q"), [0]
+        found, ends = array("q"), [0]
         for text in texts:
-            indices.extend(map(place.__getitem__, words_of(text)))
-            starts.append(len(indices))
-        rows[name] = np.frombuffer(indices, np.int64), np.array(starts, np.int64)
+            found.extend(map(place.__getitem__, words_of(text)))
+            ends.append(len(found))
+        rows[name] = np.frombuffer(found, np.int64), np.array(ends, np.int64)
     counts = {}
     for name, (indices, starts) in rows.items():
         ones = np.ones(len(indices), np.int64)
@@ -73,12 +73,13 @@ def count_words(columns: dict[str, Sequence[str]]) -> tuple[list[str], dict[str,
 
 
 def parts_by_word(
-    words: list[str], parts_of: Callable[[str], Iterable], columns: Mapping[str, int] | range
+    words: list[str], parts_of: Callable[[str], Iterable[Any]], columns: Mapping[str, int] | range
 ) -> csr_array:
-    """int64 [words, columns]: how often each column (a feature, or a subword by name) occurs in each word."""
+    """Return how often each column (a feature, or a subword by name) occurs in each word, int64 [words, columns]."""
     from scipy.sparse import csr_array
 
-    indices, starts = [], [0]
+    indices: list[int] = []
+    starts = [0]
     for word in words:
         parts = parts_of(word)
         indices.extend(parts if isinstance(columns, range) else (columns[p] for p in parts if p in columns))
@@ -90,7 +91,7 @@ def parts_by_word(
 
 
 def most_frequent(names: list[str], frequency: npt.NDArray[np.int64], least: int, most: int) -> npt.NDArray[np.int64]:
-    """Indices of the `most` names of at least frequency `least`, sorted by name; first names win ties.
+    """Return indices of the `most` names of at least frequency `least`, sorted by name; first names win ties.
 
     >>> most_frequent(["b", "c", "a"], np.array([3, 1, 3]), 2, 1).tolist()
     [2]
@@ -100,39 +101,41 @@ def most_frequent(names: list[str], frequency: npt.NDArray[np.int64], least: int
 
 
 def log_counts(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """1 + ln(count), from one scalar logarithm per distinct count, so that no vector unit can matter."""
+    """Return 1 + ln(count), from one scalar logarithm per distinct count, so that no vector unit matters."""
     distinct, place = np.unique(counts, return_inverse=True)
     return np.array([1 + math.log(count) for count in distinct.tolist()], np.float32)[place]
 
 
 def inverse_norms(rows: npt.NDArray[np.int64], values: npt.NDArray[np.float32], n_rows: int) -> npt.NDArray[np.float32]:
-    """1 / the length of each row, 0 for a row of zeros; bincount adds in order, in float64."""
+    """Return 1 / length of each row, 0 for a row of zeros; bincount adds in order, in float64."""
     squares = np.bincount(rows, np.square(values, dtype=np.float64), n_rows)
     return np.divide(1, np.sqrt(squares), out=np.zeros(n_rows), where=squares > 0).astype(np.float32)
 
 
 # ---- Components: the truncated SVD that turns sparse features into D dims, and the memory that it takes.
-# One thread and a fixed seed: the same features give the same components on the same machine. How features are
-# weighed, and vectors made of them, is up to `lexical`.
+# One thread and a fixed seed: the same features give the same components on the same machine.
 
+OVERSAMPLED = 10  # dims beyond those wanted (randomized_svd)
 
-OVERSAMPLED = 10  # dims beyond those wanted, see randomized_svd
-
-# What fitting takes at its peak, measured: bytes of the libraries and of the features' own matrices, of each word and
-# of each different word or subword of an item; and matrices float32 [items, dims].
+# Peak memory of fitting, measured: bytes of the libraries and of the features' own matrices, of each word, of each
+# distinct word or subword of an item; and the number of matrices float32 [items, dims].
 LIBRARIES, WORD_BYTES, PART_BYTES, DENSE_COPIES = 450_000_000, 32, 16, 3
 PROBED = 1000  # items
 
 
 def components_of(features: csr_array, dim: int, *, spectrum: float, seed: int) -> npt.NDArray[np.float16]:
-    """V / singular values ** spectrum, rounded to float16: [F, D] with D at most `dim`, the rank, N and F.
+    """Return V / singular values ** spectrum, rounded to float16: [F, D] with D at most `dim`, the rank, N and F.
 
     Parameters
     ----------
     features : float32 [N, F]
-        TF-IDF rows. Without any number in them, the result is one column of zeros.
+        TF-IDF rows. Without entries, the result is one column of zeros.
+    dim : int
+        Cap on D.
     spectrum : float
         0 keeps the variances of the SVD, 1 makes them equal.
+    seed : int
+        Of the randomized SVD.
 
     >>> from scipy.sparse import csr_array
     >>> components_of(csr_array(np.eye(3, 5, dtype=np.float32)), 2, spectrum=0.5, seed=0).shape
@@ -145,7 +148,7 @@ def components_of(features: csr_array, dim: int, *, spectrum: float, seed: int) 
         return np.zeros((features.shape[1], 1), np.float16)
     with threadpool_limits(1):
         _, sizes, axes = randomized_svd(features, min(dim, *features.shape), n_iter=2, random_state=seed)
-    rank = int((sizes > 1e-4 * sizes[0]).sum())  # float32: what is smaller is rounding noise
+    rank = int((sizes > 1e-4 * sizes[0]).sum())  # float32: smaller ones are rounding noise
     components = axes[:rank].T / (sizes[:rank] / sizes[0]) ** spectrum
     # A power of two brings the largest to [512, 1024), where float16 has no subnormal numbers to lose;
     # vectors are scaled to unit length anyway.
@@ -154,7 +157,7 @@ def components_of(features: csr_array, dim: int, *, spectrum: float, seed: int) 
 
 
 def memory_to_fit(items: Items, n_fitted: int, dim: int) -> int:
-    """Bytes that the words and an SVD of `n_fitted` of the items take beside the items, told from a few of them."""
+    """Estimate the bytes that words and SVD of `n_fitted` items take beside the items, from a few of them."""
     probe = items.take(np.arange(0, len(items), max(1, len(items) // PROBED)))
     words, parts = 0, 0
     for column in probe.fields.values():
@@ -166,12 +169,11 @@ def memory_to_fit(items: Items, n_fitted: int, dim: int) -> int:
     return LIBRARIES + dense + n_fitted * (WORD_BYTES * words + PART_BYTES * parts) // max(1, len(probe))
 
 
-# ---- Words and subwords: the pieces that a text is counted in.
-# Words are cut by script, without case and accents; subwords are the letters of one word. No stemming, no stop words,
-# no word pairs, and nothing is counted here (`counts`).
+# ---- Words and subwords of a text.
+# Words are split by script, without case and accents; subwords are the letters of one word. No stemming, no stop words,
+# no word pairs.
 
-
-LONGEST_TEXT = 200_000  # characters of a field that are read: later ones say little more about one item
+LONGEST_TEXT = 200_000  # characters of a field that are read; later ones add little about one item
 LONGEST_WORD = 64  # characters of a word that become subwords
 
 MARKS = re.compile("[\u0300-\u036f\u0591-\u05c7\u0640\u064b-\u065f'\u2019]")  # accents, points, apostrophes
@@ -186,7 +188,7 @@ YEAR = re.compile(r"1[89]\d\d|20\d\d")
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in order: no case, no accents; characters and pairs where a script has no spaces.
+    """Return the words of a text, in order: no case, no accents; characters and pairs if a script has no spaces.
 
     >>> words_of("Crème de l'Été, 0.5-Fluid Ounce (2014)"), words_of("口紅 No.5")
     (['creme', 'de', 'lete', '0.5', 'fluid', 'ounce', '2014'], ['口', '紅', '口紅', 'no', '5'])
@@ -206,7 +208,7 @@ def words_of(text: str) -> list[str]:
 
 
 def subwords_of(word: str) -> list[str]:
-    """The 3- to 5-grams of `<word>`, itself excluded; none of a number.
+    """Return the 3- to 5-grams of `<word>`, without the whole; none for a number.
 
     >>> subwords_of("opi"), subwords_of("1972")
     (['<op', 'opi', 'pi>', '<opi', 'opi>'], [])
@@ -219,10 +221,10 @@ def subwords_of(word: str) -> list[str]:
 
 
 def is_number(word: str) -> bool:
-    """Whether a word is digits, with points and commas or without: 1972, 0.5."""
+    """Return whether a word consists of digits, points and commas: 1972, 0.5."""
     return NUMBER.fullmatch(word) is not None
 
 
 def is_year(word: str) -> bool:
-    """Whether a word is a year from 1800 to 2099."""
+    """Return whether a word is a year from 1800 to 2099."""
     return YEAR.fullmatch(word) is not None

@@ -1,8 +1,7 @@
-"""Files of vectors, opened: `.npy` and `.safetensors` mapped into memory, `.parquet` read once, folders of any of them.
+"""Open files of vectors: `.npy` and `.safetensors` are mapped, `.parquet` is read once, folders of any of them.
 
-What comes out are rows that are read when asked for. A header is checked against the size of its file; which item a
-row belongs to, and whether its numbers are finite, is the business of `vectors`. Pickled arrays are refused without
-being unpickled.
+Rows are read when they are needed. A header is checked against the size of its file. Pickled arrays are refused without
+being unpickled. Not here: which item a row belongs to, and whether its numbers are finite (`vectors.py`).
 """
 
 from __future__ import annotations
@@ -11,38 +10,38 @@ import json
 import re
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from semid.errors import DependencyError, InputError
-from semid.runtime.tables import RowTable, Tables, mapped_rows
+from semid.runtime.tables import Rows, RowTable, Tables, mapped_rows
 
 __all__ = ["open_vectors"]
 
 FLOATS = "float16, float32, float64 or bfloat16"
 SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
-PARQUET_ROWS = 8192  # turned into vectors at once
+PARQUET_ROWS = 8192  # converted at a time
 
 
 def open_vectors(path: Path, name: str | None, tables: Tables) -> RowTable:
-    """Rows [rows of the file, D] of float16, float32, float64 or (bfloat16 as) uint16.
+    """Return the rows of a file, [rows of the file, D], float16, float32, float64 or (bfloat16 as) uint16.
 
     Parameters
     ----------
     path : Path
-        A file, or a folder of files of one format, which follow each other by name (`part-2` before `part-10`).
+        A file, or a folder of files of one format, in the order of their names (`part-2` before `part-10`).
     name : str, optional
         The tensor of a `.safetensors` file, or the column of a `.parquet` file.
     tables : Tables
-        Where the vectors of Parquet are kept: its pages are compressed, so single rows cannot be read from it.
+        Where the vectors of Parquet are kept: its pages are compressed, so single rows cannot be read from the file.
 
     Raises
     ------
     InputError
-        No such file, not the format its name says, damaged or cut short; shards that do not fit together.
+        The file does not exist, is not of the format of its name, is damaged or cut short; shards do not fit together.
     DependencyError
-        Parquet, when pyarrow is not installed.
+        Parquet without pyarrow installed.
     """
     if path.is_dir() and path.suffix.lower() not in OPENERS:
         return _Shards.checked(path, [_open(shard, name, tables) for shard in _shards(path)])
@@ -65,7 +64,7 @@ def _open(path: Path, name: str | None, tables: Tables) -> RowTable:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from None
 
 
-def _open_npy(path: Path, name: None, tables: Tables) -> RowTable:
+def _open_npy(path: Path, name: str | None, tables: Tables) -> RowTable:
     with open(path, "rb") as file:
         start = file.read(6)
         if start != b"\x93NUMPY":
@@ -73,13 +72,12 @@ def _open_npy(path: Path, name: None, tables: Tables) -> RowTable:
         file.seek(0)
         try:
             version = np.lib.format.read_magic(file)
-            read_header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }.get(version)
-            if read_header is None:
+            if version == (1, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            elif version == (2, 0):
+                shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
+            else:
                 raise ValueError(f"version {version} of the format")
-            shape, fortran, dtype = read_header(file)
             if min(shape, default=0) < 0:
                 raise ValueError(f"shape {shape}")
         except (ValueError, SyntaxError, TypeError, TokenError) as error:
@@ -123,17 +121,22 @@ def _tensor_name(path: Path, names: list[str], wanted: str | None) -> str:
     return wanted if wanted is not None else names[0]
 
 
-def _map(path: Path, begin: int, dtype: np.dtype, shape: tuple[int, ...], order: str) -> RowTable:
-    _check_shape(path, shape)
+def _map(path: Path, begin: int, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]) -> RowTable:
+    n_rows, width = _checked_shape(path, shape)
     with open(path, "rb") as file:
-        return mapped_rows(file, shape, dtype, begin=begin, order=order)
+        return mapped_rows(file, (n_rows, width), dtype, begin=begin, order=order)
 
 
-def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
+def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int]:
     if len(shape) != 2 or 0 in shape:
-        raise InputError(
-            f"{path}: shape={shape} should be (items, dims), both at least 1. Save one row of numbers per item."
-        )
+        raise _wrong_shape(path, shape)
+    return shape[0], shape[1]
+
+
+def _wrong_shape(path: Path, shape: tuple[int, ...]) -> InputError:
+    return InputError(
+        f"{path}: shape={shape} should be (items, dims), both at least 1. Save one row of numbers per item."
+    )
 
 
 def _check_dtype(where: Path | str, dtype: str, is_float: bool) -> None:
@@ -180,7 +183,7 @@ def _column_name(path: Path, schema: Any, wanted: str | None) -> str:
 
 
 def _kept(path: Path, name: str, file: Any, tables: Tables) -> RowTable:
-    """The column, block by block, in a table; every row has a vector, and all of one length."""
+    """Copy the column into a table, block by block; every row must have a vector, all of one length."""
     import pyarrow.compute
 
     n_rows, width, table = file.metadata.num_rows, 0, None
@@ -189,8 +192,7 @@ def _kept(path: Path, name: str, file: Any, tables: Tables) -> RowTable:
         lengths = pyarrow.compute.list_value_length(column).fill_null(0).to_numpy(zero_copy_only=False)
         if table is None:
             width = int(lengths[0])
-            _check_shape(path, (n_rows, width))
-            table = tables.new(n_rows, width)
+            table = tables.new(*_checked_shape(path, (n_rows, width)))
         wrong = np.flatnonzero(lengths != width)
         if len(wrong):
             row = table.filled + int(wrong[0])
@@ -200,7 +202,8 @@ def _kept(path: Path, name: str, file: Any, tables: Tables) -> RowTable:
             )
         values = column.flatten().to_numpy(zero_copy_only=False)  # a null among the numbers becomes NaN
         table.append(np.asarray(values).reshape(len(column), width))
-    _check_shape(path, (n_rows, width))
+    if table is None:
+        raise _wrong_shape(path, (n_rows, width))
     return table.finish()
 
 
@@ -211,7 +214,7 @@ OPENERS = {".npy": _open_npy, ".safetensors": _open_safetensors, ".parquet": _op
 
 
 def _shards(folder: Path) -> list[Path]:
-    """The files of a folder, numbers in their names compared as numbers; all of one format."""
+    """Return the files of a folder, numbers in their names compared as numbers; all of one format."""
 
     def natural(path: Path) -> list[tuple[int, str]]:
         return [(int(piece), "") if piece.isdigit() else (-1, piece) for piece in re.split(r"(\d+)", path.name)]
@@ -237,7 +240,7 @@ class _Shards:
 
     @classmethod
     def checked(cls, folder: Path, parts: list[RowTable]) -> _Shards:
-        """InputError if the shards differ in width or type."""
+        """Return the shards as one table; InputError if they differ in width or type."""
         kinds = sorted({f"{part.dtype.name} of {part.shape[1]} dims" for part in parts})
         if len(kinds) > 1:
             raise InputError(f"{folder}: the files differ: {'; '.join(kinds)}. Write them alike.")
@@ -246,13 +249,15 @@ class _Shards:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        rows = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.asarray(rows)
-        found = np.empty((len(rows), self.shape[1]), self.dtype)
-        part = np.searchsorted(self.starts, rows, side="right") - 1
+    def __getitem__(self, rows: Rows, /) -> np.ndarray:
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        numbers = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        found = np.empty((len(numbers), self.shape[1]), self.dtype)
+        part = np.searchsorted(self.starts, numbers, side="right") - 1
         for number in np.unique(part).tolist():
             here = np.flatnonzero(part == number)
-            inside = rows[here] - self.starts[number]
+            inside = numbers[here] - self.starts[number]
             follow = len(inside) == inside[-1] - inside[0] + 1 and bool((np.diff(inside) == 1).all())
             found[here] = self.parts[number][slice(inside[0], inside[-1] + 1) if follow else inside]
         return found

@@ -1,10 +1,10 @@
-"""Vectors that the user brings, checked before use: which row is whose, and that all numbers are finite.
+"""Vectors that the user brings, checked before use: which row belongs to which item, and that all numbers are finite.
 
-`read_vectors` looks at the header, the number of rows and every value, a block at a time; what it returns
-reads rows when asked for them, so files larger than memory will do. Beside `vectors.npy`, or a folder `vectors` of
-many files, there may be `vectors.ids.txt`, one item id a line: then rows are found by id, whatever their order.
+`read_vectors` checks the header, the number of rows and every value, a block at a time. Its result reads rows when they
+are needed, so files may be larger than memory. Beside `vectors.npy`, or a folder `vectors` of many files, there may be
+`vectors.ids.txt` with one item id a line: then rows are found by id, in any order.
 
-Not here: file formats (`vector_formats`), making vectors, choosing encoders.
+Not here: file formats (`vector_files.py`).
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from semid.runtime.tables import RowTable, Tables
 
 __all__ = ["VectorFile", "read_vectors"]
 
-BLOCK_BYTES = 1 << 25  # float32 bytes in memory at once
-PARQUET_ROOM = 1 << 28  # bytes of a Parquet file's vectors that may be held in memory
+BLOCK_BYTES = 1 << 25  # float32 bytes in memory at a time
+PARQUET_ROOM = 1 << 28  # bytes of a Parquet file's vectors that are kept in memory
 
 
 class VectorFile:
-    """N vectors of D dims in a file; rows are read when asked for, as float32.
+    """N vectors of D dims in a file; rows are read when they are needed, as float32.
 
     Parameters
     ----------
     path : Path
-        Where they are, for messages.
+        Of the file, for messages.
     array : float16, float32, float64 or (bfloat16 as) uint16 [rows of the file, D]
         An array, or rows of a mapped file.
     places : int64 [N], optional
@@ -56,7 +56,7 @@ class VectorFile:
         return len(self._array) if self._places is None else len(self._places)
 
     def rows(self, order: Sequence[int] | npt.NDArray[np.integer] | slice | None = None) -> npt.NDArray[np.float32]:
-        """The rows of `order` (all of them by default) in that order, float32 [len(order), D], as a copy."""
+        """Return a copy of the rows of `order` (all by default) in that order, float32 [len(order), D]."""
         if order is None:
             order = slice(None)
         if not isinstance(order, slice):
@@ -66,14 +66,14 @@ class VectorFile:
         return _as_float32(self._array[order])
 
     def chunks(self, order: Sequence[int] | npt.NDArray[np.integer] | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """`rows(order)` in pieces of at most 32 MB (at least one row each)."""
+        """Yield `rows(order)` in blocks of at most 32 MB, at least one row each."""
         n_rows = len(self) if order is None else len(order)
         step = max(1, BLOCK_BYTES // (4 * self._array.shape[1]))
         for start in range(0, n_rows, step):
             piece = slice(start, start + step)
             yield self.rows(piece if order is None else order[piece])
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         return self.rows().astype(dtype or np.float32, copy=False)
 
 
@@ -85,7 +85,7 @@ def read_vectors(
     source: str = "the catalog",
     tables: Tables | None = None,
 ) -> VectorFile:
-    """Open a file of vectors, or a folder of them, and check all of it.
+    """Open a file of vectors, or a folder of such files, and check all of it.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ def read_vectors(
         `.npy`; `.safetensors` with one 2-D tensor, or several and `name`; `.parquet` with one column of lists of
         floats, or several and `name`; or a folder of files of one of these formats, in the order of their names.
     ids : sequence of N strings, optional
-        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the
-        file says which row is whose; then the file may hold other items too.
+        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the file names
+        the item of each row; then the file may hold other items too.
     name : str, optional
         The tensor in a `.safetensors` file, or the column of a `.parquet` file.
     source : str
-        What messages call the file that the ids come from.
+        Name of the file that the ids come from, for messages.
     tables : Tables, optional
-        Where vectors from Parquet are kept while they are in use.
+        Where vectors from Parquet are kept while in use.
 
     Returns
     -------
@@ -110,11 +110,11 @@ def read_vectors(
     Raises
     ------
     InputError
-        No such file, not the format its name says, damaged or cut short; not 2-D, empty, not floats; another
-        number of rows than ids; NaN, infinity, or a number beyond float32, with the first ten items; shards that
-        do not fit together.
+        The file does not exist, is not of the format of its name, is damaged or cut short; is not 2-D, empty, or not
+        floats; has another number of rows than ids; holds NaN, infinity or numbers beyond float32 (the first ten items
+        are named); or shards do not fit together.
     DependencyError
-        Parquet, when pyarrow is not installed.
+        Parquet without pyarrow installed.
     """
     path = Path(path)
     array = open_vectors(path, name, tables or Tables(PARQUET_ROOM))
@@ -128,7 +128,7 @@ def read_vectors(
 
 
 def _places(path: Path, ids: Sequence[str], n_rows: int, source: str) -> npt.NDArray[np.int64] | None:
-    """Which row of the file each id has; None for the same order."""
+    """Return the row of the file of each id, int64 [N]; None for the same order."""
     beside = path.with_suffix(".ids.txt")
     if not beside.exists():
         if n_rows != len(ids):
