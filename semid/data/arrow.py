@@ -1,7 +1,7 @@
 """Arrow: Parquet files, data sets and Arrow streams, read as (row number, dict) pairs.
 
-Only columns that can be an id or text are read, unless the caller asks for another by name; the rest of a table
-(vectors, images, structs) never becomes Python objects. Which of these sources there is, `records` decides.
+Only columns that can be an id or text are read, and those that the caller asks for by name. Other columns (vectors,
+images, structs) never become Python objects.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from semid.errors import DependencyError
 __all__ = ["Drain", "Record", "column_values", "from_parquet", "from_table"]
 
 
-Record = tuple[int, dict[str, Any]]  # its number in the source, from 1, and its fields
+Record = tuple[int, dict[str, Any]]  # number in the source, from 1, and fields
 
-ARROW_ROWS = 4096  # rows turned into Python objects at once
+ARROW_ROWS = 4096  # rows converted to Python objects at once
 
 
 def from_parquet(path: str, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Records of a Parquet file; `keep` says which columns to read beside those that can be text."""
+    """Yield the records of a Parquet file. `keep` names the columns to read besides those that can be text."""
     pyarrow = _pyarrow("reading Parquet")
     problems.style = "row"
     try:
@@ -34,9 +34,9 @@ def from_parquet(path: str, problems: Problems, keep: Callable[[str], bool]) -> 
 
 
 def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Records of a `datasets.Dataset` or of anything with `__arrow_c_stream__`."""
+    """Yield the records of a `datasets.Dataset` or of anything with `__arrow_c_stream__`."""
     if is_dataset(source):
-        # Arrow format: index mappings are honoured, and images or sounds are never decoded.
+        # The Arrow format honors index mappings and never decodes images or sounds.
         yield from _from_tables(source.with_format("arrow").iter(batch_size=ARROW_ROWS), problems, keep)
         return
     pyarrow = _pyarrow("reading Arrow data")
@@ -47,7 +47,7 @@ def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> 
 
 
 def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Records of Arrow tables or record batches that share one schema."""
+    """Yield the records of Arrow tables or record batches with one schema."""
     line = 1
     for table in tables:
         if line == 1:
@@ -67,7 +67,7 @@ def _chosen(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
 
 
 def _is_plain(kind: Any) -> bool:
-    """Whether an Arrow type can be an id or text: strings, numbers, lists of strings at any depth."""
+    """Return whether an Arrow type can be an id or text: strings, numbers, lists of strings at any depth."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
@@ -81,7 +81,7 @@ def _is_plain(kind: Any) -> bool:
 
 
 def column_values(column: Any, problems: Problems, line: int) -> list[Any]:
-    """The column as Python values; dates as ISO strings, bad UTF-8 noted and replaced by None."""
+    """Return an Arrow column as Python values: dates as ISO strings, bad UTF-8 noted and replaced by None."""
     import pyarrow
 
     if pyarrow.types.is_timestamp(column.type) and column.type.tz:
@@ -111,7 +111,7 @@ def _pyarrow(what: str) -> Any:
 
 
 class Drain(io.RawIOBase):
-    """A file that is only written to, and handed on piece by piece."""
+    """A file to write to, whose content is taken away piece by piece."""
 
     def __init__(self) -> None:
         self.pieces: list[bytes] = []
@@ -129,5 +129,6 @@ class Drain(io.RawIOBase):
         return self.position
 
     def take(self) -> bytes:
+        """Return what was written since the last call."""
         pieces, self.pieces = self.pieces, []
         return b"".join(pieces)

@@ -1,8 +1,7 @@
-"""Columns of tables of any kind: dicts of columns, Arrow tables and record batches, pandas data frames.
+"""Columns of the tables that engines pass to a batch function: dicts, Arrow tables or batches, pandas data frames.
 
-What engines hand to a batch function: Hugging Face datasets pass dicts, Ray Data and Spark Arrow tables or data
-frames. A column comes out as Python values or as a matrix; new columns go back into a table of the same kind, and the
-one that was given stays as it is.
+Hugging Face datasets pass dicts of columns; Ray Data and Spark pass Arrow tables or data frames. A column is returned
+as Python values or as a matrix. New columns are added to a new table of the same kind.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ KINDS = "a dict of columns, a pyarrow Table or RecordBatch, or a pandas DataFram
 
 
 def column_names(table: Any) -> list[str]:
-    """The names of the columns; InputError for what is no table."""
+    """Return the names of the columns. InputError if `table` is none."""
     if isinstance(table, Mapping):
         return list(table)
     if _is_arrow(table):
@@ -34,7 +33,7 @@ def column_names(table: Any) -> list[str]:
 
 
 def row_count(table: Any) -> int:
-    """How many rows there are; a dict without columns has none."""
+    """Return the number of rows; 0 for a dict without columns."""
     names = column_names(table)
     if isinstance(table, Mapping):
         return len(table[names[0]]) if names else 0
@@ -42,7 +41,7 @@ def row_count(table: Any) -> int:
 
 
 def values(table: Any, name: str) -> list[Any]:
-    """A column as Python values; InputError names the columns that there are.
+    """Return a column as Python values. InputError, with the existing names, if there is no such column.
 
     >>> values({"id": np.array(["a", "b"])}, "id")
     ['a', 'b']
@@ -57,7 +56,7 @@ def values(table: Any, name: str) -> list[Any]:
 
 
 def matrix(table: Any, name: str) -> npt.NDArray[np.floating]:
-    """A column of vectors as one array [n, D]; InputError if one is missing or has another width.
+    """Return a column of vectors as one array [n, D]. InputError if a vector is missing or has another width.
 
     >>> matrix({"v": [[1.0, 2.0], [3.0, 4.0]]}, "v").shape
     (2, 2)
@@ -77,9 +76,9 @@ def matrix(table: Any, name: str) -> npt.NDArray[np.floating]:
 
 
 def with_columns(table: Any, added: Mapping[str, Any]) -> Any:
-    """The same kind of table with columns behind its own: arrays [n] or int32 [n, L], or lists of strings.
+    """Return a table of the same kind with more columns: arrays [n] or int32 [n, L], or lists of strings.
 
-    InputError if the table has a column of such a name already.
+    InputError if the table has a column of that name already.
 
     >>> with_columns({"id": ["a"]}, {"tokens": ["<s_a_1>"]})
     {'id': ['a'], 'tokens': ['<s_a_1>']}
@@ -97,7 +96,7 @@ def with_columns(table: Any, added: Mapping[str, Any]) -> Any:
 
 
 def as_arrow(column: Any) -> Any:
-    """A new column as an Arrow array; int32 [n, L] becomes lists of int32."""
+    """Return a new column as an Arrow array; int32 [n, L] becomes lists of int32."""
     import pyarrow
 
     if not isinstance(column, np.ndarray):
@@ -121,7 +120,7 @@ def _is_arrow(table: Any) -> bool:
 
 
 def _is_even(column: Any) -> bool:
-    """Whether an Arrow column holds number lists of one length, without a null among lists or numbers."""
+    """Return whether an Arrow column holds lists of floats of one length, without nulls."""
     import pyarrow.compute as compute
     import pyarrow.types as types
 

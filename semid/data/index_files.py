@@ -1,8 +1,8 @@
-"""Other systems' index files, read into arrays: `{item id: [token, token, ...]}` in JSON.
+"""Index files of other systems, read into arrays: `{item id: [token, token, ...]}` in JSON.
 
-LC-Rec, LETTER and MiniOneRec write tokens like `<a_1>` (`*.index.json`), so does MIMIGenRec (`id2sid.json`);
-META ID has `<CT79><1220>`, IDGenRec words, GRAM sub-words of differing number. All of them end as codes that
-`semid.evaluate` can judge. Reading only; nothing here needs more than NumPy.
+LC-Rec, LETTER, MiniOneRec (`*.index.json`) and MIMIGenRec (`id2sid.json`) write tokens like `<a_1>`. META ID writes
+`<CT79><1220>`, IDGenRec words, GRAM sub-words of varying number. All become codes that `semid.evaluate` can measure.
+Needs NumPy alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import zlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,36 +33,36 @@ SHAPE = '{"item id": ["<a_12>", "<b_7>", ...], ...}'
 
 @dataclass(frozen=True, eq=False)
 class IndexFile:
-    """What an index file says, in its order: N items, at most L tokens each."""
+    """The content of an index file, in its order: N items, at most L tokens each."""
 
     path: Path
     item_ids: list[str]
     tokens: list[list[str]]  # N lists of 0 to L tokens, as written
     codes: npt.NDArray[np.int32]  # (N, L) - each token's number at its level; -1 past the end of a short ID
-    sizes: list[int]  # codes per level as far as the file shows: the highest + 1
-    templates: list[str | None]  # per level "<a_{}>"; None where codes are ranks of the tokens
+    sizes: list[int]  # codes per level: the highest code + 1
+    templates: list[str | None]  # per level, such as "<a_{}>"; None if codes are ranks of the tokens
 
     def rows(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
-        """The row of each item id in this file, -1 where the file does not have it.
+        """Return the row of each item id in this file, int64; -1 if the file does not have it.
 
-        `index.codes[index.rows(ids)]` puts the codes in the order of a catalog, once no row is -1.
+        `index.codes[index.rows(ids)]` puts the codes in the order of a catalog, if no row is -1.
         """
         row = {item_id: number for number, item_id in enumerate(self.item_ids)}
         return np.array([row.get(item_id, -1) for item_id in item_ids], np.int64)
 
 
 def read_index(path: str | os.PathLike[str]) -> IndexFile:
-    """Read an index file, plain or gzipped (told by its content, not by its name).
+    """Read an index file, plain or gzipped, whatever its name.
 
-    Where all tokens of a level are one text around a number (`<a_12>`), the code is that number.
-    At any other level the code is the token's rank among the level's distinct tokens, sorted. Equal prefixes
-    of tokens are equal prefixes of codes in either case.
+    If all tokens of a level are the same text around a number (`<a_12>`), the code is that number. Otherwise the code
+    is the token's rank among the level's distinct tokens, sorted. In both cases equal prefixes of tokens are equal
+    prefixes of codes.
 
     Raises
     ------
     InputError
-        The file is not such JSON: broken, not UTF-8, truncated, empty, an item twice, a value that is not a
-        list of strings. Up to ten items are named at once.
+        The file is broken, not UTF-8, truncated or empty, has an item twice, or a value that is not a list of
+        strings. Lists up to ten items.
     OSError
         The file cannot be opened.
 
@@ -74,8 +75,7 @@ def read_index(path: str | os.PathLike[str]) -> IndexFile:
     ([[5, 0], [5, 12]], [6, 13], ['<a_{}>', '<b_{}>'])
     """
     path = Path(path)
-    entries = read_json_object(path, SHAPE)
-    _check(path, entries)
+    entries = _token_lists(path, read_json_object(path, SHAPE))
     item_ids, tokens = list(entries), list(entries.values())
     n_levels = max(map(len, tokens))
     if n_levels == 0:
@@ -89,7 +89,7 @@ def read_index(path: str | os.PathLike[str]) -> IndexFile:
 
 
 def read_json_object(path: Path, shape: str) -> dict[str, object]:
-    """A JSON object by item id, plain or gzipped; InputError, which expects `shape`, for anything else."""
+    """Read a JSON object by item id, plain or gzipped. InputError, which names the expected `shape`, otherwise."""
     return _parse(path, _text(path), shape)
 
 
@@ -111,8 +111,8 @@ def _parse(path: Path, text: str, shape: str) -> dict[str, object]:
     def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         entries = dict(pairs)
         if len(entries) < len(pairs):
-            seen: set[str] = set()
-            repeated = [key for key, _ in pairs if key in seen or seen.add(key)]
+            counts = Counter(key for key, _ in pairs)
+            repeated = [key for key, count in counts.items() for _ in range(count - 1)]
             problems = [f"{path}: item {key!r} appears twice; expected one ID per item" for key in repeated]
             raise InputError.listing(problems)
         return entries
@@ -135,9 +135,9 @@ def _parse(path: Path, text: str, shape: str) -> dict[str, object]:
     return entries
 
 
-def _check(path: Path, entries: dict[str, object]) -> None:
-    """Raise unless every item has a list of strings that can be written as UTF-8."""
-    problems = []
+def _token_lists(path: Path, entries: dict[str, object]) -> dict[str, list[str]]:
+    """Return the entries; InputError unless every item has a list of strings that can be written as UTF-8."""
+    problems, checked = [], dict[str, list[str]]()
     for item_id, tokens in entries.items():
         if not isinstance(tokens, list):
             problems.append(f"{path}: item {item_id!r} has {_named(tokens)}; expected a list of token strings")
@@ -145,8 +145,11 @@ def _check(path: Path, entries: dict[str, object]) -> None:
             problems.append(f'{path}: item {item_id!r} has the token {_named(wrong[0])}; expected "<a_12>"')
         elif not _encodable("".join([item_id, *tokens])):
             problems.append(f"{path}: item {item_id!r} holds half of a surrogate pair; expected valid Unicode")
+        else:
+            checked[item_id] = tokens
     if problems:
         raise InputError.listing(problems)
+    return checked
 
 
 def _named(value: object) -> str:
@@ -163,16 +166,17 @@ def _encodable(text: str) -> bool:
 
 
 def _number_level(tokens: list[list[str]], level: int, codes: npt.NDArray[np.int32]) -> str | None:
-    """Fill `codes` [N] for one level; the template that its tokens share, or None if they have none."""
+    """Fill `codes` [N] for one level, and return the template that its tokens share, or None if there is none."""
     rows = [row for row, item in enumerate(tokens) if len(item) > level]
     column = [tokens[row][level] for row in rows]
     distinct = sorted(set(column))
-    parts = [NUMBERED.fullmatch(token) for token in distinct]
-    around = {(match[1], match[3]) if match else None for match in parts}
-    numbered = len(around) == 1 and None not in around
-    number = {token: int(parts[rank][2]) if numbered else rank for rank, token in enumerate(distinct)}
-    codes[rows] = [number[token] for token in column]
-    if not numbered:
+    matches = [match for token in distinct if (match := NUMBERED.fullmatch(token))]
+    around = {(match[1], match[3]) for match in matches}
+    if len(matches) < len(distinct) or len(around) != 1:
+        number = {token: rank for rank, token in enumerate(distinct)}
+        codes[rows] = [number[token] for token in column]
         return None
+    number = {match[0]: int(match[2]) for match in matches}
+    codes[rows] = [number[token] for token in column]
     before, after = around.pop()
     return f"{before}{{}}{after}"

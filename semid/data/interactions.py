@@ -249,7 +249,7 @@ class _Reader:
         elif _plain(item_field) == "items":
             self.problems.add(line, f"{item_field} is not a list. Write a list of item ids, oldest first.")
         else:
-            self._add_single(line, user, record)
+            self._add_single(line, user, item_field, record)
 
     def _missing(self, line: int, record: dict[str, Any], role: str) -> None:
         name = self.names[0 if role == "user" else 1]
@@ -278,12 +278,9 @@ class _Reader:
 
     def _add_time_list(self, line: int, record: dict[str, Any], count: int) -> None:
         """Keep the times of a history, or note why it has none, which matters to a split by time alone."""
-        given = record[self.time_list] if self.time_list is not None else None
-        listed = isinstance(given, list | tuple | np.ndarray) and len(given) == count
-        moments = list(map(as_number, given)) if listed else [None]
-        if dated := listed and None in moments:
-            moments = list(map(as_microseconds, given))
-        if None in moments:
+        given = None if self.time_list is None else record[self.time_list]
+        moments, dated = _moments(given, count)
+        if moments is None:
             self._note(self.no_times, line, NO_TIME)
         elif any(later < earlier for earlier, later in zip(moments, moments[1:], strict=False)):
             self._note(self.no_times, line, "the times of the history fall. Write items and times oldest first.")
@@ -294,9 +291,9 @@ class _Reader:
             for moment in moments:
                 self._append_time(moment)
 
-    def _add_single(self, line: int, user: str, record: dict[str, Any]) -> None:
+    def _add_single(self, line: int, user: str, item_field: str, record: dict[str, Any]) -> None:
         self.first.setdefault("a single interaction", line)
-        _, item_field, time_field = self.fields
+        time_field = self.fields[2]
         item_id = id_string(record[item_field])
         if item_id is None:
             self.problems.add(line, f"{item_field} {id_fault(record[item_field])}")
@@ -366,7 +363,7 @@ class _Reader:
         """Return the finished table, or raise the error that lists everything wrong with the source."""
         self._refuse_mixtures()
         if not self.users and not self.problems.total:
-            self.problems.add(None, "no interactions. Expected a history or an interaction a record.")
+            self.problems.add(None, "no interactions. Expected a history or an interaction per record.")
         self.problems.raise_if_any()
         users, user_rank = _ranked(self.users)
         item_ids, item_rank = _ranked(self.items)
@@ -410,6 +407,17 @@ class _Reader:
                 early, late = sorted((one, other), key=self.first.__getitem__)
                 place = self.problems.first_at(self.first[early])
                 self.problems.add(self.first[late], f"{late} here, {early} at {place}. Write all alike.")
+
+
+def _moments(given: object, count: int) -> tuple[list[int | float] | None, bool]:
+    """Return a list of `count` times, all numbers or all dates, and whether they are dates; None for anything else."""
+    if not isinstance(given, list | tuple | np.ndarray) or len(given) != count:
+        return None, False
+    numbers = [moment for moment in map(as_number, given) if moment is not None]
+    if len(numbers) == count:
+        return numbers, False
+    dates: list[int | float] = [moment for moment in map(as_microseconds, given) if moment is not None]
+    return (dates, True) if len(dates) == count else (None, True)
 
 
 def _plain(name: object) -> str:

@@ -1,11 +1,10 @@
-"""Items: the catalog as ids and cleaned text fields, whatever it was stored in.
+"""Items: the catalog as ids and cleaned text fields, whatever it is stored in.
 
-Reading ends in columns of strings, packed into arrays (`semid.data.strings`): a million items take little more than
-their text. Which fields are text is decided in `semid.data.items`; what clean text is, in `semid.data.values`; turning
-text into vectors is the business of `semid.embed`.
+Columns of strings are packed into arrays (`strings.py`), so a million items take little more memory than their text.
+This file decides which fields are text; `values.py` decides what clean text is.
 
-Two runs over the same items in another row order read the same fields in the same order, and
-`Items.sorted()` puts the items themselves into one canonical order.
+The order of the rows changes neither the fields nor their order, and `Items.sorted()` puts the items into one canonical
+order.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import difflib
 import logging
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,14 +39,14 @@ class Items:
     Parameters
     ----------
     ids : sequence of N strings
-        Unique, never empty, kept exactly as written. Readers give PackedStrings, which equal a list.
+        Unique, never empty, kept exactly as written. `read_items` returns PackedStrings, which equal a list.
     fields : dict of field name -> sequence of N strings
-        Clean text, "" where an item has none. The order of the dict is the order of the text.
+        Clean text, "" where an item has none, in the order in which texts are joined.
     source : str
-        What messages call this catalog.
+        Name of the catalog in messages.
     rows : int64 [N], optional
-        The place of each item in the source, from 0: `vectors[items.rows]` brings rows that lie in source
-        order into the order of the items. By default 0 .. N - 1.
+        Row of each item in the source, from 0: `vectors[items.rows]` puts vectors in source order into the order of
+        the items. By default 0 .. N - 1.
 
     >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
     >>> items, next(iter(items))
@@ -57,16 +56,17 @@ class Items:
     """
 
     ids: Sequence[str]
-    fields: dict[str, Sequence[str]]
+    fields: Mapping[str, Sequence[str]]
     source: str = "items"
-    rows: npt.NDArray[np.int64] | None = None
+    rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __post_init__(self) -> None:
-        if self.rows is None:
+        if not len(self.rows):
             object.__setattr__(self, "rows", np.arange(len(self.ids), dtype=np.int64))
-        for name, column in [*self.fields.items(), ("rows", self.rows)]:
-            if len(column) != len(self.ids):
-                raise InputError(f"{name}: {len(column)} values for {len(self.ids)} ids; expected one each.")
+        sizes = {name: len(column) for name, column in self.fields.items()} | {"rows": len(self.rows)}
+        for name, size in sizes.items():
+            if size != len(self.ids):
+                raise InputError(f"{name}: {size} values for {len(self.ids)} ids; expected one each.")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -79,7 +79,7 @@ class Items:
         return f"Items({len(self)} items; {', '.join(self.fields) or 'no text'})"
 
     def texts(self) -> PackedStrings:
-        """One string per item: its fields joined with ". ", skipping empty ones."""
+        """Return one string per item: its fields joined with ". ", without empty ones."""
         columns = list(self.fields.values())
         if not columns:
             return PackedStrings.pack([""] * len(self))
@@ -88,23 +88,23 @@ class Items:
         return PackedStrings.pack(map(_sentences, zip(*columns, strict=True)))
 
     def take(self, rows: Sequence[int] | npt.NDArray[np.integer]) -> Items:
-        """The items at positions `rows` (not places in the source), in that order; or those of a mask."""
+        """Return the items at some positions (not rows of the source), in that order; or those of a mask."""
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         fields = {name: _packed(column).take(chosen) for name, column in self.fields.items()}
         return Items(_packed(self.ids).take(chosen), fields, self.source, self.rows[chosen])
 
     def part(self, start: int, stop: int) -> Items:
-        """The items at positions `start` to `stop`."""
+        """Return the items from position `start` up to `stop`."""
         fields = {name: column[start:stop] for name, column in self.fields.items()}
         return Items(self.ids[start:stop], fields, self.source, self.rows[start:stop])
 
     def order(self) -> npt.NDArray[np.int64]:
-        """int64 [N]: positions by the UTF-8 bytes of the ids."""
+        """Return the positions sorted by the UTF-8 bytes of the ids: int64 [N]."""
         return _packed(self.ids).order
 
     def sorted(self) -> Items:
-        """The items by the UTF-8 bytes of their ids: one order, however the source was ordered."""
+        """Return the items sorted by the UTF-8 bytes of their ids, whatever the order of the source."""
         return self.take(self.order())
 
 
@@ -131,21 +131,21 @@ def read_items(
     Parameters
     ----------
     source : path, "-", datasets.Dataset, Arrow stream, iterable of dicts, or Items
-        JSONL, CSV, TSV, plain or gzipped, or Parquet. How the format is found: `semid.data.records.iter_records`.
-        In a CSV every cell is a string; JSON inside a cell is not parsed.
+        JSONL, CSV, TSV, plain or gzipped, or Parquet. `iter_records` says how the format is detected. In a CSV every
+        cell is a string; JSON inside a cell is not parsed.
     text : names, or one string "title,brand"
-        The text fields, in this order. Numbers in them become text. By default every field that holds
-        strings or nested lists of strings and that is more than numbers, dates or links; well-known names
-        (title, name, brand, categories, description, ...) first, the others by name.
+        The text fields, in this order. Numbers in them become text. By default every field that holds strings or
+        nested lists of strings, if they are more than numbers, dates or links: well-known names (title, name, brand,
+        categories, description, ...) first, the others by name.
     id_field : str
-        The field with the item's id: a string or an integer, kept as a string.
+        The field with the item's id, a string or an integer. Ids are kept as strings.
     on_warning : callable, optional
-        Receives each warning as a string; by default they go to the logger "semid".
+        Called with each warning, a string. By default warnings are logged to "semid".
 
     Returns
     -------
     Items
-        In the order of the source, text cleaned by `clean_text`. Items with no text are kept.
+        In the order of the source, with text cleaned by `clean_text`. Items without text are kept.
 
     Raises
     ------
@@ -191,13 +191,10 @@ def _select(items: Items, names: list[str]) -> Items:
     return Items(items.ids, {name: items.fields[name] for name in names}, items.source, items.rows)
 
 
-# ---- Columns: records turned into ids and columns of clean text, one record at a time.
-# Which fields are text is decided here. Records are let go at once; what stays are bytes end to end
-# (`semid.data.strings`). Where records come from is the business of `records`, what is made of the columns that of
-# `catalog`.
+# ---- Columns: records become ids and columns of clean text, one record at a time. No record is kept.
 
 
-# Fields that hold text in the catalogs people have, most telling first; others follow by name.
+# Names of text fields in common catalogs, the most informative first; other fields follow by name.
 WELL_KNOWN = (
     "title", "name", "product_title", "product_name", "brand", "author", "artist", "store",
     "categories", "category", "genres", "genre", "features", "description", "summary", "text",
@@ -209,10 +206,10 @@ WELL_KNOWN = (
 class _Column:
     """One text field while it is being read."""
 
-    values: StringPacker = field(default_factory=StringPacker)  # shorter than N until the next item that has it
-    has_words: bool = False  # some value is more than a number, a date or a link
+    values: StringPacker = field(default_factory=StringPacker)  # ends at the last item that has the field
+    has_words: bool = False  # whether some value is more than a number, a date or a link
     only_links: bool = True
-    refused: str | None = None  # where the first value stands that cannot be text
+    refused: str | None = None  # the first value that cannot be text, and its place
 
     def put(self, row: int, value: str) -> None:
         self.values.pad(row)
@@ -228,16 +225,16 @@ class _Column:
 
 
 class ColumnReader:
-    """Turns records into columns, one at a time; the records themselves are let go."""
+    """Turns records into columns, one record at a time."""
 
     def __init__(self, problems: Problems, id_field: str, names: list[str] | None) -> None:
         self.problems = problems
         self.id_field = id_field
-        self.names = names  # None: find them
+        self.names = names  # None: detect them
         self.ids = StringPacker()
         self.lines = array("q")  # of each id
         self.columns: dict[str, _Column] = {name: _Column() for name in names or ()}
-        self.found: set[str] = set()  # every field of every record, for the message about a misspelt one
+        self.found: set[str] = set()  # every field of every record, for the message about a misspelled one
 
     def add(self, line: int, record: dict[str, Any]) -> None:
         if self.id_field not in record:
@@ -274,10 +271,10 @@ class ColumnReader:
             column = self.columns.get(name)
             if column is None:
                 column = self.columns[name] = _Column()
-            if column.refused:  # only whether there was text, for the warning
+            if column.refused:  # remember whether it has text, for the warning
                 column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
                 continue
-            if type(raw) is str:  # nearly every value: skip the questions
+            if type(raw) is str:  # the fast path for nearly every value
                 column.put(row, clean_text(raw))
                 continue
             value = None if is_vector(raw) else text_of(raw)
@@ -287,7 +284,7 @@ class ColumnReader:
                 column.put(row, value)
 
     def finish(self, warn: Callable[[str], None]) -> tuple[PackedStrings, dict[str, PackedStrings]]:
-        """The ids and the text columns, or the error that lists everything wrong with the source."""
+        """Return the ids and the text columns, or raise the error that lists everything wrong with the source."""
         for name in sorted(set(self.columns) - self.found) if self.names and self.lines else ():
             self.problems.add(None, no_such_field(name, map(str, self.found)))
         if not self.lines and not self.problems.total:
@@ -304,13 +301,13 @@ class ColumnReader:
         return ids, fields
 
     def _add_duplicates(self, ids: PackedStrings) -> None:
-        """A dictionary of all ids would take more memory than the catalog; they are sorted anyway."""
+        """Note duplicate ids. They are sorted for it: a dict of all ids would take more memory than the catalog."""
         for row, first in zip(*ids.repeats(), strict=True):
             place = self.problems.first_at(self.lines[first])
             self.problems.add(self.lines[row], f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them.")
 
     def _text_fields(self) -> list[str]:
-        """Names of the fields that are text, in an order that does not depend on the order of the rows."""
+        """Return the names of the fields that are text, in an order that does not depend on the order of the rows."""
         rank = {name: i for i, name in enumerate(WELL_KNOWN)}
         chosen = [
             name
@@ -336,7 +333,7 @@ class ColumnReader:
 
 
 def no_such_field(name: str, found: Iterable[str]) -> str:
-    """For a message: the field that is missing, near names, and those there are."""
+    """Return a message that names a missing field, near names, and the existing ones."""
     found = sorted(found)
     near = difflib.get_close_matches(name, found, n=3)
     guess = f" Did you mean {' or '.join(map(quote, near))}?" if near else ""

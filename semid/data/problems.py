@@ -1,7 +1,7 @@
-"""Problems: what is wrong with a source, collected with its place, and the words that messages share.
+"""Problems: the mistakes of a source, collected with their places, and the wording that messages share.
 
-One mistake does not stop the reading while later lines can still be read: one error lists the first ten and
-counts the rest. Nothing is opened or parsed here.
+A mistake does not stop reading as long as later lines can be read. One error lists the first ten mistakes and counts
+the rest.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ["Problems", "is_dataset", "is_table", "name_list", "quote"]
 
 @dataclass
 class Problems:
-    """What is wrong with one source: the first ten messages and the number of all.
+    """The mistakes of one source: the first ten messages, and how many there are.
 
     Parameters
     ----------
     name : str
-        The source as the user knows it; the first word of every message.
+        Name of the source; every message begins with it.
     style : {"line", "row", "index"}
-        How a place is written: `items.jsonl:7`, `items.parquet, row 7` or `items[6]`.
+        How places are written: `items.jsonl:7`, `items.parquet, row 7` or `items[6]`.
 
     >>> problems = Problems("items.jsonl")
     >>> problems.add(7, "id is null.")
@@ -45,23 +45,23 @@ class Problems:
 
     @classmethod
     def of(cls, source: object) -> Problems:
-        """An empty collection under the name that `source` goes by."""
+        """Return an empty collection with the name of a source."""
         if isinstance(source, str | os.PathLike):
             path = os.fsdecode(source)
             return cls("<stdin>" if path == "-" else path)
         return cls("dataset" if is_table(source) else "items", "index")
 
     def where(self, line: int) -> str:
-        """The place of record number `line`, counted from 1, as a message begins with it."""
+        """Return the place of record number `line`, counted from 1, with the name of the source."""
         places = {"line": f":{line}", "row": f", row {line}", "index": f"[{line - 1}]"}
         return self.name + places[self.style]
 
     def first_at(self, line: int) -> str:
-        """The same place inside a message that has named the source already."""
+        """Return the place of record number `line` for a message that has named the source already."""
         return self.where(line) if self.style == "index" else f"{self.style} {line}"
 
     def add(self, line: int | None, message: str) -> None:
-        """Note a problem, at a place or with the source as a whole (`line=None`); the first ten by place are shown."""
+        """Note a problem of a record, or of the whole source (`line=None`). The first ten by place are shown."""
         self.total += 1
         at = bisect_right(self._lines, math.inf if line is None else line)
         if at < SHOWN_PROBLEMS:
@@ -70,7 +70,7 @@ class Problems:
             del self._lines[SHOWN_PROBLEMS:], self.shown[SHOWN_PROBLEMS:]
 
     def check_columns(self, line: int | None, names: Iterable[str]) -> None:
-        """Note every column whose name another one has already; unnamed columns may be many."""
+        """Note every column whose name an earlier one has. Several columns may be unnamed."""
         seen: set[str] = set()
         for name in names:
             if name and name in seen:
@@ -78,23 +78,23 @@ class Problems:
             seen.add(name)
 
     def raise_if_any(self) -> None:
-        """Raise one InputError that lists all of them, or do nothing."""
+        """Raise one InputError that lists the problems, if there are any."""
         if self.total:
             raise InputError.listing(self.shown, self.total)
 
 
 def is_dataset(source: object) -> bool:
-    """Whether `source` is a `datasets.Dataset`, or behaves like one."""
+    """Return whether `source` is a `datasets.Dataset`, or behaves like one."""
     return hasattr(source, "with_format") and hasattr(source, "iter")
 
 
 def is_table(source: object) -> bool:
-    """Whether `source` holds Arrow columns: a data set, or anything with `__arrow_c_stream__`."""
+    """Return whether `source` holds Arrow columns: a data set, or anything with `__arrow_c_stream__`."""
     return is_dataset(source) or hasattr(source, "__arrow_c_stream__")
 
 
 def quote(text: object) -> str:
-    """`text` in double quotes on one printable line, at most about 80 characters.
+    """Return `text` in double quotes on one printable line of at most about 80 characters.
 
     >>> quote("B01"), quote("two\\nlines")
     ('"B01"', '"two\\\\nlines"')
@@ -105,7 +105,7 @@ def quote(text: object) -> str:
 
 
 def name_list(names: Iterable[object]) -> str:
-    """Field names for a message, the first twenty.
+    """Return field names for a message, the first twenty.
 
     >>> name_list(["title", "brand"])
     'title, brand'

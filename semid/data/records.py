@@ -1,8 +1,8 @@
 """Records: a file, standard input, a data set or any iterable, read as (line number, dict) pairs.
 
-The floor that `catalog` and `interactions` stand on. It opens, unzips, decodes and parses JSONL and CSV, and hands
-tables to `arrow`; what a record *means* (ids, text, histories) is not its business. Nothing is kept: records
-stream through. What is wrong goes into `problems`, and reading goes on while later lines can still be read.
+Opens, unzips, decodes and parses JSONL and CSV; `arrow.py` reads tables. `items.py` and `interactions.py` decide what
+a record means. Records stream through, none is kept. Mistakes go into `Problems`, and reading goes on as long as later
+lines can be read.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def iter_records(
     Parameters
     ----------
     source : path, "-", datasets.Dataset, Arrow stream or iterable of dicts
-        A file's format goes by its suffix, after dropping `.gz`: .jsonl .ndjson .json (one object a line),
-        .csv, .tsv, .parquet .pq. Any other suffix goes by the first character that is not blank: `{` or `[`
-        means JSONL, `PAR1` Parquet, otherwise a tab in the first line means TSV, a comma CSV. Whether it is
-        gzipped is seen from its first two bytes, whatever its name. "-" is standard input, JSONL, gzipped
-        or not. An Arrow stream is anything with `__arrow_c_stream__` (polars, pandas, pyarrow tables).
+        The suffix of a file gives its format, after dropping `.gz`: .jsonl .ndjson .json (one object per line),
+        .csv, .tsv, .parquet .pq. For any other suffix the first character that is not blank decides: `{` or `[`
+        means JSONL, `PAR1` Parquet, otherwise a tab in the first line means TSV, a comma CSV. Gzip is detected from
+        the first two bytes. "-" is standard input, JSONL, gzipped or not. An Arrow stream is anything with
+        `__arrow_c_stream__` (polars, pandas, pyarrow tables).
     keep : callable, optional
-        Says for a name whether to read an Arrow column of that name even where it cannot be text (vectors,
-        binary, structs, dates). By default those are left unread. Dates come as ISO strings, in UTC.
+        Returns for a name whether to read an Arrow column of that name even if it cannot be text (vectors, binary,
+        structs, dates). By default such columns are not read. Dates are returned as ISO strings, in UTC.
     problems : Problems, optional
-        Where to put what is wrong; the caller must raise. Without it, this generator raises at its end.
+        Collects mistakes; the caller must raise. Without it, this generator raises at its end.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def _from_iterable(source: Iterable[object], problems: Problems) -> Iterator[Rec
 
 
 def _from_path(path: str, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Open, unzip and choose the format. Every failure to read becomes a problem."""
+    """Open, unzip and detect the format. Every failure to read becomes a problem."""
     try:
         with _opened(path) as stream:
             kind = "jsonl" if path == "-" else _format(path, stream)
@@ -115,7 +115,7 @@ def _from_path(path: str, problems: Problems, keep: Callable[[str], bool]) -> It
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[Any]:
-    """The bytes of `path` after gunzip, as a buffered stream. Standard input is left open."""
+    """Yield the unzipped bytes of `path` as a buffered stream. Standard input is left open."""
     with contextlib.ExitStack() as stack:
         if path == "-":
             raw = sys.stdin.buffer
@@ -159,7 +159,7 @@ def _read_fault(error: Exception) -> str:
 
 
 def _lines(stream: Iterable[bytes], problems: Problems) -> Iterator[tuple[int, bytes]]:
-    """Number the lines from 1, without a byte order mark. A stream that breaks is a problem of its line."""
+    """Number the lines from 1 and drop a byte order mark. A stream that breaks is a problem of its line."""
     line = 0
     try:
         for line, raw in enumerate(stream, 1):
@@ -190,7 +190,7 @@ def _from_jsonl(stream: Iterable[bytes], problems: Problems) -> Iterator[Record]
         except UnicodeDecodeError as error:
             problems.add(line, _utf8_fault(error))
         except json.JSONDecodeError as error:
-            problems.add(line, f"broken JSON at column {error.colno}: {error.msg}. Write one object a line.")
+            problems.add(line, f"broken JSON at column {error.colno}: {error.msg}. Write one object per line.")
         except RecursionError:
             problems.add(line, "the JSON is nested too deeply. Flatten it.")
         except ValueError as error:  # an integer of more than 4300 digits
@@ -204,16 +204,16 @@ def _from_jsonl(stream: Iterable[bytes], problems: Problems) -> Iterator[Record]
 
 
 def _layout_fault(first_line: bytes) -> str | None:
-    """JSON, but not one object a line: known from the first line."""
+    """Return what is wrong with JSON that does not have one object per line, from the first line; None if nothing."""
     if first_line.startswith(b"["):
-        return "the file is one JSON array; expected one object a line. Convert it: jq -c '.[]' FILE"
+        return "the file is one JSON array; expected one object per line. Convert it: jq -c '.[]' FILE"
     if first_line == b"{":
-        return "the file is indented JSON; expected one object a line. Convert it: jq -c . FILE"
+        return "the file is indented JSON; expected one object per line. Convert it: jq -c . FILE"
     return None
 
 
 def _from_csv(stream: Iterable[bytes], problems: Problems, delimiter: str) -> Iterator[Record]:
-    """Rows under the names of the first row. A quoted cell may span lines; a row is named by its first."""
+    """Yield rows as dicts with the names of the first row. A quoted cell may span lines; the first one counts."""
     csv.field_size_limit(max(csv.field_size_limit(), CSV_FIELD_LIMIT))
     reader = csv.reader(_decoded(_lines(stream, problems), problems), delimiter=delimiter, strict=True)
     header: list[str] | None = None
@@ -246,7 +246,7 @@ def _from_csv(stream: Iterable[bytes], problems: Problems, delimiter: str) -> It
 
 
 def _decoded(lines: Iterable[tuple[int, bytes]], problems: Problems) -> Iterator[str]:
-    """Text for the csv reader; a bad line is noted and passed on, so that the rows stay in step."""
+    """Decode lines for the csv reader. A bad line is noted and passed on, so that line numbers stay right."""
     for line, raw in lines:
         try:
             text = raw.decode("utf-8")

@@ -1,8 +1,8 @@
-"""PackedStrings: a list of strings as two arrays, so that it can live in a memory-mapped file.
+"""PackedStrings: a list of strings as two arrays, which can be memory-mapped files.
 
-`data` is all strings in UTF-8, end to end; `offsets[i]:offsets[i + 1]` is string i. Nothing is decoded until
-it is asked for, so ten million item ids open at once, and take a fraction of the memory of Python's strings.
-`StringPacker` makes one, string by string.
+`data` holds all strings in UTF-8, end to end; string i is `data[offsets[i]:offsets[i + 1]]`. Strings are decoded on
+access, so opening ten million item ids takes no time, and they take a fraction of the memory of Python strings.
+`StringPacker` builds one, string by string. `StringChain` reads several as one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ SHOWN = 6  # strings in a repr
 
 
 class PackedStrings(Sequence[str]):
-    """A read-only sequence of strings over two arrays. Equal to any list of the same strings.
+    """A read-only sequence of strings over two arrays, equal to any list of the same strings.
 
     Parameters
     ----------
@@ -41,15 +42,13 @@ class PackedStrings(Sequence[str]):
     PackedStrings(['nail polish', '', 'crème'])
     """
 
-    __hash__ = None
-
     def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         self.data = data
         self.offsets = offsets
 
     @classmethod
     def pack(cls, strings: Iterable[str]) -> PackedStrings:
-        """Pack any strings; the inverse of `list(packed)`. UnicodeEncodeError for a lone surrogate."""
+        """Pack strings; the inverse of `list(packed)`. UnicodeEncodeError for a lone surrogate."""
         packer = StringPacker()
         for string in strings:
             packer.append(string)
@@ -58,11 +57,17 @@ class PackedStrings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, i):
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+
+    def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
             start, stop, step = i.indices(len(self))
             return self._decoded(start, stop) if step == 1 else [self[j] for j in range(start, stop, step)]
-        i = range(len(self))[i]  # negative numbers, and IndexError past the end
+        i = range(len(self))[i]  # handles negative numbers; IndexError past the end
         return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes().decode("utf-8")
 
     def __iter__(self) -> Iterator[str]:
@@ -75,7 +80,7 @@ class PackedStrings(Sequence[str]):
         offsets = self.offsets[start : stop + 1]
         bounds = (offsets - offsets[0]).tolist()
         raw = self.data[offsets[0] : offsets[-1]].tobytes()
-        if raw.isascii():  # a letter is a byte: decode once, then cut
+        if raw.isascii():  # a character is a byte: decode once, then cut
             text = raw.decode("ascii")
             return [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
         return [raw[a:b].decode("utf-8") for a, b in zip(bounds, bounds[1:], strict=False)]
@@ -98,12 +103,12 @@ class PackedStrings(Sequence[str]):
         return f"PackedStrings([{shown}])"
 
     def take(self, rows: npt.NDArray[np.integer]) -> PackedStrings:
-        """The strings of `rows`, in that order, as a new PackedStrings."""
+        """Return the strings of some rows, in that order."""
         rows = np.asarray(rows, np.int64)
         starts, ends = self.offsets[:-1][rows], self.offsets[1:][rows]
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(ends - starts, out=offsets[1:])
-        data, source = np.empty(offsets[-1], np.uint8), memoryview(self.data)
+        data, source = np.empty(offsets[-1], np.uint8), self.data.data
         for first in range(0, len(rows), BLOCK):
             part = slice(first, first + BLOCK)
             bounds = zip(starts[part].tolist(), ends[part].tolist(), strict=True)
@@ -113,7 +118,7 @@ class PackedStrings(Sequence[str]):
 
     @cached_property
     def order(self) -> npt.NDArray[np.int64]:
-        """int64 [N]: rows by the UTF-8 bytes of their strings, equal ones as they stand.
+        """Rows sorted by the UTF-8 bytes of their strings, equal ones in their order: int64 [N].
 
         >>> PackedStrings.pack(["b", "é", "ab", "a"]).order.tolist()
         [3, 2, 0, 1]
@@ -121,7 +126,7 @@ class PackedStrings(Sequence[str]):
         return self._order_and_repeats[0]
 
     def repeats(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Rows whose string an earlier row has, ascending, and the first row of each: two int64 [R].
+        """Return the rows whose string an earlier row has, ascending, and the first row of each: two int64 [R].
 
         >>> [rows.tolist() for rows in PackedStrings.pack(["b", "a", "b", "b"]).repeats()]
         [[2, 3], [0, 0]]
@@ -148,7 +153,7 @@ class PackedStrings(Sequence[str]):
 
 
 class StringPacker:
-    """Strings on their way into a PackedStrings.
+    """Builds a PackedStrings, string by string.
 
     >>> packer = StringPacker()
     >>> packer.append("kohl")
@@ -166,7 +171,7 @@ class StringPacker:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all strings so far."""
+        """Number of bytes of all strings so far."""
         return len(self._data)
 
     def append(self, string: str) -> None:
@@ -180,22 +185,23 @@ class StringPacker:
             self._ends.extend([len(self._data)] * (length - len(self)))
 
     def finish(self) -> PackedStrings:
-        """All of them. Nothing may be added afterwards."""
+        """Return all strings. Nothing may be added afterwards."""
         return PackedStrings(np.frombuffer(self._data, np.uint8), np.frombuffer(self._ends, np.int64))
 
 
-# ---- StringChain: several tables of strings read as one, with single strings replaced; nothing is copied to make it.
-# A catalog grows by small pieces, each in a file of its own; joining them at every start would read all of them.
+# ---- StringChain: several tables of strings read as one, with single strings replaced. Nothing is copied.
+# A catalog grows by small pieces, each in its own file; joining them at every start would read all of them.
 
 
 class StringChain(Sequence[str]):
-    """A read-only sequence of strings over tables that follow each other.
+    """A read-only sequence of the strings of several tables, one after the other.
 
     Parameters
     ----------
     parts : sequence of PackedStrings
-    replaced : mapping of int to str
-        Place -> the string that stands there instead.
+        The tables.
+    replaced : dict of int -> str, optional
+        Place -> the string to read there instead.
 
     >>> chain = StringChain([PackedStrings.pack(["kohl", "polish"]), PackedStrings.pack(["soap"])], {1: "nail polish"})
     >>> list(chain), chain[-1], len(chain), chain.offsets.tolist()
@@ -210,13 +216,19 @@ class StringChain(Sequence[str]):
     def __len__(self) -> int:
         return self._starts[-1]
 
-    def __getitem__(self, i):
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+
+    def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
             return [self[j] for j in range(*i.indices(len(self)))]
         i = range(len(self))[i]  # negative numbers, and IndexError past the end
         if i in self.replaced:
             return self.replaced[i]
-        part = bisect_right(self._starts, i) - 1  # of empty parts that start at i, past them
+        part = bisect_right(self._starts, i) - 1  # skips empty parts that start at i
         return self.parts[part][i - self._starts[part]]
 
     def __iter__(self) -> Iterator[str]:
@@ -227,29 +239,29 @@ class StringChain(Sequence[str]):
                 i += 1
 
     def take(self, rows: npt.NDArray[np.integer]) -> PackedStrings:
-        """The strings of `rows`, in that order, as one table."""
+        """Return the strings of some rows, in that order, as one table."""
         return PackedStrings.pack(self[int(row)] for row in rows)
 
     @cached_property
     def packed(self) -> PackedStrings:
-        """All of it as one table, made when first asked for."""
+        """All strings as one table, made at first use."""
         if self.replaced:
             return PackedStrings.pack(self)
         return joined(self.parts)
 
     @property
     def data(self) -> npt.NDArray[np.uint8]:
-        """uint8 [bytes] of `packed`."""
+        """The `data` of `packed`: uint8 [bytes]."""
         return self.packed.data
 
     @property
     def offsets(self) -> npt.NDArray[np.int64]:
-        """int64 [N + 1] of `packed`."""
+        """The `offsets` of `packed`: int64 [N + 1]."""
         return self.packed.offsets
 
 
 def joined(parts: Sequence[PackedStrings]) -> PackedStrings:
-    """One table of all strings of several, in order, its bytes from 0 on."""
+    """Return one table of all strings of several, in order, whose offsets start at 0."""
     if len(parts) == 1 and parts[0].offsets[0] == 0 and parts[0].offsets[-1] == len(parts[0].data):
         return parts[0]
     pieces = [part.data[part.offsets[0] : part.offsets[-1]] for part in parts]

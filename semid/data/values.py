@@ -1,7 +1,7 @@
-"""Values: what a field of a record holds, as clean text or as an id.
+"""Values: the value of a field as clean text, as an id, or as a time.
 
-One value at a time: strings, numbers, dates, lists at any depth. Which fields are read, and what is done about a
-value that is neither, is up to `catalog` and `interactions`.
+Handles one value at a time: strings, numbers, dates, lists at any depth. `items.py` and `interactions.py` decide which
+fields are read, and what happens to other values.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ def clean_text(text: str) -> str:
 
 
 def text_of(value: object) -> str | None:
-    """The clean text of a field's value: "" for null, None where it cannot be text.
+    """Return the clean text of a field's value: "" for null, None if the value cannot be text.
 
-    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out, but
-    for NaN and infinities, which are no text.
+    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out; NaN and
+    infinities give "".
 
     >>> text_of(["Makeup", ["Makeup", "Nails"]]), text_of(4.5), text_of(None), text_of({"a": 1})
     ('Makeup, Nails', '4.5', '', None)
@@ -137,14 +137,14 @@ def has_surrogate(text: str) -> bool:
 
 
 def kind_of(value: object) -> str:
-    """What a value is, in words for a message."""
+    """Return the kind of a value in words, for a message."""
     if isinstance(value, list | tuple | np.ndarray):
         return "a list of numbers" if is_vector(value) else "a list with something else than strings in it"
     return "an object" if isinstance(value, dict) else f"a value of type {type(value).__name__}"
 
 
 def id_string(value: object) -> str | None:
-    """The id as a string, or None where `id_fault` says what is wrong.
+    """Return an id as a string; None if it is wrong, and `id_fault` says why.
 
     >>> id_string(7), id_string("B01"), id_string(True), id_string("")
     ('7', 'B01', None, None)
@@ -159,31 +159,30 @@ def id_string(value: object) -> str | None:
 
 
 def id_fault(value: object) -> str:
-    """Why `value` cannot be an id, to follow the name of the field."""
+    """Return why `value` cannot be an id, to follow the name of the field in a message."""
     if value is None:
         return "is null; expected a string or an integer."
     if isinstance(value, str) and not value:
         return "is empty; expected a string or an integer."
     if isinstance(value, str):
-        return f"{quote(value)} holds a lone surrogate, which is not valid Unicode. Write the id anew."
+        return f"{quote(value)} holds a lone surrogate, which is not valid Unicode. Correct the id."
     if isinstance(value, int) and not isinstance(value, bool):
         return "is an integer too long to write out. Write it as a string."
     kind = str(value).lower() if isinstance(value, bool | float) else kind_of(value)
     return f"is {kind}; expected a string or an integer."
 
 
-# ---- Times in a log of interactions: finite numbers, or dates as microseconds since 1970.
-# One value at a time. Numbers keep whatever unit they are in, so they and dates are never compared with each other:
-# `interactions` refuses a log that holds both.
+# ---- Times of interactions: finite numbers, or dates as microseconds since 1970.
+# Numbers keep their unit, so they are never compared with dates: `interactions.py` refuses a log that holds both.
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
-LARGEST_TIME = 1e300  # float64 holds it; more is no time
+LARGEST_TIME = 1e300  # fits into float64; a larger number is no time
 
 
 def as_number(value: object) -> int | float | None:
-    """A time given as a finite number, or as a string that spells one; None for any other value.
+    """Return a time that is a finite number, or a string that spells one; None for any other value.
 
     >>> as_number("7"), as_number(2.5), as_number("soon"), as_number(True)
     (7, 2.5, None, None)
@@ -197,12 +196,13 @@ def as_number(value: object) -> int | float | None:
         value = value.item()
     if isinstance(value, Decimal):
         value = float(value)
-    is_time = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_TIME
-    return value if is_time else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if abs(value) <= LARGEST_TIME else None
 
 
 def as_microseconds(value: object) -> int | None:
-    """A time given as a date, or as a string that spells one in ISO format: microseconds since 1970, UTC.
+    """Return a time that is a date, or an ISO string, in microseconds since 1970, UTC; None for any other value.
 
     >>> as_microseconds("1970-01-02"), as_microseconds("1970-01-01T01:00+01:00"), as_microseconds("soon")
     (86400000000, 0, None)

@@ -80,7 +80,8 @@ def _on_cpu(rows: int, repeats: int) -> Iterator[Measured]:
     yield Measured("copying memory", _copy_rate(repeats) / 1e9, "GB/s")
     rng = np.random.default_rng(0)
     for width in WIDTHS:
-        latents = snap(rng.standard_normal((rows, width), np.float32)).astype(np.float32)
+        latents = snap(rng.standard_normal((rows, width), np.float32))
+        points = latents.astype(np.float32)
         levels = [snap_centroids(rng.standard_normal((size, width)) / 2**level) for level, size in enumerate(SIZES)]
         work = 2.0 * width * sum(SIZES)
         for name, run in (
@@ -89,7 +90,7 @@ def _on_cpu(rows: int, repeats: int) -> Iterator[Measured]:
         ):
             rate = rows / _best(run, repeats)
             yield Measured(f"{name}, d={width}, 4x256", rate / 1e3, "thousand items/s", rate * work / peak, single)
-        rate = rows / _best(lambda: assign_and_sum(latents, levels[0]), repeats)  # noqa: B023
+        rate = rows / _best(lambda: assign_and_sum(points, levels[0]), repeats)  # noqa: B023
         share = rate * 2 * width * SIZES[0] / peak
         yield Measured(f"k-means iteration, d={width}, K=256", rate / 1e3, "thousand items/s", share, single)
 

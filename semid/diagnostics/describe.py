@@ -152,7 +152,7 @@ def describe_members(clusters: ClusterTokens, wanted: str, n_neighbors: int) -> 
     rows = {side: int(clusters.members(side).ledger.find_rows([wanted])[0]) for side in SIDES}
     found = [_describe(clusters, side, row, n_neighbors) for side, row in rows.items() if row >= 0]
     if not found:
-        near = [one for side in SIDES for one in near_ids(wanted, clusters.members(side).ids)]
+        near = [one for side in SIDES for one in near_ids(wanted, clusters.members(side).ids.packed)]
         hint = f" Did you mean {', '.join(map(repr, near[:3]))}?" if near else ""
         counts = f"{len(clusters.users):,} users nor the {len(clusters.items):,} items"
         raise UnknownIDError(f"id {wanted!r} is neither among the {counts}.{hint}")

@@ -1,8 +1,7 @@
-"""Judge a set of semantic IDs: collisions, use of the codes, neighborhoods kept, agreement with behavior.
+"""Measure a set of semantic IDs: collisions, use of the codes, neighbor recall, sequence lift.
 
-Works on plain arrays, so that any system's IDs can be judged. Knows nothing of files, codebooks or text
-encoders. `semid.evaluation.quality` says what each figure means, `semid.evaluation.advice` what to do about a bad one.
-N items, L levels, K codes a level, D dims.
+Works on plain arrays, so that any system's IDs can be measured. `quality.py` says what each figure means, `advice.py`
+what to do about a bad one. N items, L levels, K codes per level, D dims.
 """
 
 from __future__ import annotations
@@ -35,25 +34,30 @@ def evaluate(
     vectors: RowTable | Neighbors | None = None,
     histories: Histories | None = None,
 ) -> Quality:
-    """Judge an ID set. Only `codes` is needed; each further argument adds the figures it allows.
+    """Measure an ID set. Only `codes` is needed; each further argument adds figures.
 
     Parameters
     ----------
     codes : int [N, L]
-        One row per item, level 0 first. Rows may be equal. IDs of different lengths are padded with -1.
+        One row per item, level 0 first. Rows may be equal. Shorter IDs are padded with -1.
     sizes : L ints, optional
-        Codes per level. Default: the highest code seen + 1, and `sizes_observed` says so.
+        Codes per level. Default: the highest code of the level + 1; then `sizes_observed` is true.
     raw_codes : int [N, L], optional
-        The codes before they were made unique.
+        The codes before assignment made them unique.
     distortion : Distortion, optional
-        Reported as it is: only the codebooks' owner can measure it.
+        Reported as given: only the owner of the codebooks can measure it.
     texts : N strings, optional
-        What the encoder read of each item.
+        The text that the encoder read of each item.
     vectors : float [N, D], or Neighbors, optional
-        Adds `neighbor_recall`; may be a memory map, or rows of a file. To judge several ID sets, find the
-        neighbors once.
+        An array, a memory map, or rows of a file. Adds `neighbor_recall`. For several ID sets of the same vectors, call
+        `find_neighbors` once and pass its result.
     histories : Histories, optional
-        `read_interactions(path).map_to(item_ids)`: what users met, in rows of `codes`. Adds `sequence_lift`.
+        `read_interactions(path).map_to(item_ids)`. Adds `sequence_lift`.
+
+    Returns
+    -------
+    Quality
+        The figures.
 
     Raises
     ------
@@ -71,7 +75,7 @@ def evaluate(
     n_items, n_levels = codes.shape
     prefixes = number_prefixes(codes)
     group_sizes = np.bincount(prefixes[-1])
-    # A whole ID is no longer a neighborhood: prefix figures stop one code short of it.
+    # Prefix figures stop one code before the whole ID, which names one item.
     inner = prefixes[: n_levels - 1]
     fanout = [int(np.bincount(prefix).max()) for prefix in inner]
     if raw_codes is not None and np.shape(raw_codes) != codes.shape:
@@ -105,7 +109,7 @@ def evaluate(
 
 
 def number_prefixes(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Number the prefixes of each length, in lexicographic order: int64 [L, N], row l for l + 1 codes.
+    """Number the prefixes of each length in lexicographic order: int64 [L, N], row l for prefixes of l + 1 codes.
 
     >>> number_prefixes(np.array([[7, 1], [3, 9], [7, 0]]))
     array([[1, 0, 1],
@@ -122,25 +126,31 @@ def number_prefixes(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
 def sequence_lift(
     prefixes: npt.NDArray[np.integer], offsets: npt.NDArray[np.integer], rows: npt.NDArray[np.integer]
 ) -> tuple[list[float | None], int]:
-    """How much oftener than by chance two consecutive items agree on a prefix, and the pairs counted.
+    """Return how much more often than by chance consecutive items share a prefix, and the number of pairs.
 
-    Numerator: among consecutive pairs of *different* known items in the histories, the share that agrees on
-    the prefix. Denominator: the probability that two items, drawn independently by their popularity in the
-    same histories, agree on it *given that they are different items*. With p_i the popularity of item i and
-    P_g the sum of p_i under prefix g,
+    Numerator: among consecutive pairs of *different* known items in the histories, the share that has the same
+    prefix. Denominator: the probability that two items, drawn independently by their popularity in the same histories,
+    have the same prefix *given that they are different items*. With p_i the popularity of item i and P_g the sum of
+    p_i under prefix g,
 
         chance = (sum_g P_g^2 - sum_i p_i^2) / (1 - sum_i p_i^2),
 
-    computed from the masses, not sampled. 1 means that the prefix says nothing about what comes next. Without
-    the condition, every item would agree with itself, and lifts at deep prefixes would shrink as prefixes
-    become unique.
+    which is computed, not sampled. A lift of 1 means that the prefix says nothing about the next item. Without the
+    condition, every item would agree with itself, and lifts of long prefixes would shrink as prefixes become unique.
 
     Parameters
     ----------
     prefixes : int [P, N]
-        As `number_prefixes` gives them.
-    offsets, rows : int64 [U + 1] and int64 [nnz]
-        User u has `rows[offsets[u]:offsets[u + 1]]`; a pair with an unknown item (-1) is not counted.
+        As `number_prefixes` returns them.
+    offsets : int64 [U + 1]
+        The history of user u is `rows[offsets[u]:offsets[u + 1]]`, oldest first.
+    rows : int64 [n]
+        Rows of the items; a pair with an unknown item (-1) is not counted.
+
+    Returns
+    -------
+    list of P floats or None, int
+        None where no two different items can share the prefix, or there is no pair.
 
     >>> prefixes = number_prefixes(np.array([[0, 0], [0, 1], [1, 0]]))
     >>> sequence_lift(prefixes[:1], np.array([0, 2, 3]), np.array([0, 1, 2]))
@@ -159,7 +169,7 @@ def sequence_lift(
 
 
 def _lift(prefix, before, after, seen) -> float | None:
-    # Subtracted prefix by prefix, so that a prefix with one item in it gives exactly 0.
+    # Subtracted prefix by prefix, so that a prefix with a single item gives exactly 0.
     agreeing = np.bincount(prefix, weights=seen) ** 2 - np.bincount(prefix, weights=seen**2)
     chance = agreeing.sum() / max(seen.sum() ** 2 - (seen**2).sum(), 1.0)
     if chance == 0 or len(before) == 0:
@@ -186,7 +196,7 @@ def _text_floor(texts: Iterable[str], n_items: int) -> float:
     digests = b"".join(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest() for text in texts)
     if len(digests) != 8 * n_items:
         raise InputError(f"texts has {len(digests) // 8} entries; expected {n_items}, one per row of codes.")
-    # Of a hundred million texts, two share 64 bits by accident with a chance of 1 in 4,000.
+    # Among a hundred million texts, the chance that two different ones share 64 bits is 1 in 4,000.
     return (n_items - len(np.unique(np.frombuffer(digests, np.uint64)))) / n_items
 
 

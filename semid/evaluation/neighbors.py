@@ -1,7 +1,7 @@
-"""Each item's true nearest vectors, found exactly, and how many of them an ID prefix keeps together.
+"""The exact nearest neighbors of the items, and the share of them that have the same ID prefix.
 
-Not an index for searching: it is the yardstick that `semid.evaluate` holds codes against, computed once for
-a set of vectors and used for any number of ID sets. N items, D dims, G <= N distinct vectors, Q queries.
+Not an index for searching: `semid.evaluate` measures codes against it. It is computed once for a set of vectors and
+serves any number of ID sets. N items, D dims, G <= N distinct vectors, Q queries.
 """
 
 from __future__ import annotations
@@ -22,36 +22,37 @@ ALL_QUERIES_UP_TO = 20_000  # items; the full search takes about a second there 
 SAMPLED_QUERIES = 10_000  # standard error of a recall below 0.004
 MOST_PAIRS = 1_000_000_000  # query-item pairs: with more than 100,000 items, fewer queries
 FEWEST_QUERIES = 1_000
-SPARE = 5  # candidates beyond the neighbors wanted, ranked again by exact differences
+SPARE = 5  # additional candidates, ranked again by exact differences
 BLOCK = 1 << 14  # vectors read, and distinct ones searched, at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbors:
-    """The nearest vectors of Q query items, free of the order in which the items came.
+    """The nearest vectors of Q query items, independent of the order of the items.
 
-    Items with the same vector are one group; groups are numbered by the bytes of their vector. Two groups at
-    the same distance are taken in that order. Where the members of one group straddle the last place, each
-    counts for its share of the places left: no tie is broken by row number.
+    Items with the same vector are one group. Groups are numbered by the bytes of their vector, and taken in that order
+    at equal distance. If only some members of a group fit among the k neighbors, each counts for its share of the
+    remaining places: no tie is broken by row number.
     """
 
     k: int  # neighbors of a query, itself excluded: 10, or N - 1 if that is less
-    groups: npt.NDArray[np.int64]  # (N,) the group of each item
-    sizes: npt.NDArray[np.int64]  # (G,) items in each group
-    positions: npt.NDArray[np.int64]  # (Q,) queries, as places in the list of items sorted by group
-    nearest: npt.NDArray[np.int64]  # (Q, k) groups nearest to the query's own, that one excluded; -1 = none
+    groups: npt.NDArray[np.int64]  # (N,) - the group of each item
+    sizes: npt.NDArray[np.int64]  # (G,) - items in each group
+    positions: npt.NDArray[np.int64]  # (Q,) - queries, as places in the list of items sorted by group
+    nearest: npt.NDArray[np.int64]  # (Q, k) - groups nearest to the query's own, itself excluded; -1 = none
 
     def recall(self, prefixes: npt.NDArray[np.integer]) -> list[float]:
-        """Share of the k nearest items that agree with the query on each prefix.
+        """Return the share of the k nearest items that have the query's prefix, for each prefix length.
 
         Parameters
         ----------
         prefixes : int [P, N]
-            Row p numbers the prefixes of p + 1 codes: equal number, equal prefix. Each row refines the last.
+            Row p numbers the prefixes of p + 1 codes, as `number_prefixes` does: equal number, equal prefix.
 
         Returns
         -------
-        list of P floats in [0, 1]; empty when there is nobody to be a neighbor.
+        list of P floats
+            Each in [0, 1]. Empty if there is only one item.
 
         >>> near = find_neighbors(np.array([[0.0], [0.1], [5.0], [5.1]]), k=1)
         >>> near.recall(np.array([[0, 0, 1, 1], [0, 0, 1, 2]]))
@@ -59,7 +60,7 @@ class Neighbors:
         """
         if self.k == 0 or len(prefixes) == 0:
             return []
-        # Inside a group, items are told apart by their codes alone: rows that tie here are interchangeable.
+        # Inside a group, items differ by their codes alone: rows that tie here are interchangeable.
         rows = np.lexsort((prefixes[-1], self.groups))[self.positions]
         columns = np.concatenate([self.groups[rows][:, None], self.nearest], axis=1)
         members = np.where(columns >= 0, self.sizes[columns], 0)
@@ -69,7 +70,7 @@ class Neighbors:
         return [float((weight * self._agreeing(prefix, rows, columns)).sum()) for prefix in prefixes]
 
     def _agreeing(self, prefix, rows, columns) -> npt.NDArray[np.int64]:
-        """For each query and group [Q, 1 + k]: how many members of the group share the query's prefix."""
+        """Return how many members of each group share the query's prefix: int64 [Q, 1 + k]."""
         prefix = prefix.astype(np.int64)
         width = int(prefix.max()) + 1
         pairs, counts = np.unique(self.groups * width + prefix, return_counts=True)
@@ -81,22 +82,22 @@ class Neighbors:
 
 
 def find_neighbors(vectors: RowTable, *, k: int = 10, queries: int | None = None, seed: int = 0) -> Neighbors:
-    """The k nearest vectors of every item, or of a seeded sample, by L2 distance on the vectors as given.
+    """Find the k nearest vectors of every item, or of a seeded sample, by L2 distance.
 
-    For vectors of unit length that is the order of the cosine. The search is exhaustive: a blocked matrix
-    product (faiss) proposes k + 5 candidates, and their exact differences in float64 decide.
+    For unit vectors this is the order of the cosine. The search is exhaustive: blocked matrix products (faiss) give
+    k + 5 candidates, which are ranked by exact differences in float64.
 
     Parameters
     ----------
     vectors : float16, float32 or float64 [N, D]
-        May be a memory map, or rows of a file: they are read a block at a time.
+        An array, a memory map, or rows of a file; read a block at a time.
     k : int
-        Neighbors of each item, itself excluded; N - 1 if there are fewer.
+        Neighbors of each item, itself excluded; at most N - 1.
     queries : int, optional
-        How many items to ask for. Default: all of up to 20,000, else 10,000, and fewer above 100,000 items
+        Number of items to use as queries. Default: all of up to 20,000, else 10,000, and fewer above 100,000 items
         (1,000 from a million on).
     seed : int
-        Draws the sample. The same items are drawn whatever their order.
+        Of the sample. The same items are drawn whatever their order.
 
     Raises
     ------
@@ -132,10 +133,10 @@ def _draw(n_items: int, n_queries: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def _distinct(vectors: RowTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The group of each row [N] and a row of each group [G], groups in the order of their bytes.
+    """Return the group of each row [N] and a row of each group [G], groups in the order of their bytes.
 
-    Equal vectors are found by a 64-bit digest: of a hundred million, two others share one by accident with a chance
-    of 1 in 4,000. Sorting whole vectors would take their size in memory again.
+    Equal vectors are found by a 64-bit digest: among a hundred million vectors, the chance that two different ones
+    share a digest is 1 in 4,000. Sorting whole vectors would need their size in memory again.
     """
     digests = bytearray()
     for start in range(0, len(vectors), BLOCK):
@@ -158,7 +159,10 @@ def _distinct(vectors: RowTable) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
 
 
 def _as_bytes(rows: npt.NDArray[np.floating], start: int) -> npt.NDArray[np.uint8]:
-    """The bytes of each row, zeros up to a multiple of 8: uint8 [n, W]; InputError names a row that is not finite."""
+    """Return the bytes of each row, padded with zeros to a multiple of 8: uint8 [n, W].
+
+    InputError names a row that is not finite.
+    """
     if not np.isfinite(rows).all():
         row = start + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise InputError(f"vectors[{row}] holds NaN or infinity; expected finite numbers. Embed it again.")
@@ -170,15 +174,15 @@ def _as_bytes(rows: npt.NDArray[np.floating], start: int) -> npt.NDArray[np.uint
 
 
 def _search(vectors: RowTable, first, asked, k) -> npt.NDArray[np.int64]:
-    """The k groups nearest to each group of `asked`, itself excluded; -1 where there are no more."""
+    """Return the k groups nearest to each group of `asked`, itself excluded; -1 where there are no more."""
     import faiss
 
-    # Moving and scaling all vectors together keeps the order of distances, and float32 loses less that way.
+    # Centering and scaling keeps the order of distances and reduces float32 rounding.
     in_file = np.sort(first)  # a table is read from its first row to its last
     parts = [in_file[start : start + BLOCK] for start in range(0, len(in_file), BLOCK)]
     center = np.sum([vectors[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(first)
     largest = max(float(np.abs(vectors[part]).max()) for part in parts)
-    scale = 1.0 / max(largest, np.finfo(np.float32).tiny)
+    scale = 1.0 / max(largest, float(np.finfo(np.float32).tiny))
     queries = ((vectors[first[asked]] - center) * scale).astype(np.float32)
     group_of = np.argsort(first)  # of each row in file order
     width = k + 1 + SPARE
@@ -196,7 +200,7 @@ def _search(vectors: RowTable, first, asked, k) -> npt.NDArray[np.int64]:
 
 
 def _rank_again(vectors, first, asked, candidates, k) -> npt.NDArray[np.int64]:
-    """The first k of `candidates` [Q, C] by squared differences in float64, the lower group first on ties."""
+    """Return the first k of `candidates` [Q, C] by squared differences in float64, the lower group first on ties."""
     nearest = np.full((len(asked), k), -1, np.int64)
     for start in range(0, len(asked), 256):
         own, group = asked[start : start + 256, None], candidates[start : start + 256]

@@ -344,7 +344,7 @@ def test_items_without_text_are_kept_and_counted(caplog):
         (['{"id": 1}', "null"], ":2: expected an object {...}, got null."),
         (['{"id": 1}', '"x"'], ":2: expected an object {...}, got a string."),
         (['{"id": 1}', "3"], ":2: expected an object {...}, got a bare value."),
-        (['[{"id": 1},'], ":1: the file is one JSON array; expected one object a line. Convert it: jq"),
+        (['[{"id": 1},'], ":1: the file is one JSON array; expected one object per line. Convert it: jq"),
         (["{", '"id": 1}'], ":1: the file is indented JSON; "),
         (['{"id": 1}', '{"id": null}'], ":2: id is null; expected a string or an integer."),
         (['{"id": ""}'], ":1: id is empty; "),
