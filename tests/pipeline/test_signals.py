@@ -247,7 +247,7 @@ def test_a_refit_keeps_behavior_if_it_is_given_again(caplog):
     assert new.decode(new.tokens("new")) == "new" and len(np.unique(new.codes, axis=0)) == len(NOW)
 
 
-def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
+def test_a_refit_with_signals_is_a_fit_with_signals_under_the_old_names():
     """Without tolerance, the same items share their codes as in a fit of the new catalog from nothing."""
     chosen = {"signals": Signals(collaborative_fusion=1.0), "interactions": read_interactions(lines())}
     new, _ = refitted(fitted(), init="scratch", keep_tolerance=0.0, **chosen)
@@ -258,7 +258,7 @@ def test_a_refit_with_guidance_is_a_fit_with_guidance_under_the_old_names():
 
 
 @pytest.mark.parametrize("init", ["warm", "scratch"])
-def test_a_refit_without_it_says_what_is_given_up(caplog, init):
+def test_a_refit_without_signals_says_what_is_lost(caplog, init):
     old = fitted(Signals(collaborative_fusion=2.0), lines())
     new, _ = refitted(old, init=init)
     [said] = warned(caplog)
@@ -268,6 +268,26 @@ def test_a_refit_without_it_says_what_is_given_up(caplog, init):
     caplog.clear()
     again, _ = refitted(new, init=init)
     assert not warned(caplog) and again.provenance["refit"]["dropped_signals"] is None
+
+
+@pytest.mark.parametrize("fusion", ["behaviour", "behavior"])
+def test_artifacts_with_the_old_names_of_signals_read_as_the_new_ones(tmp_path, caplog, fusion):
+    """As earlier versions wrote them; the fingerprint stays, since provenance is no part of it."""
+    signals = Signals(collaborative_fusion=2.0, split="all")
+    mark = fitted(signals, lines()).save_pretrained(tmp_path / "sid")
+    kept = json.loads((tmp_path / "sid" / "semid.json").read_text())
+    rest = {"split": "all", "walks": signals.walks.to_dict()}
+    old = {fusion: 2.0, "collaborative": 0.0, "llm": None, "llm_weight": 0.3} | rest
+    del kept["provenance"]["signals"]
+    kept["provenance"] |= {"guidance": old, "refit": {"of": mark, "dropped_guidance": old}}
+    (tmp_path / "sid" / "semid.json").write_text(json.dumps(kept))
+    ids = SemanticIDTokenizer.from_pretrained(tmp_path / "sid")
+    assert ids.fingerprint == mark and "guidance" not in ids.provenance
+    assert ids.provenance["signals"] == signals.to_dict()
+    assert ids.provenance["refit"] == {"of": mark, "dropped_signals": signals.to_dict()}
+    assert Signals(**ids.provenance["signals"] | {"walks": signals.walks}) == signals
+    refitted(ids)
+    assert warned(caplog)[0].endswith("--interactions HISTORIES --collaborative-fusion 2.0 --split all")
 
 
 def test_codebooks_that_go_on_take_no_signals():
@@ -324,7 +344,7 @@ def test_the_command_says_what_is_missing(semid):
     assert done.code == 2 and "--llm-loss-weight requires --llm-loss MODEL." in done.err
 
 
-def test_the_refit_command_says_what_is_given_up_or_keeps_it(semid):
+def test_the_refit_command_says_what_is_lost_or_keeps_it(semid):
     arguments = write_shop(lines())
     done = semid("fit", *arguments, "--interactions", "log.jsonl", "--collaborative-fusion", "2")
     assert done.code == 0, done.err
