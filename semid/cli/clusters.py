@@ -10,11 +10,17 @@ import click
 from semid.cli.app import json_option, print_json, say
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from semid.clusters.fit import ClusterConfig
     from semid.clusters.tokens import ClusterTokens
     from semid.data.interactions import Interactions
 
 WALKS = ("number", "length", "window", "negatives", "dim")
-readable = click.Path(path_type=Path, readable=False)  # what cannot be read is wrong input, and the readers say so
+readable = click.Path(path_type=Path, readable=False)  # the readers report what cannot be read
 
 
 @click.command()
@@ -22,45 +28,53 @@ readable = click.Path(path_type=Path, readable=False)  # what cannot be read is 
 @click.option("-o", "--output", type=readable, required=True, help="Folder to write.")
 @click.option(
     "--clusters", "n_clusters", type=int,
-    help="How many. Default: 100; fewer for under a thousand users and items, more for over a million.",
+    help="Number of clusters. Default: 100; fewer for under 1,000 users and items, more for over 1,000,000.",
 )  # fmt: skip
-@click.option("--balanced/--free", default=True, help="No cluster fuller than its share (default), or as they fall.")
-@click.option("--joint/--apart", default=True, help="Users and items share clusters (default), or have their own.")
 @click.option(
-    "--fine", type=click.Choice(["rank", "residual"]), default="rank", show_default=True,
-    help="Second token: closeness to the centroid, or a code with a vector of its own.",
+    "--balanced/--unbalanced", default=True, help="Cap every cluster at ceil(n / K) members (default), or do not."
+)
+@click.option(
+    "--joint/--separate", default=True, help="Cluster users and items together (default), or each on their own."
+)
+@click.option(
+    "--second-token", type=click.Choice(["rank", "residual"]), default="rank", show_default=True,
+    help="Second token: rank by closeness to the centroid, or a code with a vector of its own.",
 )  # fmt: skip
-@click.option("--room", default=0.01, show_default=True, help="Second tokens kept free for newcomers, as a share.")
-@click.option("--template", default="<c_{letter}_{code}>", show_default=True, help="How tokens are written.")
-@click.option("--beside", type=readable, help="The artifact of the items' semantic IDs: its tokens are kept apart.")
+@click.option(
+    "--spare-codes", default=0.01, show_default=True,
+    help="Second tokens kept free for new users and items, as a share of the largest cluster.",
+)  # fmt: skip
+@click.option("--template", default="<c_{letter}_{code}>", show_default=True, help="Token pattern.")
+@click.option("--item-ids", type=readable, help="Artifact of the items' semantic IDs. The tokens must differ from its.")
 @click.option(
     "--split", type=click.Choice(["leave-one-out", "own", "all"]), default="leave-one-out", show_default=True,
-    help="What is not learned from: each user's last two, what n_valid and n_test say, or nothing.",
+    help="Held-out interactions: last two per user (default), as given by n_valid/n_test, or none.",
 )  # fmt: skip
-@click.option("--include-valid", is_flag=True, help="Learn from validation interactions too.")
-@click.option("--schemas", help="Meta-paths, such as U-I-U,I-U-I,I-I.")
-@click.option("--number", type=int, help="Walks from each node.")
-@click.option("--length", type=int, help="Nodes of a walk.")
-@click.option("--window", type=int, help="How far apart two nodes are neighbors at most.")
-@click.option("--negatives", type=int, help="Negative samples for each pair.")
-@click.option("--dim", type=int, help="Width of the vectors.")
-@click.option("--vectors", type=readable, help="Vectors made elsewhere: word2vec text, or user,item,emb.")
-@click.option("--items", type=readable, help="The catalog: items without interactions are placed by their text.")
+@click.option("--include-valid", is_flag=True, help="Train on validation interactions too.")
+@click.option("--schemas", help="Meta-paths of the walks, such as U-I-U,I-U-I,I-I.")
+@click.option("--walks-per-node", "number", type=int, help="Walks from each node for each meta-path. Default: 10.")
+@click.option("--walk-length", "length", type=int, help="Nodes of a walk. Default: 20.")
+@click.option("--window", type=int, help="Two nodes of a walk are neighbors up to this distance. Default: 3.")
+@click.option("--negatives", type=int, help="Negative samples for each pair. Default: 5.")
+@click.option("--dim", type=int, help="Dims of the vectors. Default: 64.")
+@click.option("--vectors", type=readable, help="Use these vectors instead: word2vec text, or a user,item,emb table.")
+@click.option("--items", type=readable, help="Catalog. Items without interactions are placed by their text.")
 @click.option("--embeddings", type=readable, help="Text vectors of --items. Default: semid's lexical ones.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of walks and clusters.")
-@click.option("--force", is_flag=True, help="Replace what is in an existing folder.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of walks and clusters.")
+@click.option("--force", is_flag=True, help="Replace the contents of an existing folder.")
 @json_option
 @click.pass_context
 def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, as_json: bool, **given: Any) -> None:
-    """Learn tokens for users and items from what users met.
+    """Learn tokens for users and items from interactions.
 
-    A token for the cluster and a token inside it; nobody shares both. Only training interactions are learned from.
+    Each gets one token for its cluster and one inside the cluster; no two have the same pair. Only training
+    interactions are used.
 
     \b
     Examples:
       semid clusters histories.jsonl -o my-clusters
-      semid clusters histories.jsonl -o my-clusters --clusters 200 --fine residual --room 0.2
-      semid clusters histories.jsonl -o my-clusters --items items.jsonl --beside my-sid
+      semid clusters histories.jsonl -o my-clusters --clusters 200 --second-token residual --spare-codes 0.2
+      semid clusters histories.jsonl -o my-clusters --items items.jsonl --item-ids my-sid
     """
     from semid.artifact.store import check_output
     from semid.data.interactions import read_interactions
@@ -68,7 +82,7 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
     check_output(output, force=force)
     config = _config(given)
     histories = read_interactions(interactions)
-    made = _fit(ctx, histories, config, given)
+    made = _fit(histories, config, given)
     fingerprint = made.save(output, force=force)
     say(ctx, f"saved       {output}")
     figures = _figures(made, histories) | {"folder": str(output), "fingerprint": fingerprint}
@@ -79,14 +93,14 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
         click.echo(f"{name:18} {value:.3g}" if isinstance(value, float) else f"{name:18} {value}")
 
 
-def _config(given: dict[str, Any]) -> Any:
+def _config(given: dict[str, Any]) -> ClusterConfig:
     from semid.clusters.fit import ClusterConfig
     from semid.encoders.collaborative import WalkConfig
 
     walks = {name: given[name] for name in WALKS if given[name] is not None}
     if given["schemas"]:
         walks["schemas"] = tuple(given["schemas"].split(","))
-    names = ("joint", "balanced", "fine", "room", "template", "split", "include_valid", "seed")
+    names = ("joint", "balanced", "second_token", "spare_codes", "template", "split", "include_valid", "seed")
     return ClusterConfig(
         clusters=given["n_clusters"],
         walks=WalkConfig(**walks, seed=given["seed"]),
@@ -94,32 +108,26 @@ def _config(given: dict[str, Any]) -> Any:
     )
 
 
-def _fit(ctx: click.Context, histories: Interactions, config: Any, given: dict[str, Any]) -> ClusterTokens:
+def _fit(histories: Interactions, config: ClusterConfig, given: dict[str, Any]) -> ClusterTokens:
     from semid.clusters.fit import fit_clusters
     from semid.encoders.collaborative_files import read_behavior
-    from semid.runtime.progress import watched
 
     choices: dict[str, Any] = {}
-    if given["beside"]:
+    if given["item_ids"]:
         from semid.cli.app import open_ids
 
-        choices["beside"] = open_ids(given["beside"]).vocabulary
+        choices["item_ids"] = open_ids(given["item_ids"]).vocabulary
     if given["vectors"]:
         choices["vectors"] = read_behavior(given["vectors"], histories)
     if given["embeddings"] and not given["items"]:
-        raise click.UsageError("--embeddings are of --items. Give the catalog too.")
+        raise click.UsageError("--embeddings requires --items CATALOG.")
     if given["items"]:
         choices["catalog"], choices["texts"] = _texts(given["items"], given["embeddings"])
-    return fit_clusters(
-        histories,
-        config,
-        progress=watched() and not ctx.obj["quiet"],
-        say=lambda line: say(ctx, line),
-        **choices,
-    )
+    return fit_clusters(histories, config, **choices)
 
 
-def _texts(items: Path, embeddings: Path | None) -> tuple[list[str], Any]:
+def _texts(items: Path, embeddings: Path | None) -> tuple[Sequence[str], npt.NDArray[np.floating]]:
+    """Return the ids of a catalog, and vectors of its texts."""
     from semid.data.items import read_items
 
     found = read_items(items)
@@ -133,7 +141,7 @@ def _texts(items: Path, embeddings: Path | None) -> tuple[list[str], Any]:
 
 
 def _figures(made: ClusterTokens, histories: Interactions) -> dict[str, Any]:
-    """What `semid clusters` prints."""
+    """Return what `semid clusters` prints."""
     from semid.evaluation.metrics import evaluate
 
     first, end = made.coarse_of["reserved"]
@@ -150,5 +158,5 @@ def _figures(made: ClusterTokens, histories: Interactions) -> dict[str, Any]:
         "reserved_items": reserved["item"],
         "item_perplexity": quality.levels[0].perplexity,
         "largest_share": quality.levels[0].largest_share,
-        "sequence_lift": quality.sequence_lift[0],
+        "sequence_lift": quality.sequence_lift[0] if quality.sequence_lift else None,
     }

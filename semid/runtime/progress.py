@@ -19,7 +19,7 @@ from typing import TypeVar
 from semid.runtime.distributed import is_writer
 from semid.runtime.memory import in_words, peak_memory
 
-__all__ = ["Stages", "bar", "bars_shown", "log_step", "show_progress", "track", "watched"]
+__all__ = ["Stages", "bar", "bars_shown", "log_step", "show_progress", "track"]
 
 logger = logging.getLogger("semid")
 steps = logging.getLogger("semid.steps")
@@ -45,18 +45,13 @@ def show_progress(shown: bool | None = True) -> None:
     _switch = shown
 
 
-def watched() -> bool:  # on its way out: the command line still asks
-    """Return whether stderr is a terminal."""
-    return sys.stderr.isatty()
-
-
 def bars_shown() -> bool:
     """Return whether this process shows progress bars now."""
     return is_writer() and (sys.stderr.isatty() if _switch is None else _switch)
 
 
 @contextmanager
-def bar(label: str, total: int, *, unit: str = "item", shown: bool | None = None) -> Iterator[Callable[[int], object]]:
+def bar(label: str, total: int, *, unit: str = "item") -> Iterator[Callable[[int], object]]:
     """Show a progress bar and yield the function that advances it by a number of units.
 
     Parameters
@@ -67,13 +62,11 @@ def bar(label: str, total: int, *, unit: str = "item", shown: bool | None = None
         Units until it is full.
     unit : str
         Name of a unit.
-    shown : bool, optional
-        On its way out: callers that still pass a `progress` flag. By default `bars_shown()` decides.
 
     >>> with bar("encode", 10) as advance:
     ...     _ = advance(10)
     """
-    if not (bars_shown() if shown is None else shown and is_writer()):
+    if not bars_shown():
         yield lambda done: None
         return
     from tqdm import tqdm
@@ -82,9 +75,7 @@ def bar(label: str, total: int, *, unit: str = "item", shown: bool | None = None
         yield shown_bar.update
 
 
-def track(
-    items: Iterable[T], label: str, *, total: int | None = None, unit: str = "item", shown: bool | None = None
-) -> Iterable[T]:
+def track(items: Iterable[T], label: str, *, total: int | None = None, unit: str = "item") -> Iterable[T]:
     """Return the items, with a progress bar that advances as they are taken.
 
     Parameters
@@ -97,13 +88,11 @@ def track(
         How many items there are, where `len(items)` does not say.
     unit : str
         Name of an item.
-    shown : bool, optional
-        As in `bar`.
 
     >>> list(track(range(0, 5, 2), "embed", unit="batch"))
     [0, 2, 4]
     """
-    if not (bars_shown() if shown is None else shown and is_writer()):
+    if not bars_shown():
         return items
     from tqdm import tqdm
 
