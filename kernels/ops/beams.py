@@ -11,7 +11,7 @@ __all__ = ["Beams"]
 
 @dataclass(frozen=True)
 class Beams:
-    """The beams to go on from, and where their children are; tensors on one device.
+    """The beams to continue, and where their children are; tensors on one device.
 
     Attributes
     ----------

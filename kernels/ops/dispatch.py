@@ -1,6 +1,6 @@
-"""Which way to compute is taken: Triton's kernels on a GPU, torch elsewhere, NumPy (compiled by Numba) on a CPU.
+"""Choose the backend: Triton's kernels on a GPU, torch elsewhere, NumPy (compiled by Numba) on a CPU.
 
-All ways give equal codes; only the speed differs. The choice is made here and nowhere else:
+All backends give equal codes; only the speed differs. The choice is made here and nowhere else:
 
     1. what the caller names                      an explicit choice that cannot run raises
     2. SEMID_BACKEND = triton | torch | numpy     the same
@@ -20,6 +20,7 @@ __all__ = ["VARIABLE", "Backend", "Choice", "choose", "uses_triton"]
 log = logging.getLogger("semid")
 
 Backend = Literal["triton", "torch", "numpy"]
+BACKENDS: dict[str, Backend] = {name: name for name in get_args(Backend)}
 VARIABLE = "SEMID_BACKEND"
 OLDEST = (8, 0)  # compute capability: float16 matrix units that the kernels were compiled for
 
@@ -32,7 +33,7 @@ class Choice(NamedTuple):
 
 
 def choose(asked: str = "auto", device: str = "cpu") -> Choice:
-    """What runs work on a device, "cpu" or one of torch's.
+    """Return the backend that works on a device, "cpu" or one of torch's, and the reason.
 
     Raises
     ------
@@ -46,21 +47,21 @@ def choose(asked: str = "auto", device: str = "cpu") -> Choice:
     if asked == "auto" and os.environ.get(VARIABLE, "auto") != "auto":
         asked = os.environ[VARIABLE]
         named_by = f"{VARIABLE}={asked}"
-    if asked not in ("auto", *get_args(Backend)):
-        raise ValueError(f"{named_by} should be one of auto, {', '.join(get_args(Backend))}.")
+    if asked not in ("auto", *BACKENDS):
+        raise ValueError(f"{named_by} should be one of auto, {', '.join(BACKENDS)}.")
     if asked == "auto":
         choice = _automatic(device)
     else:
         obstacle = _obstacle(asked, device)
         if obstacle:
             raise RuntimeError(f"{named_by} cannot run on {device}: {obstacle}. Leave it out, or use auto.")
-        choice = Choice(asked, f"asked for by {named_by}")
+        choice = Choice(BACKENDS[asked], f"asked for by {named_by}")
     _say(choice, device)
     return choice
 
 
 def uses_triton(device: object, asked: str = "auto") -> bool:
-    """Whether work on tensors that lie on a device, torch's or its name, goes to Triton's kernels.
+    """Return whether work on tensors that lie on a device, torch's or its name, goes to Triton's kernels.
 
     For what has no NumPy form: "numpy" and "torch" both say no, whoever names them. Under Triton's interpreter
     (TRITON_INTERPRET=1) "auto" says yes for tensors on a CPU, too.
@@ -84,7 +85,7 @@ def uses_triton(device: object, asked: str = "auto") -> bool:
 
 @cache
 def _say(choice: Choice, device: str) -> None:
-    """Once for each choice."""
+    """Log a choice, once."""
     log.info("work on %s by %s: %s", device, choice.backend, choice.reason)
 
 
@@ -96,7 +97,7 @@ def _automatic(device: str) -> Choice:
 
 
 def _obstacle(backend: str, device: str) -> str | None:
-    """Why a backend cannot run on a device; None if it can."""
+    """Return why a backend cannot run on a device; None if it can."""
     if backend == "numpy":
         return None if device == "cpu" else "NumPy works on a CPU"
     if not _installed("torch"):

@@ -67,7 +67,7 @@ def kmeans_update(
 
 
 def kmeans_update_torch(points: torch.Tensor, centroids: torch.Tensor, *, prices: torch.Tensor | None = None) -> Update:
-    """The same with plain torch, a block of points at a time; scores in float32, sums in float64.
+    """Do the same in plain torch, a block of points at a time; scores in float32, sums in float64.
 
     Here a centroid that is not finite makes the objective so, as a point does.
 
@@ -109,7 +109,7 @@ def check_points(points: torch.Tensor, centroids: torch.Tensor, prices: torch.Te
 
 
 def _first_largest(scores: torch.Tensor) -> torch.Tensor:
-    """int64 [R]: place of each row's largest value, the first of equal ones; of NaN, any place."""
+    """Return where each row's largest value is, the first of equal ones: int64 [R]; of NaN, any place."""
     if scores.device.type == "cpu":  # the array's argmax is vectorized, the tensor's is not: 5 to 25 times faster
         return torch.from_numpy(scores.numpy().argmax(axis=1))
     places = torch.arange(scores.shape[1], device=scores.device)
@@ -117,7 +117,7 @@ def _first_largest(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _sums_per_code(rows: torch.Tensor, codes: torch.Tensor, n_codes: int) -> torch.Tensor:
-    """float64 [K, D], always added in the same order."""
+    """Return the sum of each code's points, float64 [K, D], always added in the same order."""
     if rows.device.type == "cpu":
         return rows.new_zeros(n_codes, rows.shape[1]).index_add_(0, codes, rows)
     onehot = codes == torch.arange(n_codes, device=codes.device)[:, None]  # index_add_ uses atomics elsewhere

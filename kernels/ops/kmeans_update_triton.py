@@ -117,7 +117,7 @@ def segment_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """Sums [K, SPLITS, D] and errors [K, SPLITS, blocks of D] of one run of one code's points, BLOCK_D dims."""
+    """Store sums [K, SPLITS, D] and errors [K, SPLITS, blocks of D] of one run of one code's points, BLOCK_D dims."""
     code = tl.program_id(0)
     split = tl.program_id(1)
     block = tl.program_id(2)
@@ -165,7 +165,7 @@ def update_with_triton(
 
 
 def assign(points: torch.Tensor, split: SplitCentroids) -> torch.Tensor:
-    """int32 [N]: the best code of each point."""
+    """Return the best code of each point, int32 [N]."""
     codes = torch.empty(len(points), dtype=torch.int32, device=points.device)
     if len(points):
         _launch(points, split, codes, -(-len(points) // ASSIGN_BLOCKS[0]), None)
@@ -223,7 +223,7 @@ def _launch(
     block_n, block_k, block_d = ONE_HOT_BLOCKS if one_hot else ASSIGN_BLOCKS
     assign_kernel[(programs,)](
         points, *points.stride(), *points.shape, -(-len(points) // block_n), split.halves, split.offsets, split.scales,
-        split.padded_codes, codes, *(partial if one_hot else (None,) * 4),
+        split.padded_codes, codes, *(partial or (None,) * 4),
         ONE_HOT=one_hot, W=split.width, P=split.padded_codes if one_hot else 16, BLOCK_N=block_n,
         BLOCK_K=min(block_k, split.padded_codes), BLOCK_D=min(block_d, split.width), num_warps=8, num_stages=1,
     )  # fmt: skip

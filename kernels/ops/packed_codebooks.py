@@ -77,7 +77,7 @@ class Prepared:
     block: int
 
     def level(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """A level's centroids float64 [K, D] and offsets h float64 [K]."""
+        """Return a level's centroids float64 [K, D] and offsets h float64 [K]."""
         rows = slice(self.first_rows[number], self.first_rows[number] + self.sizes[number])
         return self.packed[rows, : self.dims].double(), self.exact_offsets[rows]
 
@@ -140,7 +140,7 @@ def _window(longest: float, largest: float, padded_dims: int) -> tuple[float, fl
 
 
 def _repeated(centroids: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    """True for each code equal to an earlier one: it can never be chosen, but would make every choice a tie."""
+    """Mark each code equal to an earlier one: it can never be chosen, but would make every choice a tie."""
     rows = torch.cat([centroids, offset[:, None]], dim=1)
     _, group = torch.unique(rows, dim=0, return_inverse=True)
     order = torch.arange(len(rows), device=rows.device)

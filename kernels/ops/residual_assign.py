@@ -59,7 +59,7 @@ class Launch:
 
 
 def launch_for(dims: int, *, many_registers: bool = True) -> Launch:
-    """The shipped configuration for a padded width: free of spills on sm_80, sm_90 and gfx942 (tests/kernels).
+    """Return the configuration for a padded width: free of spills on sm_80, sm_90 and gfx942 (tests/kernels).
 
     many_registers : False for NVIDIA chips before sm_90, whose matrix instructions hold both factors in registers.
     """
@@ -166,7 +166,7 @@ def _assign_wide(
     squares: torch.Tensor | None,
     unsure: torch.Tensor,
 ) -> None:
-    """A slice of rows at a time, so that the two residual buffers stay small."""
+    """Assign a slice of rows at a time, so that the two residual buffers stay small."""
     width, n_levels = prepared.padded_dims, codes.shape[1]
     at_once = max(1, min(len(x), SCRATCH_FLOATS // width))
     buffers = torch.empty(2, at_once, width, dtype=torch.float32, device=x.device)

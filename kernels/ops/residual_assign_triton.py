@@ -39,7 +39,7 @@ def _merge(scores, first_code, best, second, code, BLOCK_K: tl.constexpr):
 
 @triton.jit
 def _is_unsure(best, second, length, drift, windows, level):
-    """True where the lead is within the error bound, where float16 could overflow, and for NaN."""
+    """Mark rows whose lead is within the error bound, where float16 could overflow, and NaN."""
     window = tl.load(windows + 3 * level) + tl.load(windows + 3 * level + 1) * length
     window += tl.load(windows + 3 * level + 2) * drift
     return (best - second <= window) | (best - second != best - second) | (length >= REACH) | (length != length)
@@ -47,7 +47,7 @@ def _is_unsure(best, second, length, drift, windows, level):
 
 @triton.jit
 def _split(residual):
-    """Two float16 parts whose sum is the residual to 22 bits."""
+    """Return two float16 parts whose sum is the residual to 22 bits."""
     high = residual.to(tl.float16)
     return high, (residual - high.to(tl.float32)).to(tl.float16)
 
@@ -189,7 +189,7 @@ def sum_centroids_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """out [N, D] = the sum of each item's centroids, in order of level, float32."""
+    """Store the sum of each item's centroids, in order of level: out float32 [N, D]."""
     items = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = items < n_items

@@ -159,7 +159,7 @@ _quantize.register_autograd(_backward, setup_context=_save_for_backward)
 
 @functools.lru_cache(maxsize=64)
 def _starts(sizes: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """int32 [L + 1]: each level's first row among all centroids. Kept: a copy to the GPU would wait for it."""
+    """Return each level's first row among all centroids, int32 [L + 1]. Cached: a copy to the GPU would wait for it."""
     ends = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
     return torch.tensor(ends, dtype=torch.int32, device=device)
 
@@ -230,7 +230,7 @@ def block_k(width: int) -> int:
 
 
 def float32_precision() -> str:
-    """How `tl.dot` multiplies float32 nearly exactly: AMD's matrix units do, NVIDIA's need three TF32 products."""
+    """Return how `tl.dot` multiplies float32 nearly exactly: AMD's units do, NVIDIA's need three TF32 products."""
     return "ieee" if torch.version.hip else "tf32x3"
 
 

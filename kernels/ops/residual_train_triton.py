@@ -90,7 +90,7 @@ def latent_gradient_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """grad_latents [N, D] = factor * sum over l of grad_commitment[l] * r_{l+1}."""
+    """Store grad_latents [N, D] = factor * sum over l of grad_commitment[l] * r_{l+1}."""
     items = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     dims = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
     inside = items < n_items

@@ -54,7 +54,7 @@ class Plan(Protocol):
         """Smallest and largest squared distance of an item to a centroid."""
 
     def columns(self, potential: torch.Tensor, unit: float | torch.Tensor) -> torch.Tensor:
-        """float64 [K]: column sums of softmax_k(potential_k - d_nk / unit)."""
+        """Return column sums of softmax_k(potential_k - d_nk / unit), float64 [K]."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def sinkhorn_potentials(
     tolerance: float = 0.01,
     backend: Backend = "auto",
 ) -> Potentials:
-    """The bias per code that balances a whole catalog to within `tolerance`, in memory O(N + K).
+    """Return the bias per code that balances a whole catalog to within `tolerance`, in memory O(N + K).
 
     Parameters
     ----------
@@ -167,7 +167,7 @@ def balanced_codes(
     rounds: int = 20,
     backend: Backend = "auto",
 ) -> torch.Tensor:
-    """The balanced code of each row of a training batch: int64 [B] on its device, row argmax of the plan.
+    """Return the balanced code of each row of a training batch, the argmax of its plan: int64 [B] on its device.
 
     Parameters are those of `sinkhorn_potentials`; all `rounds` are made. The Triton form neither waits for the
     device nor reads from it, so a CUDA graph can hold it. The range of the distances is taken to be at least 1e-5.
@@ -222,7 +222,7 @@ def _balance(
 
 
 def _accelerated(history: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
-    """The next potential [K] from the last few and their residuals, newest last.
+    """Return the next potential [K] from the last few and their residuals, newest last.
 
     With dF the differences of successive residuals and dG those of the potentials, least squares gives the weights
     y that make |f - dF y| smallest, and g + f - (dG + dF) y is where that residual would lead.

@@ -59,7 +59,7 @@ class ChunkedPlan:
         return float(torch.stack(low).amin()), float(torch.stack(high).amax())
 
     def columns(self, potential: torch.Tensor, unit: float | torch.Tensor) -> torch.Tensor:
-        """float64 [K]: column sums of softmax_k(potential_k - d_nk / unit)."""
+        """Return column sums of softmax_k(potential_k - d_nk / unit), float64 [K]."""
         potential, unit = potential.detach().to(self.squares), float(unit)
         weights = torch.cat([self.centroids.T * (2 / unit), torch.ones_like(self.squares)[None]])
         weights = torch.cat([weights, (potential - self.squares / unit)[None]]).float()
@@ -108,7 +108,7 @@ def balanced_codes_torch(
     relaxation: float,
     smallest_column: float,
 ) -> torch.Tensor:
-    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Batches of up to 8,192 rows keep their scores."""
+    """Do `sinkhorn.balanced_codes`: int64 [B], B >= 1. Batches of up to 8,192 rows keep their scores."""
     plan = ChunkedPlan(residual, centroids)
     scores = _all_scores(plan) if len(residual) <= DENSE_ROWS else None
     if scores is None:
@@ -145,14 +145,15 @@ class _KeptPlan:
         self.absorbed: torch.Tensor | None = None
 
     def columns(self, potential: torch.Tensor) -> torch.Tensor:
-        """float64 [K]."""
+        """Return the sums of the plan's columns under a potential [K], float64 [K]."""
         growth = potential if self.absorbed is None else potential - self.absorbed
         least, most = growth.aminmax()
         if self.absorbed is None or not float(most - least) <= SPREAD:
             torch.add(self.logits, potential.float(), out=self.plan)
             self.plan -= self.plan.amax(1, keepdim=True)
             self.plan.clamp_(min=FLOOR).exp_()
-            self.absorbed, growth, most = potential.clone(), torch.zeros_like(potential), 0.0
+            self.absorbed, growth = potential.clone(), torch.zeros_like(potential)
+            most = torch.zeros_like(most)
         weights = (growth - most).exp_().float()
         return (weights * torch.mv(self.plan.T, torch.mv(self.plan, weights).reciprocal_())).double()
 
@@ -163,7 +164,7 @@ def _all_scores(plan: ChunkedPlan) -> torch.Tensor:
 
 
 def _first_largest(scores: torch.Tensor) -> torch.Tensor:
-    """int64 [R]: place of each row's largest value, the first of equal ones."""
+    """Return where each row's largest value is, the first of equal ones: int64 [R]."""
     if scores.device.type == "cpu":  # the array's argmax is vectorized, the tensor's is not: 5 to 25 times faster
         return torch.from_numpy(scores.numpy().argmax(axis=1))
     places = torch.arange(scores.shape[1], device=scores.device)

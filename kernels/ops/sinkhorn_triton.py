@@ -45,7 +45,7 @@ def _exponents(
     points, items, inside, row_stride, column_stride, n_dims, halves, offsets, scales, potential, unit,
     first, n_padded, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """s [BLOCK_N, BLOCK_K] of the codes from `first` on; -inf for padding."""
+    """Return s [BLOCK_N, BLOCK_K] of the codes from `first` on; -inf for padding."""
     codes = first + tl.arange(0, BLOCK_K)
     factor = 2 * LOG2_E / tl.load(unit)
     scores = split_scores(
@@ -78,7 +78,7 @@ def plan_columns_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """partial [programs, P]: sums over a program's tiles of BLOCK_K columns of the plan."""
+    """Store partial [programs, P]: sums over a program's tiles of BLOCK_K columns of the plan."""
     program = tl.program_id(0)
     first = tl.program_id(1) * BLOCK_K
     gathered = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
@@ -118,7 +118,7 @@ def row_log_sum_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """row_log_sums [N]: log2 of the sum of 2^s over all codes."""
+    """Store row_log_sums [N]: log2 of the sum of 2^s over all codes."""
     items = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     inside = items < n_items
     largest = tl.full([BLOCK_N], -3.4e38, tl.float32)
@@ -153,7 +153,7 @@ def distance_range_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """ranges [programs, 2]: smallest and largest |r|^2 - 2 (r . c - |c|^2 / 2) of a program's tiles."""
+    """Store ranges [programs, 2]: smallest and largest |r|^2 - 2 (r . c - |c|^2 / 2) of a program's tiles."""
     program = tl.program_id(0)
     low = tl.full([BLOCK_N], float("inf"), tl.float32)
     high = tl.full([BLOCK_N], float("-inf"), tl.float32)
@@ -193,7 +193,7 @@ def update_potential_kernel(
     smallest_column,
     BLOCK_K: tl.constexpr,
 ):
-    """potential [P] += relaxation (log_fair - log column), with the columns summed from partial [programs, P]."""
+    """Add relaxation (log_fair - log column) to potential [P]; columns are the sums of partial [programs, P]."""
     codes = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)
     real = codes < n_codes
     columns = tl.zeros([BLOCK_K], tl.float64)
@@ -231,12 +231,12 @@ class TritonPlan:
         self.programs = min(PROGRAMS, self.n_tiles)
 
     def distance_range(self) -> tuple[float, float]:
-        """Smallest and largest squared distance of an item to a centroid, the latter inf where one is no number."""
+        """Return the smallest and largest squared distance of an item to a centroid; if one is NaN, inf is largest."""
         low, high = self.device_range().tolist()
         return low, high
 
     def device_range(self) -> torch.Tensor:
-        """The same as float32 [2] on the device."""
+        """Return the distance range as float32 [2] on the device."""
         split = self._split(self.centroids)
         ranges = torch.empty(self.programs, 2, device=self.residual.device)
         distance_range_kernel[(self.programs,)](
@@ -246,7 +246,7 @@ class TritonPlan:
         return torch.stack([ranges[:, 0].amin(), ranges[:, 1].amax()])
 
     def columns(self, potential: torch.Tensor, unit: float | torch.Tensor) -> torch.Tensor:
-        """float64 [K] on the device: column sums of softmax_k(potential_k - d_nk / unit)."""
+        """Return column sums of softmax_k(potential_k - d_nk / unit), float64 [K] on the device."""
         if not len(self.residual):
             return torch.zeros(self.n_codes, dtype=torch.float64, device=self.residual.device)
         padded = self.padded(potential)
@@ -254,12 +254,12 @@ class TritonPlan:
         return self.partial_columns(padded, unit)[:, : self.n_codes].sum(0, dtype=torch.float64)
 
     def padded(self, potential: torch.Tensor) -> torch.Tensor:
-        """A potential float [K] as float32 [P] on the device."""
+        """Return a potential [K] as float32 [P] on the device."""
         potential = potential.detach().to(self.residual.device, torch.float32)
         return torch.nn.functional.pad(potential, (0, self.split.padded_codes - self.n_codes))
 
     def partial_columns(self, potential: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-        """float32 [programs, P]; potential float32 [P], unit float32 of one element."""
+        """Return partial sums float32 [programs, P]; potential float32 [P], unit float32 of one element."""
         split = self.split
         partial = torch.empty(self.programs, split.padded_codes, device=self.residual.device)
         operands = (split.halves, split.offsets, split.scales, potential, unit, split.padded_codes)
@@ -299,7 +299,7 @@ def balanced_codes_triton(
     relaxation: float,
     smallest_column: float,
 ) -> torch.Tensor:
-    """`sinkhorn.balanced_codes`: int64 [B], B >= 1. Two launches a round, three with K > 256; none waits."""
+    """Do `sinkhorn.balanced_codes`: int64 [B], B >= 1. Two launches a round, three with K > 256; none waits."""
     plan = TritonPlan(residual, centroids)
     low, high = plan.device_range()
     unit = (high - low).clamp_min(SMALLEST_BATCH_RANGE) * (epsilon / 2)

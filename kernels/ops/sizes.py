@@ -1,4 +1,4 @@
-"""Sizes as kernels want them: Triton's blocks are powers of two."""
+"""Block sizes: Triton's are powers of two."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["power_of_two_at_least"]
 
 
 def power_of_two_at_least(number: int) -> int:
-    """The least power of two that is >= number >= 1.
+    """Return the least power of two that is >= number >= 1.
 
     >>> [power_of_two_at_least(number) for number in (1, 2, 3, 64, 65)]
     [1, 2, 4, 64, 128]

@@ -92,7 +92,7 @@ def split_centroids(
 
 
 def largest_value(values: torch.Tensor) -> torch.Tensor:
-    """float32 [], the largest absolute value, on the device; 0 for no values, 1 where it is not finite."""
+    """Return the largest absolute value, float32 [] on the device; 0 for no values, 1 where it is not finite."""
     if not values.numel():
         return torch.zeros((), device=values.device)
     low, high = torch.aminmax(values.detach())
@@ -100,7 +100,7 @@ def largest_value(values: torch.Tensor) -> torch.Tensor:
 
 
 def _scale(limit: torch.Tensor) -> torch.Tensor:
-    """float32 []: the power of two that brings `limit` to 2^13..2^14."""
+    """Return the power of two that brings `limit` to 2^13..2^14, float32 []."""
     _, exponent = torch.frexp(limit.float())
     return torch.exp2((LARGEST_EXPONENT - exponent).clamp(-60, 60).float())
 

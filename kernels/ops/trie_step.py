@@ -45,7 +45,7 @@ def trie_step(
     scale: float = 1.0,
     cap: float | None = None,
 ) -> Step:
-    """The `count` best children over all beams of each prompt, by two Triton launches without waiting for the device.
+    """Return the `count` best children over all beams of each prompt, by two Triton launches that never wait.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def trie_step_torch(
     scale: float = 1.0,
     cap: float | None = None,
 ) -> Step:
-    """`trie_step` in plain torch on any device; products in float32.
+    """Do `trie_step` in plain torch on any device; products in float32.
 
     >>> beams = Beams(torch.zeros(1, 1), torch.tensor([[0]]), torch.tensor([[2]]), torch.tensor([0, 2]), width=2)
     >>> step = trie_step_torch(torch.ones(1, 1, 1), torch.tensor([[0.0], [9.0], [0.5]]), beams, count=1)
@@ -114,7 +114,7 @@ def trie_step_torch(
 
 
 def _best(candidates: torch.Tensor, count: int) -> torch.Tensor:
-    """int64 [B, count]: places of the largest of each row [B, C], ascending but for those of -inf, which come last."""
+    """Return where the largest of each row [B, C] are, int64 [B, count], ascending; those of -inf come last."""
     order = candidates.sort(dim=1, descending=True, stable=True).indices[:, :count]
     dead = candidates.gather(1, order) == -torch.inf
     return torch.where(dead, order + candidates.shape[1], order).sort(dim=1).values % candidates.shape[1]

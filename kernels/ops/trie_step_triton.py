@@ -53,7 +53,7 @@ def logits_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    """logits float32 [R, K] of BLOCK_R of the R = B M beams and BLOCK_K codes; NATIVE multiplies what is stored."""
+    """Store logits float32 [R, K] of BLOCK_R of R = B M beams and BLOCK_K codes; NATIVE: in the stored dtype."""
     rows = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     codes = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     inside = rows < n_rows
@@ -87,7 +87,7 @@ def _candidates(
     places, prompt, starts, firsts, counts, codes, allowed, logits, n_beams, n_codes, width,
     HAS_ALLOWED: tl.constexpr,
 ):  # fmt: skip
-    """Value, validity, ordered key (int64), beam, code and child of candidates `places` = beam * width + child."""
+    """Return value, validity, key (int64, ordered), beam, code, child of candidates `places` = beam * width + child."""
     beam = places // width
     child = places - beam * width
     inside = beam < n_beams
@@ -127,7 +127,7 @@ def select_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The n_kept best candidates of one prompt."""
+    """Store the n_kept best candidates of one prompt."""
     prompt = tl.program_id(0).to(tl.int64)
     beams = tl.arange(0, BEAMS)
     alive = beams < n_beams
@@ -201,7 +201,7 @@ def step_with_triton(
     scale: float,
     cap: float | None,
 ) -> tuple[torch.Tensor, ...]:
-    """The fields of `trie_step.Step`; arguments checked by the caller, but for the number of beams."""
+    """Return the fields of `trie_step.Step`; the caller has checked all arguments but the number of beams."""
     n_prompts, n_beams, n_hidden = states.shape
     if n_beams > MAX_BEAMS:
         raise ValueError(f"M={n_beams} beams, expected at most {MAX_BEAMS}: use trie_step_torch")
