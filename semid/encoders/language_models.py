@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.errors import ConfigError, DependencyError, InputError
+from semid.runtime.devices import check_device
 
 if TYPE_CHECKING:
     import torch
@@ -162,13 +163,11 @@ def _loaded(name: str, load: Callable[[], Loaded]) -> Loaded:
 
 
 def _usable_device(device: str) -> str:
+    """Return the device for a name: "auto" is CUDA, else Apple's MPS, else the CPU; ConfigError if it is not usable."""
     import torch
 
+    check_device(device)
     if device != "auto":
-        try:
-            torch.empty(0, device=device)
-        except (RuntimeError, AssertionError, ValueError) as error:
-            raise ConfigError(f"device={device!r}: {str(error).splitlines()[0]} Use cpu, or auto.") from None
         return device
     if torch.cuda.is_available():
         return "cuda"

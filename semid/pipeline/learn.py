@@ -12,6 +12,7 @@ import numpy.typing as npt
 from semid.config import SemanticIDConfig
 from semid.errors import ConfigError
 from semid.quantize.codebooks import Codebooks, chosen_backend
+from semid.runtime import devices
 from semid.runtime.arrays import sample_rows
 from semid.runtime.distributed import share
 from semid.runtime.memory import Budget
@@ -129,9 +130,7 @@ def learning_device(config: SemanticIDConfig) -> str:
     """Where rounds of k-means run: where the training does, or for k-means alone on a GPU that was named."""
     if config.method == "rqkmeans":
         return exact_device(config.device)
-    from semid.runtime.devices import pick_device
-
-    return pick_device(config.device)
+    return devices.pick_device(config.device)
 
 
 def exact_device(name: str) -> str:
@@ -141,14 +140,7 @@ def exact_device(name: str) -> str:
 
 def check_device(name: str) -> None:
     """ConfigError if torch cannot use the device, or what SEMID_BACKEND names cannot run there."""
-    if name != "auto":
-        import torch
-
-        try:
-            torch.empty(0, device=name)
-        except (RuntimeError, AssertionError, ImportError) as error:  # an unknown name, or a torch built without it
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"device={name!r} cannot be used here ({reason}). Use auto or cpu.") from None
+    devices.check_device(name)
     chosen_backend("auto", exact_device(name))
 
 
