@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import json_option, print_json, say
+from semid.cli.app import json_option, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,8 +63,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of walks and clusters.")
 @click.option("--force", is_flag=True, help="Replace the contents of an existing folder.")
 @json_option
-@click.pass_context
-def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, as_json: bool, **given: Any) -> None:
+def clusters(interactions: str, output: Path, force: bool, as_json: bool, **given: Any) -> None:
     """Learn tokens for users and items from interactions.
 
     Each gets one token for its cluster and one inside the cluster; no two have the same pair. Only training
@@ -78,13 +77,14 @@ def clusters(ctx: click.Context, interactions: str, output: Path, force: bool, a
     """
     from semid.artifact.store import check_output
     from semid.data.interactions import read_interactions
+    from semid.runtime.progress import log_step
 
     check_output(output, force=force)
     config = _config(given)
     histories = read_interactions(interactions)
     made = _fit(histories, config, given)
     fingerprint = made.save(output, force=force)
-    say(ctx, f"saved       {output}")
+    log_step("saved", str(output))
     figures = _figures(made, histories) | {"folder": str(output), "fingerprint": fingerprint}
     if as_json:
         print_json(figures)

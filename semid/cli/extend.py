@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, print_json, say
+from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, print_json
 from semid.cli.fit import sizes_option
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 @click.option("--transformers-4", is_flag=True, help="Write a tokenizer that transformers 4 reads too.")
 @click.option("--force", is_flag=True, help="Replace an extended model in an existing folder.")
 @json_option
-@click.pass_context
 def extend(
-    ctx: click.Context,
     base: str,
     folder: Path,
     output: Path,
@@ -73,6 +71,7 @@ def extend(
       semid extend my-base my-sid -o my-llm --init codebook --link
       semid extend my-llm my-clusters -o my-llm-2 --init default --alpha 0.1
     """
+    from semid.runtime.progress import log_step
     from semid.tokenizer_exports.models.on_disk import extend_folder
 
     extended = extend_folder(
@@ -87,7 +86,7 @@ def extend(
         transformers_4=transformers_4,
         force=force,
     )
-    say(ctx, f"saved       {output}")
+    log_step("saved", str(output))
     if as_json:
         print_json({"folder": str(output)} | extended.to_dict())
     else:
@@ -134,7 +133,7 @@ def export(
 
         known = AutoTokenizer.from_pretrained(tokenizer)
     done = write(open_ids(folder), output, to=to, base=base, tokenizer=known, dense_levels=dense_levels, force=force)
-    click.echo("\n".join(done.lines()))
+    click.echo("\n".join(done.summary()))
 
 
 @click.command("import")
@@ -151,9 +150,7 @@ def export(
     help="If items share an ID: stop and list them, or append a code to every ID.",
 )
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
-@click.pass_context
 def import_(
-    ctx: click.Context,
     index: Path,
     output: Path,
     items: str | None,
@@ -172,17 +169,11 @@ def import_(
       semid import letter.index.json -o letter-sid --on-collision add-level
     """
     from semid.artifact.store import check_output
+    from semid.runtime.progress import log_step
     from semid.tokenizer_exports.formats.importer import import_index
 
     check_output(output, force=force)
-    ids = import_index(
-        index,
-        items=items,
-        template=template,
-        sizes=sizes,
-        on_collision=on_collision,
-        say=lambda line: say(ctx, line),
-    )
+    ids = import_index(index, items=items, template=template, sizes=sizes, on_collision=on_collision)
     fingerprint = ids.save_pretrained(output, force=force)
-    say(ctx, f"saved       {output}")
+    log_step("saved", str(output))
     click.echo(fingerprint)

@@ -1,10 +1,10 @@
-"""Newcomers among clusters: users and items that came later get the tokens of the nearest cluster with room.
+"""Add new users and items: they get free tokens of the nearest cluster that has any.
 
-Nearest by partial history: a new user is where the items are that he met, a new item where its users are. Whoever met
-nobody that is known gets a reserved code. Tokens that were given out stay as they are, and there is never a new token:
-when the fine codes of a cluster are used up, the next nearest one takes the newcomer.
+A new user is placed at the mean of the items of his history, a new item at the mean of its users. One without a known
+partner gets a reserved code. Assigned tokens never change, and there is never a new token: when the fine codes of a
+cluster are used up, the next nearest cluster is taken.
 
-Not here: learning clusters (`fit.py`). C coarse codes, F fine codes, D dims.
+Not here: fitting clusters (`fit.py`). C coarse codes, F fine codes, D dims.
 """
 
 from __future__ import annotations
@@ -30,40 +30,42 @@ def add_members(
     users: Mapping[str, Sequence[str]] | None = None,
     items: Mapping[str, Sequence[str]] | None = None,
 ) -> ClusterTokens:
-    """The same clusters with new users and items; those that were there keep their tokens.
+    """Return the same clusters with new users and items; the old ones keep their tokens.
 
     Parameters
     ----------
-    users
-        New user id -> the items met, in any order; unknown items are passed over.
-    items
-        New item id -> the users who met it. New users and items do not place each other.
+    clusters : ClusterTokens
+        The clusters, which stay as they are.
+    users : new user id -> item ids, optional
+        The history of each new user, in any order; unknown items are ignored.
+    items : new item id -> user ids, optional
+        The users of each new item. New users and items do not place each other.
 
     Raises
     ------
     InputError
-        An id exists, or comes with a string where a list of ids is expected.
+        An id exists, or has a string instead of a list of ids.
     CapacityError
-        All pairs of tokens are given out.
+        All pairs of tokens are assigned.
 
     >>> from semid.clusters.fit import ClusterConfig, fit_clusters
     >>> from semid.encoders.collaborative import WalkConfig
     >>> from semid.data.interactions import read_interactions
     >>> lines = [{"user": f"u{n}", "items": [f"i{(n + k) % 6}" for k in range(4)]} for n in range(6)]
-    >>> config = ClusterConfig(clusters=2, room=1, walks=WalkConfig(dim=4))
+    >>> config = ClusterConfig(clusters=2, spare_codes=1, walks=WalkConfig(dim=4))
     >>> clusters = add_members(fit_clusters(read_interactions(lines), config), users={"u9": ["i1", "i2"]})
     >>> len(clusters.users), clusters.decode(clusters.users.tokens("u9")).id
     (7, 'u9')
     """
-    newcomers = {"user": dict(users or {}), "item": dict(items or {})}
+    new = {"user": dict(users or {}), "item": dict(items or {})}
     taken = np.zeros(clusters.sizes, bool)
     for side in SIDES:
         taken[tuple(clusters.members(side).codes.T.astype(np.int64))] = True
     grown = {}
     for side in SIDES:
         members, partners = clusters.members(side), clusters.members(SIDES[side == "user"])
-        ids = sorted(newcomers[side])
-        points = _places([newcomers[side][one] for one in ids], ids, partners)
+        ids = sorted(new[side])
+        points = _mean_directions([new[side][one] for one in ids], ids, partners)
         codes = np.array([_free_codes(clusters, side, point, taken) for point in points], np.int64).reshape(-1, 2)
         grown[side] = Members(
             members.ledger.append(ids, codes) if ids else members.ledger,
@@ -73,19 +75,19 @@ def add_members(
     return replace(clusters, users=grown["user"], items=grown["item"])
 
 
-def _places(histories: Sequence[Sequence[str]], ids: Sequence[str], partners: Members) -> Floats:
-    """The mean direction of the known ones in each history, zero where there is none: float32 [len(ids), D]."""
+def _mean_directions(histories: Sequence[Sequence[str]], ids: Sequence[str], partners: Members) -> Floats:
+    """Return the mean direction of the known partners in each history, float32 [M, D]; zeros if there is none."""
     points = np.zeros((len(ids), partners.vectors.shape[1]), np.float32)
     for row, (one, met) in enumerate(zip(ids, histories, strict=True)):
         if isinstance(met, str):
-            raise InputError(f"{one!r} comes with {met!r}; expected a list of ids. Write [{met!r}].")
+            raise InputError(f"{one!r} has {met!r}; expected a list of ids. Write [{met!r}].")
         rows = partners.ledger.find_rows(met)
         points[row] = np.asarray(partners.vectors[rows[rows >= 0]], np.float32).sum(axis=0)
     return divided_by_length(points)
 
 
 def _free_codes(clusters: ClusterTokens, side: Side, point: Floats, taken: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """The nearest cluster with room and the best free fine code there; marks them as taken."""
+    """Return the nearest cluster with a free fine code, and the best one there; mark the pair as taken."""
     (first, end), (reserved, last) = clusters.coarse_of[side], clusters.coarse_of["reserved"]
     nearest = first + np.argsort(-(clusters.centroids[first:end] @ point), kind="stable")
     spare = np.arange(reserved, last)
@@ -100,6 +102,6 @@ def _free_codes(clusters: ClusterTokens, side: Side, point: Floats, taken: npt.N
             taken[coarse, fine] = True
             return coarse, fine
     raise CapacityError(
-        f"no tokens are left for another {side}: {taken.sum()} pairs are given out. Learn clusters again, with more "
-        "--room."
+        f"no tokens are left for another {side}: all {taken.sum()} pairs are assigned. Fit clusters again, with more "
+        "--spare-codes."
     )

@@ -221,7 +221,7 @@ def _units(vectors: Floats) -> Floats:
 
 
 def _checked(vectors: npt.NDArray[np.floating]) -> Floats:
-    vectors = np.asarray(vectors, np.float64)
-    if vectors.ndim != 2 or len(vectors) < 2 or not np.isfinite(vectors).all():
-        raise InputError(f"vectors has shape {vectors.shape}; expected finite numbers [N, D], N at least 2.")
-    return vectors
+    checked = np.asarray(vectors, np.float64)
+    if checked.ndim != 2 or len(checked) < 2 or not np.isfinite(checked).all():
+        raise InputError(f"vectors has shape {checked.shape}; expected finite numbers [N, D], N at least 2.")
+    return checked

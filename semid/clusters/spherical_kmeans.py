@@ -1,11 +1,11 @@
-"""Clusters on the sphere: spherical k-means, and the same with no cluster above a bound.
+"""Spherical k-means, with or without a cap on the members of a cluster.
 
-Vectors of unit length and centroids of unit length; the nearest centroid is the one with the largest cosine.
+Points and centroids have unit length; the nearest centroid is the one with the largest cosine.
 
-Balanced: prices on crowded centroids (entropic transport, `semid/train/sinkhorn.py`) make their use even while the
-centroids follow their members; what is still too much for a centroid then moves on, the least attached first, to the
-next best one, until no centroid holds more than the bound (deferred acceptance, Gale and Shapley 1962). Nobody would
-rather be with a centroid whose members are all less attached to it.
+Balanced: prices on crowded centroids (entropic transport, `semid/train/sinkhorn.py`) even out their use while the
+centroids follow their members. Then members of a cluster that is still above the cap move to their next best centroid,
+the lowest scores first, until no cluster is above it (deferred acceptance, Gale and Shapley 1962). The result is
+stable: no point prefers a cluster where it scores higher than one of the members.
 
 N points, K clusters, D dims. The scores of all pairs are in memory: N x K floats.
 """
@@ -19,18 +19,27 @@ from semid.errors import ConfigError
 from semid.runtime.arrays import divided_by_length
 from semid.train.sinkhorn import catalog_prices
 
-__all__ = ["balanced_clusters", "capped", "nearest_centroids", "spherical_kmeans"]
+__all__ = ["assign_capped", "balanced_clusters", "nearest_centroids", "spherical_kmeans"]
 
 Floats = npt.NDArray[np.float32]
 
 ROUNDS = 30  # of k-means
 BALANCED_ROUNDS = 10
-SOFTNESS = 0.01  # epsilon of the transport: with 0.003 the bound was passed by more before the last step
-POINTS_PER_CENTROID = 1000  # that k-means sees at most
+EPSILON = 0.01  # of the transport: with 0.003, clusters exceeded the cap by more before the last step
+POINTS_PER_CENTROID = 1000  # at most, in k-means
 
 
 def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Floats:
-    """Centroids of unit length, float32 [K, D], of points of unit length [N, D].
+    """Return centroids of unit length, float32 [K, D].
+
+    Parameters
+    ----------
+    points : float32 [N, D]
+        Vectors of unit length.
+    n_clusters : int
+        K.
+    seed : int
+        Of the first centroids.
 
     Raises
     ------
@@ -44,7 +53,7 @@ def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Float
     import faiss
 
     if not 1 <= n_clusters <= len(points):
-        raise ConfigError(f"clusters={n_clusters}, but there are {len(points)} vectors: use {len(points)} at most.")
+        raise ConfigError(f"clusters={n_clusters}, but there are {len(points)} vectors: use at most {len(points)}.")
     search = faiss.Kmeans(
         points.shape[1],
         n_clusters,
@@ -55,16 +64,25 @@ def spherical_kmeans(points: Floats, n_clusters: int, *, seed: int = 0) -> Float
         max_points_per_centroid=POINTS_PER_CENTROID,
     )
     search.train(np.ascontiguousarray(points))
-    return divided_by_length(search.centroids)
+    return divided_by_length(np.asarray(search.centroids))
 
 
 def nearest_centroids(points: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
-    """int64 [N]: the centroid with the largest cosine, the first of equal ones."""
+    """Return the centroid with the largest cosine, int64 [N]; the first of equal ones."""
     return (points @ centroids.T).argmax(axis=1)
 
 
 def balanced_clusters(points: Floats, centroids: Floats, most: int) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Centroids moved so that their use is even, and the cluster of each point, none with more than `most` members.
+    """Return centroids [K, D] moved towards even use, and the cluster of each point, int64 [N].
+
+    Parameters
+    ----------
+    points : float32 [N, D]
+        Vectors of unit length.
+    centroids : float32 [K, D]
+        Where to start, such as `spherical_kmeans`.
+    most : int
+        Members of a cluster at most.
 
     Raises
     ------
@@ -79,42 +97,42 @@ def balanced_clusters(points: Floats, centroids: Floats, most: int) -> tuple[Flo
         least = -(-len(points) // len(centroids))
         raise ConfigError(f"most={most} should be at least {least}: {len(points)} points, {len(centroids)} clusters.")
     for _ in range(BALANCED_ROUNDS):
-        prices = catalog_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
+        prices = catalog_prices(points, centroids, epsilon=EPSILON)[0].astype(np.float32)
         labels = (points @ centroids.T + prices).argmax(axis=1)
         centroids = _means(points, labels, centroids)
-    prices = catalog_prices(points, centroids, epsilon=SOFTNESS)[0].astype(np.float32)
-    labels = capped(points @ centroids.T + prices, most)
+    prices = catalog_prices(points, centroids, epsilon=EPSILON)[0].astype(np.float32)
+    labels = assign_capped(points @ centroids.T + prices, most)
     return _means(points, labels, centroids), labels
 
 
-def capped(scores: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.int64]:
-    """A column for each row, none taken more than `most` times: int64 [N].
+def assign_capped(scores: npt.NDArray[np.floating], most: int) -> npt.NDArray[np.int64]:
+    """Return a column for each row of scores [N, K], none taken more than `most` times: int64 [N].
 
-    Every row applies to its best column; a column keeps its best applicants and turns the others away, who apply to
-    their next best. Of equal scores the lower column and the earlier row win.
+    Every row proposes to its best column; a column keeps its best rows and rejects the others, which propose to their
+    next best. Of equal scores the lower column and the earlier row win.
 
-    >>> capped(np.array([[3.0, 1.0], [2.0, 1.0], [1.0, 0.0]]), 2).tolist()
+    >>> assign_capped(np.array([[3.0, 1.0], [2.0, 1.0], [1.0, 0.0]]), 2).tolist()
     [0, 0, 1]
     """
     n_rows, n_columns = scores.shape
     labels = scores.argmax(axis=1)
     ranking: npt.NDArray[np.integer] = np.zeros((n_rows, 0), np.int32)
-    applied = np.ones(n_rows, np.int64)  # columns that each row has applied to
+    n_proposed = np.ones(n_rows, np.int64)  # columns that each row has proposed to
     while True:
         given = scores[np.arange(n_rows), labels]
         order = np.lexsort((-given, labels))
         starts = np.searchsorted(labels[order], np.arange(n_columns))
-        away = order[np.arange(n_rows) - starts[labels[order]] >= most]
-        if not len(away):
+        rejected = order[np.arange(n_rows) - starts[labels[order]] >= most]
+        if not len(rejected):
             return labels
         if not ranking.shape[1]:
             ranking = np.argsort(-scores, axis=1, kind="stable").astype(np.int32)
-        labels[away] = ranking[away, applied[away]]
-        applied[away] += 1
+        labels[rejected] = ranking[rejected, n_proposed[rejected]]
+        n_proposed[rejected] += 1
 
 
 def _means(points: Floats, labels: npt.NDArray[np.int64], before: Floats) -> Floats:
-    """The members' mean direction; a cluster without any, or whose members cancel out, stays where it was."""
+    """Return the mean direction of each cluster's members; a cluster without one keeps its centroid."""
     order = np.argsort(labels, kind="stable")
     sums = np.zeros(before.shape, np.float64)
     filled, starts = np.unique(labels[order], return_index=True)

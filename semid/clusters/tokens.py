@@ -1,14 +1,14 @@
-"""ClusterTokens: a token of a cluster and a token inside it, for every user and every item, no two alike.
+"""ClusterTokens: two tokens for every user and every item, the cluster and a place in it; each pair is used once.
 
     clusters = fit_clusters(read_interactions("histories.jsonl"))     # semid/clusters/fit.py: learn
     clusters.save("my-clusters")                                      # keep
     clusters = ClusterTokens.open("my-clusters")                      # open again: NumPy alone, memory-mapped
     clusters.users.tokens(["u17"]), clusters.decode("<c_a_3><c_b_41>")
 
-For what a language model must name and has no semantic ID: users, and items without text (META ID, arXiv 2406.08477,
-calls them out-of-vocabulary). Users and items share the clusters and their tokens, so a user stands near the items he
-meets. A coarse code is a cluster; the last ones are reserved for those of whom nothing is known. A fine code is a rank
-inside the cluster, or a code of a second level with a vector of its own.
+They name what a language model needs to mention and what has no semantic ID: users, and items without text (META ID,
+arXiv 2406.08477, calls them out-of-vocabulary). Users and items share the clusters and their tokens, so a user is close
+to the items of his history. A coarse code is a cluster; the last ones are reserved for users and items without any
+interaction or text. A fine code is a rank in the cluster, or a code of a second level with a vector.
 
 Looking up never computes anything. `semid.extend` adds these tokens to a model as it adds semantic IDs.
 
@@ -36,7 +36,7 @@ from semid.ledger.lookup import code_keys
 from semid.tokens.id_table import IDTable
 from semid.tokens.vocabulary import Vocabulary
 
-__all__ = ["ClusterTokens", "Entity", "Members", "ParsedEntity", "check_apart"]
+__all__ = ["SIDES", "ClusterTokens", "Entity", "Members", "ParsedEntity", "Side", "check_distinguishable", "members_of"]
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
@@ -52,9 +52,9 @@ class Entity:
 
 @dataclass(frozen=True, slots=True)
 class ParsedEntity:
-    """Two tokens, or an attempt at them, found in a text: `text == whole[start:end]`.
+    """Two tokens, or a malformed attempt at them, in a text: `text == whole[start:end]`.
 
-    `entity` is None where nobody has these tokens or they are malformed, and then `problem` says so.
+    `entity` is None if nobody has these tokens or they are malformed; `problem` then says why.
     """
 
     start: int
@@ -96,18 +96,20 @@ class ClusterTokens(TokenArtifact):
 
     Parameters
     ----------
-    vocabulary
+    vocabulary : Vocabulary
         Two levels: C coarse codes, F fine codes.
-    users, items
-        Who has which codes.
+    users, items : Members
+        The codes of each user and item.
     centroids : float32 [C, D]
-        Of the clusters, of unit length; reserved codes have zeros.
+        Of the clusters, of unit length; zeros for reserved codes.
     fine : float32 [F, D] or None
-        What a fine code adds to its cluster's centroid; None where fine codes are ranks.
+        What a fine code adds to its cluster's centroid; None if fine codes are ranks.
     coarse_of : {"user": (first, end), "item": (first, end), "reserved": (first, end)}
-        The coarse codes for each kind; users and items have the same where they were clustered together.
+        The coarse codes of each kind; equal for users and items if they share the clusters.
     config : dict
-        The choices they were made with, as JSON data.
+        The settings of the fit, as JSON data.
+    provenance : dict
+        JSON data on how they were made; no part of the fingerprint.
     """
 
     kind: ClassVar[str] = kinds.CLUSTERS
@@ -126,17 +128,20 @@ class ClusterTokens(TokenArtifact):
         counts = f"{len(self.users)} users, {len(self.items)} items"
         return f"ClusterTokens({counts}, {'x'.join(map(str, self.sizes))}, {self.fingerprint[:15]}…)"
 
-    # ---- keeping and opening
+    # ---- saving and opening
 
     def save(self, folder: str | Path, *, force: bool = False) -> str:
-        """Write the folder, in one step as readers see it; returns its fingerprint.
+        """Write the folder, atomically for readers, and return its fingerprint.
 
-        Raises OutputExistsError if the folder holds something, unless `force` allows to replace what is in it.
+        Raises
+        ------
+        OutputExistsError
+            The folder is not empty, and `force` is not set.
         """
         return artifact.save(folder, self.manifest(), *self.parts(), tables=self.tsv_tables(), force=force)
 
     def manifest(self) -> dict[str, Any]:
-        """What `semid.json` says besides names and checksums of files and arrays."""
+        """Return what `semid.json` says besides names and checksums of files and arrays."""
         return {
             "kind": self.kind,
             "config": dict(self.config),
@@ -168,7 +173,15 @@ class ClusterTokens(TokenArtifact):
 
     @classmethod
     def open(cls, folder: str | Path) -> ClusterTokens:
-        """Open a folder; ArtifactError if missing, damaged or from a newer semid, InputError if of another kind."""
+        """Open a folder that `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            The folder is missing, damaged or from a newer semid.
+        InputError
+            It holds another kind of artifact.
+        """
         loaded = artifact.load(folder)
         kinds.check_kind(folder, loaded.manifest, kinds.CLUSTERS)
         try:
@@ -207,14 +220,14 @@ class ClusterTokens(TokenArtifact):
     # ---- looking up
 
     def members(self, side: Side) -> Members:
-        """`users` or `items`, by name."""
+        """Return `users` or `items`, by name."""
         if side not in SIDES:
             raise ConfigError(f"kind={side!r} should be user or item.")
         return self.users if side == "user" else self.items
 
     @property
     def n_tokens(self) -> int:
-        """Tokens that a language model needs for all of them."""
+        """Number of tokens that a language model needs for all users and items."""
         return len(self.vocabulary)
 
     @property
@@ -223,14 +236,13 @@ class ClusterTokens(TokenArtifact):
         return self.centroids, np.zeros((self.sizes[1], 0), np.float32) if self.fine is None else self.fine
 
     def decode(self, ids: str | Sequence[str] | npt.NDArray[np.integer]) -> Entity | None | list[Entity | None]:
-        """Who has these tokens: of a text, of several, or of codes int [M, 2]. None where nobody has.
+        """Return the user or item with these tokens, or None: for a text, for several, or for codes int [M, 2].
 
-        Each text must be one well-formed pair and nothing else; use `parse` for tokens inside other text.
+        Each text must be one well-formed pair and nothing else; use `parse` for tokens in other text.
         """
         if isinstance(ids, str):
-            return self.decode([ids])[0]
-        codes = ids if isinstance(ids, np.ndarray) else self.vocabulary.codes_of_texts(ids)
-        return self._owners(codes)
+            return self._owners(self.vocabulary.codes_of_texts([ids]))[0]
+        return self._owners(ids if isinstance(ids, np.ndarray) else self.vocabulary.codes_of_texts(ids))
 
     def _owners(self, codes: npt.NDArray[np.integer]) -> list[Entity | None]:
         found: list[Entity | None] = [None] * len(codes)
@@ -242,7 +254,7 @@ class ClusterTokens(TokenArtifact):
         return found
 
     def parse(self, text: str) -> list[ParsedEntity]:
-        """Every pair of tokens in a text, in order, with whose it is; malformed and unknown ones are reported."""
+        """Find every pair of tokens in a text, in order, with its user or item; malformed ones are reported too."""
         attempts = self.vocabulary.find(text)
         owners = iter(self._owners(np.array([one.codes for one in attempts if one.codes], np.int64).reshape(-1, 2)))
         parsed = []
@@ -253,7 +265,7 @@ class ClusterTokens(TokenArtifact):
         return parsed
 
     def check(self) -> list[str]:
-        """Every broken invariant, one sentence each: of both tables, and that no user has the tokens of an item."""
+        """Return every broken invariant, one sentence each: in both tables, and pairs that a user and an item share."""
         problems = [f"{side}s: {fault}" for side in SIDES for fault in self.members(side).ledger.check(self.sizes)]
         shared = np.intersect1d(code_keys(self.users.codes), code_keys(self.items.codes))
         if len(shared):
@@ -261,31 +273,31 @@ class ClusterTokens(TokenArtifact):
         return problems
 
 
-def check_apart(vocabulary: Vocabulary, other: Vocabulary) -> None:
+def check_distinguishable(vocabulary: Vocabulary, other: Vocabulary) -> None:
     """Refuse tokens that could be mistaken for those of another vocabulary, in a model or in a text.
 
     Raises
     ------
     ConfigError
-        The two have a token in common, or one reads the other's tokens as attempts at its own.
+        The two have a token in common, or one parses the other's tokens as attempts at its own.
 
-    >>> check_apart(Vocabulary([2, 2], "<c_{letter}_{code}>"), Vocabulary([256] * 4))
-    >>> check_apart(Vocabulary([2, 2], "lcrec"), Vocabulary([256] * 4, "lcrec"))
+    >>> check_distinguishable(Vocabulary([2, 2], "<c_{letter}_{code}>"), Vocabulary([256] * 4))
+    >>> check_distinguishable(Vocabulary([2, 2], "lcrec"), Vocabulary([256] * 4, "lcrec"))
     Traceback (most recent call last):
-    semid.errors.ConfigError: template='lcrec' writes tokens like <a_0>, which those of the items (template='lcrec') \
-could be mistaken for. Choose another, such as '<c_{letter}_{code}>'.
+    semid.errors.ConfigError: template='lcrec' writes tokens like <a_0>, which could be mistaken for the items' tokens \
+(template='lcrec'). Choose another, such as '<c_{letter}_{code}>'.
     """
     pairs = ((vocabulary, other), (other, vocabulary))
     read = any(one.find(another.text([size - 1 for size in another.sizes])) for one, another in pairs)
     if read or set(vocabulary.tokens) & set(other.tokens):
         raise ConfigError(
-            f"template={vocabulary.template!r} writes tokens like {vocabulary.tokens[0]}, which those of the items "
-            f"(template={other.template!r}) could be mistaken for. Choose another, such as '<c_{{letter}}_{{code}}>'."
+            f"template={vocabulary.template!r} writes tokens like {vocabulary.tokens[0]}, which could be mistaken for "
+            f"the items' tokens (template={other.template!r}). Choose another, such as '<c_{{letter}}_{{code}}>'."
         )
 
 
 def members_of(ids: Sequence[str], codes: npt.NDArray, vectors: npt.NDArray, vocabulary: Vocabulary) -> Members:
-    """A first table of users or items."""
+    """Return the table of all users, or of all items; InputError if codes come twice or lengths differ."""
     if len(vectors) != len(ids):
         raise InputError(f"vectors has {len(vectors)} rows; expected {len(ids)}, one per id.")
     return Members(Ledger.create(ids, codes), vocabulary, np.asarray(vectors, np.float16))

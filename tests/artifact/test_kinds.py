@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
         "align {} log.jsonl -o out",
         "export {} --to lcrec -o out.json",
         "doctor {}",
-        "clusters log.jsonl -o out --beside {}",
+        "clusters log.jsonl -o out --item-ids {}",
     ],
 )
 @pytest.mark.parametrize("kind", ["clusters", "cache"])

@@ -28,7 +28,7 @@ from semid.clusters.metrics import adjusted_cosines, diversity, memorization, ra
 from semid.clusters.tokens import ClusterTokens
 from semid.data.index_files import read_index
 from semid.data.interactions import Interactions, read_interactions
-from semid.data.splits import training_edges
+from semid.data.splits import training_interactions
 from semid.encoders.collaborative import learn_behavior
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.tokenizer_exports.formats.metaid import metaid_lines, read_metaid
@@ -111,13 +111,13 @@ def ours(log: Interactions, *, include_valid: bool) -> Iterator[tuple[str, Clust
     """Variants on the same vectors; the seconds of the processor are of walks, skip-gram and clusters together."""
     config = ClusterConfig(include_valid=include_valid)
     start = time.process_time()
-    vectors = learn_behavior(training_edges(log, include_valid=include_valid), config.walks)
+    vectors = learn_behavior(training_interactions(log, include_valid=include_valid), config.walks)
     learned = time.process_time() - start
     variants = {
         "**semid**": config,
         "not balanced": replace(config, balanced=False),
-        "fine codes with vectors": replace(config, fine="residual"),
-        "the same, twice the room": replace(config, fine="residual", room=1.0),
+        "fine codes with vectors": replace(config, second_token="residual"),
+        "the same, twice the room": replace(config, second_token="residual", spare_codes=1.0),
     }
     for name, choices in variants.items():
         start = time.process_time()

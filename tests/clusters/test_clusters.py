@@ -12,10 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.artifact import store as artifact
-from semid.clusters.cold_start import add_members
-from semid.clusters.fit import ClusterConfig, default_clusters, fit_clusters, vectors_by_text
-from semid.clusters.spherical_kmeans import balanced_clusters, capped, spherical_kmeans
-from semid.clusters.tokens import ClusterTokens, Entity, check_apart
+from semid.clusters import (
+    ClusterConfig,
+    ClusterTokens,
+    Entity,
+    add_members,
+    check_distinguishable,
+    default_clusters,
+    fit_clusters,
+)
+from semid.clusters.fit import vectors_by_text
+from semid.clusters.spherical_kmeans import assign_capped, balanced_clusters, spherical_kmeans
 from semid.data.interactions import read_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
@@ -24,7 +31,7 @@ from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.communities import histories, lines
 
 WALKS = WalkConfig(dim=8, number=10, length=10)
-CONFIG = ClusterConfig(clusters=4, room=0.5, walks=WALKS)
+CONFIG = ClusterConfig(clusters=4, spare_codes=0.5, walks=WALKS)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +75,7 @@ def test_every_user_and_item_has_tokens_of_its_own(n_users, n_items, seed, clust
     vectors = random_vectors(n_users, n_items, seed)
     known = [int(vectors.users_known.sum()), int(vectors.items_known.sum())]
     clusters = min(clusters, sum(known) if joint else min(known))
-    config = ClusterConfig(clusters=clusters, balanced=balanced, joint=joint, fine=fine)
+    config = ClusterConfig(clusters=clusters, balanced=balanced, joint=joint, second_token=fine)
     made = fit_clusters(log, config, vectors=vectors)
     codes = all_codes(made)
     assert len(np.unique(codes, axis=0)) == len(codes) == n_users + n_items
@@ -88,7 +95,7 @@ def test_every_user_and_item_has_tokens_of_its_own(n_users, n_items, seed, clust
 def test_no_column_is_taken_too_often_and_nobody_envies(n, k, seed, slack):
     scores = np.random.default_rng(seed).integers(0, 4, (n, k)).astype(float)
     most = -(-n // k) + slack
-    labels = capped(scores, most)
+    labels = assign_capped(scores, most)
     assert np.bincount(labels, minlength=k).max() <= most
     own = scores[np.arange(n), labels]
     full = np.bincount(labels, minlength=k) == most
@@ -119,13 +126,13 @@ def test_ranks_follow_the_closeness_to_the_centroid(made):
 @pytest.mark.parametrize(("room", "most"), [(0, 0.9), (1, 0.5)])
 def test_residual_codes_say_more_than_the_cluster(room, most):
     """A fine code's vector brings its members nearer than the centroid alone, the more so the more room there is."""
-    made = fit_clusters(histories(), ClusterConfig(clusters=4, room=room, fine="residual", walks=WALKS))
+    made = fit_clusters(histories(), ClusterConfig(clusters=4, spare_codes=room, second_token="residual", walks=WALKS))
     codes, warm = all_codes(made), all_codes(made)[:, 0] < 4
     points = np.concatenate([made.users.vectors, made.items.vectors])[warm].astype(np.float64)
     coarse = ((points - made.centroids[codes[warm, 0]]) ** 2).sum()
     both = ((points - made.centroids[codes[warm, 0]] - made.fine[codes[warm, 1]]) ** 2).sum()
     assert both < most * coarse
-    assert made.codebooks.levels[1].shape == (made.sizes[1], 8)
+    assert made.level_vectors[1].shape == (made.sizes[1], 8)
 
 
 def test_users_and_items_apart_share_no_cluster():
@@ -157,7 +164,7 @@ def test_clusters_have_members_and_are_not_too_full(fewest, times):
 @settings(max_examples=5)
 def test_equal_vectors_give_equal_tokens(seed, balanced, fine):
     log, vectors = read_interactions([{"user": "u", "items": list("abcdefgh")}]), random_vectors(1, 8, seed)
-    config = ClusterConfig(clusters=2, balanced=balanced, fine=fine)
+    config = ClusterConfig(clusters=2, balanced=balanced, second_token=fine)
     one, again = (fit_clusters(log, config, vectors=vectors) for _ in range(2))
     assert np.array_equal(all_codes(one), all_codes(again)) and np.array_equal(one.centroids, again.centroids)
 
@@ -225,11 +232,11 @@ def test_newcomers_go_where_their_history_is_and_nobody_moves(made):
 @pytest.mark.parametrize("fine", ["rank", "residual"])
 def test_newcomers_until_all_tokens_are_given_out(fine):
     log = histories(n_groups=2, users=4, items=4, met=4)
-    made = fit_clusters(log, ClusterConfig(clusters=2, room=0.5, fine=fine, walks=WALKS))
+    made = fit_clusters(log, ClusterConfig(clusters=2, spare_codes=0.5, second_token=fine, walks=WALKS))
     left = made.sizes[0] * made.sizes[1] - len(made.users) - len(made.items)
     full = add_members(made, users={f"n{n}": ["g0-i0"] if n % 2 else [] for n in range(left)})
     assert len(np.unique(all_codes(full), axis=0)) == made.sizes[0] * made.sizes[1]
-    with pytest.raises(CapacityError, match="--room"):
+    with pytest.raises(CapacityError, match="--spare-codes"):
         add_members(full, items={"one more": []})
 
 
@@ -261,6 +268,11 @@ def test_a_saved_folder_opens_the_same_and_needs_numpy_alone(made, tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+def test_cluster_tokens_print_as_one_line(made):
+    assert repr(made) == f"ClusterTokens(48 users, 40 items, {made.sizes[0]}x{made.sizes[1]}, {made.fingerprint[:15]}…)"
+    assert repr(made.users) == "Members(48 ids)"
+
+
 def test_folders_of_other_kinds_are_refused(made, tmp_path):
     artifact.save(tmp_path / "ids", {"kind": "semantic-id tokenizer"}, {"codes": np.zeros((1, 2), np.uint16)})
     with pytest.raises(InputError, match=r"ids: holds semantic IDs, made by semid fit; expected tokens of users"):
@@ -287,15 +299,15 @@ def test_tokens_inside_text_are_found_and_faults_are_named(made):
 def test_tokens_like_those_of_the_items_are_refused(template):
     items = Vocabulary([4] * 3, "onerec")
     if template == "<s_x{letter}_{code}>":  # another word, which no scan of the items' tokens takes for one
-        check_apart(Vocabulary([2, 2], template), Vocabulary([4] * 3, "lcrec"))
+        check_distinguishable(Vocabulary([2, 2], template), Vocabulary([4] * 3, "lcrec"))
         return
     with pytest.raises(ConfigError, match="mistaken"):
-        check_apart(Vocabulary([200, 2], template), items)
+        check_distinguishable(Vocabulary([200, 2], template), items)
     with pytest.raises(ConfigError, match="mistaken"):
         fit_clusters(histories(), ClusterConfig(clusters=2, template=template))
 
 
-@pytest.mark.parametrize("wrong", [{"clusters": 0}, {"fine": "none"}, {"split": "half"}, {"room": -1}])
+@pytest.mark.parametrize("wrong", [{"clusters": 0}, {"second_token": "none"}, {"split": "half"}, {"spare_codes": -1}])
 def test_choices_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         ClusterConfig(**wrong)
@@ -328,7 +340,7 @@ def test_balanced_clusters_cost_little_where_clusters_are_even():
 def test_the_command(semid, tmp_path):
     (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines()))
     (tmp_path / "items.jsonl").write_text('{"id": "new", "title": "thing"}\n{"id": "g0-i0", "title": "thing"}\n')
-    small = ("--dim", 8, "--number", 4, "--schemas", "U-I-U,I-I")
+    small = ("--dim", 8, "--walks-per-node", 4, "--schemas", "U-I-U,I-I")
     done = semid("clusters", "h.jsonl", "-o", "c", *small, "--items", "items.jsonl", "--json")
     assert done.code == 0, done.err
     figures = json.loads(done.out)

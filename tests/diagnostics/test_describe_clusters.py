@@ -17,7 +17,7 @@ from semid.errors import UnknownIDError
 from semid.tokenizer_exports.formats.metaid import read_metaid
 from tests.helpers.communities import lines
 
-CONFIG = ClusterConfig(clusters=4, room=0.5, walks=WalkConfig(dim=8, number=10, length=10))
+CONFIG = ClusterConfig(clusters=4, spare_codes=0.5, walks=WalkConfig(dim=8, number=10, length=10))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_info_says_what_is_there(semid, made, tmp_path):
 
 
 def test_info_of_other_choices(tmp_path):
-    choices = {"clusters": 2, "joint": False, "balanced": False, "fine": "residual", "walks": CONFIG.walks}
+    choices = {"clusters": 2, "joint": False, "balanced": False, "second_token": "residual", "walks": CONFIG.walks}
     told = cluster_info(fit_clusters(read_interactions(lines()), ClusterConfig(**choices)))
     assert told["clusters"].startswith("4, separate for users and items, unbalanced; 1 reserved")
     assert told["in a cluster"].endswith("second tokens, with vectors of their own")

@@ -28,10 +28,10 @@ from tests.helpers.tiny_models import ids_of, new_model, new_tokenizer
 from tests.models.test_on_disk import digests, saved
 
 
-def clusters_of(beside: Vocabulary = ITEM_TOKENS, **choices: object) -> ClusterTokens:
+def clusters_of(item_ids: Vocabulary = ITEM_TOKENS, **choices: object) -> ClusterTokens:
     walks = WalkConfig(dim=8, number=4, length=10)
-    config = ClusterConfig(clusters=4, fine="residual", room=0.2, walks=walks, **choices)
-    return fit_clusters(histories(), config, beside=beside)
+    config = ClusterConfig(clusters=4, second_token="residual", spare_codes=0.2, walks=walks, **choices)
+    return fit_clusters(histories(), config, item_ids=item_ids)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_other_clusters_with_the_same_tokens_are_refused(tmp_path, base, cluster
 @pytest.mark.parametrize("first", ["items", "clusters"])
 def test_tokens_that_could_be_mistaken_are_refused(tmp_path, base, first):
     """Not one name is the same, so the tokenizer would take them."""
-    ids, clusters = ids_of(), clusters_of(template="<s_{letter}_1{code}>", beside=Vocabulary([8] * 3, "lcrec"))
+    ids, clusters = ids_of(), clusters_of(template="<s_{letter}_1{code}>", item_ids=Vocabulary([8] * 3, "lcrec"))
     assert not set(ids.vocabulary.tokens) & set(clusters.vocabulary.tokens)
     order = [ids, clusters] if first == "items" else [clusters, ids]
     extend_folder(base, order[0], tmp_path / "one")

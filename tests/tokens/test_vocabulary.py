@@ -314,6 +314,12 @@ def test_a_million_ids_are_written():
 
 def test_only_a_text_that_is_one_id_has_codes():
     vocabulary = Vocabulary([4, 2])
-    texts = [" <s_a_3> <s_b_1>\n", "<|sid_begin|><s_a_0><s_b_0><|sid_end|>", "", "<s_a_3><s_b_1>.", "<s_a_3><s_b_1>" * 2]
+    texts = [
+        " <s_a_3> <s_b_1>\n",
+        "<|sid_begin|><s_a_0><s_b_0><|sid_end|>",
+        "",
+        "<s_a_3><s_b_1>.",
+        "<s_a_3><s_b_1>" * 2,
+    ]
     assert vocabulary.codes_of_texts(texts).tolist() == [[3, 1], [0, 0], [-1, -1], [-1, -1], [-1, -1]]
     assert vocabulary.codes_of_texts([]).shape == (0, 2)

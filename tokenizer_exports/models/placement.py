@@ -20,7 +20,7 @@ from semid.artifact import store as artifact
 from semid.artifact.kinds import CLUSTERS_FOLDER
 from semid.artifact.manifest import DATA, IDS_TABLE, MANIFEST, describe, read_manifest
 from semid.artifact.token_artifact import TokenArtifact
-from semid.clusters.tokens import check_apart
+from semid.clusters.tokens import check_distinguishable
 from semid.errors import ConfigError
 from semid.tokens.source import TokenSource
 from semid.tokens.vocabulary import Vocabulary
@@ -54,7 +54,7 @@ def check_placement(folder: Path, tokens: TokenSource) -> TokenArtifact:
     (other,) = manifests.values()
     if other is not None:
         pair = tokens.vocabulary, Vocabulary.from_dict(other["vocabulary"])
-        check_apart(*(pair if tokens.kind == kinds.CLUSTERS else reversed(pair)))
+        check_distinguishable(*(pair if tokens.kind == kinds.CLUSTERS else reversed(pair)))
     return tokens
 
 
