@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from semid.clusters.fine_codes import assign_fine_codes, closeness_ranks
 from semid.clusters.spherical_kmeans import balanced_clusters, nearest_centroids, spherical_kmeans
-from semid.clusters.tokens import ClusterTokens, check_distinguishable, members_of
+from semid.clusters.tokens import CONFIG_NAMES, ClusterTokens, check_distinguishable, members_of
 from semid.data.interactions import Interactions
 from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
@@ -44,7 +44,6 @@ Bools = npt.NDArray[np.bool_]
 ITEM_TOKENS = Vocabulary([256] * 4)  # what `semid fit` writes by default
 CLUSTERS, MEMBERS = 100, (10, 10_000)  # META ID's number, if a cluster then has 10 to 10,000 members
 TEXT_NEIGHBORS = 10
-SAVED_NAMES = {"second_token": "fine", "spare_codes": "room"}  # field -> its name in `semid.json`
 BLOCK = 1 << 22  # similarities in memory at once
 
 
@@ -75,7 +74,9 @@ class ClusterConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for `semid.json`, by the names that it has had from the start."""
         data = asdict(self) | {"walks": self.walks.to_dict()}
-        return {SAVED_NAMES.get(name, name): value for name, value in data.items()}
+        for saved, name in CONFIG_NAMES.items():
+            data[saved] = data.pop(name)
+        return data
 
 
 def fit_clusters(

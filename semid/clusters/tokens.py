@@ -40,6 +40,7 @@ __all__ = ["SIDES", "ClusterTokens", "Entity", "Members", "ParsedEntity", "Side"
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
+CONFIG_NAMES = {"fine": "second_token", "room": "spare_codes"}  # name of a setting in `semid.json` -> in ClusterConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class ClusterTokens(TokenArtifact):
     coarse_of : {"user": (first, end), "item": (first, end), "reserved": (first, end)}
         The coarse codes of each kind; equal for users and items if they share the clusters.
     config : dict
-        The settings of the fit, as JSON data.
+        The settings of the fit, as in `semid.json`.
     provenance : dict
         JSON data on how they were made; no part of the fingerprint.
     """
@@ -224,6 +225,11 @@ class ClusterTokens(TokenArtifact):
         if side not in SIDES:
             raise ConfigError(f"kind={side!r} should be user or item.")
         return self.users if side == "user" else self.items
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the fit by the names of `ClusterConfig`; empty if the tokens were imported."""
+        return {CONFIG_NAMES.get(name, name): value for name, value in self.config.items()}
 
     @property
     def n_tokens(self) -> int:

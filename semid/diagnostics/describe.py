@@ -128,7 +128,7 @@ def cluster_info(clusters: ClusterTokens) -> dict[str, str]:
     balanced = (
         "" if "balanced" not in clusters.config else ", balanced" if clusters.config["balanced"] else ", unbalanced"
     )
-    settings, walks = dict(clusters.config), clusters.config.get("walks", {})
+    settings, walks = clusters.settings, clusters.config.get("walks", {})
     settings.pop("walks", None)
     return {
         "kind": "tokens of users and items",

@@ -37,7 +37,7 @@ def test_info_says_what_is_there(semid, made, tmp_path):
     assert told["in a cluster"] == f"{fullest} at most; {made.sizes[1]} second tokens, by rank"
     assert told["tokens"].startswith(f"{made.n_tokens}, like <c_a_0><c_b_0>")
     assert told["fingerprint"] == mark == artifact.load(tmp_path / "c").fingerprint
-    assert "room=0.5" in told["settings"] and "dim=8" in told["walks"]
+    assert "spare_codes=0.5" in told["settings"] and "dim=8" in told["walks"]
     shown = semid("info", "c").out
     assert all(name in shown and value in shown for name, value in told.items())
 

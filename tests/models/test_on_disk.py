@@ -478,7 +478,7 @@ def test_a_tensor_that_grows_in_an_unknown_way_is_refused(tmp_path, base, monkey
     """As the second embedding of Gemma 3n does, one row per token and layer."""
     own = "model.layers.0.self_attn.q_proj.weight"
     monkeypatch.setattr("semid.encoders.checkpoint._growing", lambda *_: [own])
-    with pytest.raises(ConfigError, match=f"{own} has shape .* that semid does not know. Load the model, use semid.extend"):
+    with pytest.raises(ConfigError, match=f"{own} has shape .* that semid does not know. Load the model, use semid"):
         extend_folder(base, ids_of(), tmp_path / "out")
     assert os.listdir(tmp_path) == ["base"]
 
