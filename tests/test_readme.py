@@ -79,3 +79,11 @@ def test_the_readme_sets_up_as_ci_does():
     assert "[test]" in install and "semid[test]" in extras["dev"]
     assert f"pip install --quiet {install.replace('[test]', '[dev]')}\n" in ci
     assert f"{tests}\n" in ci
+
+
+def test_github_runs_every_part_of_ci():
+    (parts,) = re.findall(r'^all="(.*)"$', (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
+    workflow = (ROOT / ".github" / "workflows" / "tests.yml").read_text()
+    ran = " ".join(re.findall(r"run: \.ci/run (.*)", workflow)).split()
+    assert sorted(ran) == sorted(parts.split())
+    assert f"`.ci/run {parts}`" in (ROOT / "CONTRIBUTING.md").read_text()
