@@ -35,7 +35,6 @@ __all__ = [
     "open_tokens",
     "print_json",
     "print_quality",
-    "say",
 ]
 
 log = logging.getLogger("semid")
@@ -104,8 +103,7 @@ class _Ordered(click.Group):
 @click.option("-v", "--verbose", count=True, help="Print more log messages; -vv for all of them.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads to use. Default: OMP_NUM_THREADS, or all cores.")
-@click.pass_context
-def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> None:
+def cli(verbose: int, quiet: bool, threads: int | None) -> None:
     """Semantic IDs: short token sequences for the items of a catalog.
 
     \b
@@ -127,7 +125,6 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
     steps.handlers[:], steps.propagate = [plain], False
     steps.setLevel(logging.ERROR if quiet else logging.INFO)
     show_progress(False if quiet else None)
-    ctx.obj = {"quiet": quiet}
     # Idle OpenMP threads sleep: spinning ones make a shared machine several times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if threads:
@@ -138,11 +135,6 @@ def cli(ctx: click.Context, verbose: int, quiet: bool, threads: int | None) -> N
 def nearest_folder(path: Path) -> Path:
     """The folder that a new one will lie in, or the nearest one above that exists: where temporary tables may go."""
     return next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
-
-
-def say(ctx: click.Context, line: str) -> None:
-    if not ctx.obj["quiet"]:
-        click.echo(line, err=True)
 
 
 def open_ids(folder: Path) -> SemanticIDTokenizer:
