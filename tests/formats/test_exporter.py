@@ -21,12 +21,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semid.artifact.tensors import TensorFile
-from semid.data.index_files import read_index
 from semid.errors import ArtifactError, ConfigError, DependencyError, OutputExistsError
 from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.formats import live_items
-from semid.tokenizer_exports.formats.exporter import export
+from semid.tokenizer_exports.formats import export, live_items, read_index
 from semid.tokenizer_exports.formats.grammar import grammar_lines
 from semid.tokenizer_exports.formats.static import static_arrays
 from semid.tokens.vocabulary import Vocabulary
@@ -97,7 +95,7 @@ def test_an_lcrec_index_holds_the_live_items_in_lc_recs_tokens(ids, tmp_path):
     ]
     assert (done.n_items, done.n_bytes) == (3, done.path.stat().st_size)
     assert done.notes == ("Without 1 retired item.",)
-    assert done.lines()[0] == f"exported    3 items to {tmp_path / 'x.index.json'} (lcrec, 108 bytes)"
+    assert done.summary()[0] == f"exported    3 items to {tmp_path / 'x.index.json'} (lcrec, 108 bytes)"
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -321,7 +319,7 @@ def test_a_parquet_table_has_ids_tokens_codes_and_generations(tmp_path, ids):
 def test_items_that_were_added_later_keep_their_generation(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     ids = made([[0, 0], [0, 1]], (2, 2))
-    ids.ledger = ids.ledger.append(["later"], [[1, 1]])
+    ids = dataclasses.replace(ids, ledger=ids.ledger.append(["later"], [[1, 1]]))
     table = parquet.read_table(export(ids, tmp_path / "x.parquet", to="parquet").path)
     assert table.column("generation").to_pylist() == [0, 0, 1]
 
@@ -498,7 +496,7 @@ def test_a_catalog_too_large_for_the_engine_is_refused(to, base, most):
 
 def test_lark_names_tokens_only_in_angle_brackets(tmp_path):
     ids = made([[0, 0]], (2, 2), template="[{letter}:{code}]")
-    with pytest.raises(ConfigError, match=r"token '\[b:0\]': Lark can name tokens like <s_a_1> alone"):
+    with pytest.raises(ConfigError, match=r"token '\[b:0\]': Lark can only name tokens like <s_a_1>"):
         export(ids, tmp_path / "x", to="lark")
     assert export(ids, tmp_path / "x", to="lark", base=5).n_items == 1
 
@@ -600,9 +598,9 @@ def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artifact(ids, tmp
     by_tokenizer = export(ids, tmp_path / "a", to="ebnf", tokenizer=table).path.read_text()
     assert f"Token({BASE + 2})" in by_tokenizer
     assert export(ids, tmp_path / "b", to="ebnf", base=BASE).path.read_text() == by_tokenizer
-    ids.provenance = {"base": BASE}
-    assert export(ids, tmp_path / "c", to="ebnf").path.read_text() == by_tokenizer
-    assert "Token(9)" in export(ids, tmp_path / "d", to="ebnf", base=7).path.read_text()
+    noted = dataclasses.replace(ids, provenance={"base": BASE})
+    assert export(noted, tmp_path / "c", to="ebnf").path.read_text() == by_tokenizer
+    assert "Token(9)" in export(noted, tmp_path / "d", to="ebnf", base=7).path.read_text()
     with pytest.raises(ConfigError, match="base and tokenizer were both given"):
         export(ids, tmp_path / "e", to="ebnf", base=BASE, tokenizer=table)
     with pytest.raises(ConfigError, match="the tokenizer lacks 1 of the 9 tokens"):
@@ -614,7 +612,7 @@ def test_the_base_comes_from_the_tokenizer_the_argument_or_the_artifact(ids, tmp
 def test_impossible_choices_are_refused_before_anything_is_written(ids, tmp_path):
     with pytest.raises(ConfigError, match="to='csv' should be one of lcrec, flashrec, static, parquet, ebnf, lark"):
         export(ids, tmp_path / "new" / "x", to="csv")
-    with pytest.raises(ConfigError, match="dense_levels=1 is a choice of to='static' alone"):
+    with pytest.raises(ConfigError, match="dense_levels=1 applies only to to='static'"):
         export(ids, tmp_path / "new" / "x", to="lcrec", dense_levels=1)
     for to in FORMATS:
         with pytest.raises(ConfigError, match="no live item"):

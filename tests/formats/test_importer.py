@@ -15,13 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semid.artifact import store as artifact
-from semid.data.index_files import read_index
 from semid.data.items import Items
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.evaluation import model_card
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.formats.exporter import export
-from semid.tokenizer_exports.formats.importer import import_index
+from semid.tokenizer_exports.formats import export, import_index, read_index
 from semid.tokens.vocabulary import Vocabulary
 
 LC_REC = {"2": ["<a_236>", "<b_7>"], "0": ["<a_236>", "<b_231>"], "1": ["<a_0>", "<b_231>"]}
@@ -260,7 +258,7 @@ def test_any_index_is_kept_token_by_token_or_refused(tmp_path, content, on_colli
     [
         ({"sizes": 16}, InputError, r"item '0' has <a_236> at level 0, code 236; expected 0 to 15.*--sizes 256,256"),
         ({"sizes": (256, 100)}, InputError, r"has <b_231> at level 1, code 231; expected 0 to 99"),
-        ({"sizes": (256, 256, 256)}, ConfigError, "names 3 levels; the IDs have 2"),
+        ({"sizes": (256, 256, 256)}, ConfigError, "is for 3 levels; the IDs have 2"),
         ({"sizes": (256, 0)}, ConfigError, "should be"),
         ({"sizes": (256, 70000)}, ConfigError, "should be"),
         ({"template": "{code}"}, ConfigError, "template="),
@@ -310,13 +308,13 @@ def test_an_item_json_of_another_shape_is_refused(index, tmp_path, content, mess
         import_index(index, items=path)
 
 
-def test_each_step_is_told(tmp_path):
-    told: list[str] = []
+def test_each_step_logs_one_line(tmp_path, caplog):
     items = Items(list("abcdef"), {"title": ["x"] * 6})
-    import_index(written(tmp_path, COLLIDING), on_collision="add-level", items=items, say=told.append)
-    assert told == [
+    with caplog.at_level(logging.INFO, "semid.steps"):
+        import_index(written(tmp_path, COLLIDING), on_collision="add-level", items=items)
+    assert caplog.messages == [
         "read        6 items with 2 codes, like <a_1><b_1>",
-        "collisions  2 IDs are shared by 5 of 6 items, up to 3 with one ID: told apart by one more code",
+        "collisions  2 IDs are shared by 5 of 6 items, up to 3 per ID: one more code tells them apart",
         "vocabulary  4 x 2 x 3 codes, like <a_1><b_1><c_0>",
         "texts       of 6 items, from title",
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from semid.clusters.tokens import ClusterTokens, Entity
 from semid.errors import InputError
-from semid.tokenizer_exports.formats.metaid import metaid_lines, read_metaid
+from semid.tokenizer_exports.formats import metaid_lines, read_metaid
 
 USERS = {"u2": ["<CT0>", "<1001>"], "u1": ["<CT1>", "<1002>"]}
 ITEMS = {"i1": ["<CT1>", "<1001>"], "i3": ["<CT2>", "<1001>"], "i2": ["<CT0>", "<1003>"], "i0": ["<CT0>", "<1002>"]}
@@ -54,15 +54,15 @@ def test_centroids_are_put_in_the_order_of_the_clusters(tmp_path):
     np.savez(tmp_path / "c.npz", tokens=np.array(["<CT2>", "<CT0>", "<CT1>"]), vectors=vectors)
     assert read_metaid(*paths, tmp_path / "c.npz").centroids.tolist() == [[2, 3], [4, 5], [0, 1]]
     np.savez(tmp_path / "d.npz", tokens=np.array(["<CT0>", "<CT1>"]), vectors=vectors[:2])
-    with pytest.raises(InputError, match="no vector of <CT2>"):
+    with pytest.raises(InputError, match="no vector for <CT2>"):
         read_metaid(*paths, tmp_path / "d.npz")
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (USERS | {"u3": ["<CT1>", "<1001>"]}, "tokens that another has"),
-        (USERS | {"u3": ["<CT4>", "<1001>"]}, "4 clusters are used, the highest is 4"),
+        (USERS | {"u3": ["<CT1>", "<1001>"]}, "share their tokens with another"),
+        (USERS | {"u3": ["<CT4>", "<1001>"]}, "4 clusters are used, but the highest is 4"),
         (USERS | {"u3": ["<CT0>", "<1009>"]}, "ranks"),
         (USERS | {"u3": ["<CT0>", "<7>"]}, "below 1001"),
         ({"u1": ["<a_1>", "<b_2>"]}, "expected <CT79><1220>"),
@@ -78,7 +78,7 @@ def test_files_that_are_something_else(tmp_path, table, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("u1 <CT1>\n", ":1: "), ("u1 <CT0><1001>\nu1 <CT0><1002>\n", ":2: .* again"), ("", "holds no ID")],
+    [("u1 <CT1>\n", ":1: "), ("u1 <CT0><1001>\nu1 <CT0><1002>\n", ":2: .* is repeated"), ("", "holds no ID")],
 )
 def test_text_files_that_are_something_else(tmp_path, text, message):
     (tmp_path / "users.txt").write_text(text)

@@ -1,4 +1,4 @@
-"""CLLM4Rec's published data: who met what, from its .npz matrices, and reviews, once they are no pickle any more.
+"""Read CLLM4Rec's published data: interactions from its .npz matrices, and reviews converted from its pickles.
 
     split = read_cllm4rec("dataset/beauty")              # train_matrix.npz, val_matrix.npz, test_matrix.npz
     names = EntityNames(split.n_users, split.n_items)
@@ -6,14 +6,14 @@
     for user, item, text in read_cllm4rec_reviews("review.jsonl"):
         prompts.review(user, item, text)
 
-Rows are users and columns items, under the numbers that its tokens `user_17` and `item_4` have. The files hold no other
-ids and no times: items stand in the order of their numbers. A matrix is what `scipy.sparse.save_npz` writes, in any of
-its formats; entries that are zero do not count.
+Rows are users and columns items, numbered as in its tokens `user_17` and `item_4`. The files hold no other ids and no
+times, so items are in the order of their numbers. A matrix is what `scipy.sparse.save_npz` writes, in any of its
+formats; explicit zeros are ignored.
 
-`review.pkl` and `meta.pkl` are pickles: to load one is to run whatever code its author put into it. semid refuses them.
-Nothing of `meta.pkl` is missed, for the matrices have the numbers of users and items. Reviews of an author whom you
-trust become JSON with `CONVERSION`, a line of shell; tables in `user_embeddings_*.pt` are read safely with
-`torch.load(path, weights_only=True)["weight"]`, for `EntityVectors`.
+`review.pkl` and `meta.pkl` are pickles, and loading a pickle runs whatever code its author put into it, so semid
+refuses them. `meta.pkl` is not needed: the shapes of the matrices give the numbers of users and items. If you trust the
+author, convert the reviews to JSON with `CONVERSION`, a line of shell. Tables in `user_embeddings_*.pt` can be read
+safely with `torch.load(path, weights_only=True)["weight"]`, for `EntityVectors`.
 
 Not here: making documents (`tokenizer_exports/entities/soft_prompts.py`). U users, I items, n interactions.
 """
@@ -49,23 +49,23 @@ CONVERSION = (
     "python -c \"import json, pickle; [print(json.dumps(list(pair))) for pair in pickle.load(open('review.pkl', "
     "'rb'))]\" > review.jsonl"
 )
-DAMAGE = (  # what NumPy, zipfile and scipy raise on files that are none of theirs
+DAMAGE = (  # what NumPy, zipfile and scipy raise on damaged or foreign files
     ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, MemoryError, OverflowError, RuntimeError,
     OSError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
-MOST = 1 << 30  # users or items, as many as there can be tokens
+MOST = 1 << 30  # users or items; there can be no more tokens
 Source = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
 class MetItems:
-    """What each user met, by number; user u met `items[offsets[u]:offsets[u + 1]]`, in no order of time."""
+    """The items of each user, by number: user u met `items[offsets[u]:offsets[u + 1]]`, not in order of time."""
 
     offsets: npt.NDArray[np.int64]  # (U + 1,)
     items: npt.NDArray[np.int64]  # (n,)
 
     def of(self, user: int) -> npt.NDArray[np.int64]:
-        """Item numbers of one user."""
+        """Return the item numbers of one user."""
         return self.items[self.offsets[user] : self.offsets[user + 1]]
 
 
@@ -80,9 +80,17 @@ class PublishedSplit:
     test: MetItems
 
     def interactions(self, part: str = "train") -> Interactions:
-        """One part as `read_interactions` returns it, for all of semid: ids are the numbers, written out.
+        """Return one part as `Interactions`; ids are the numbers as strings. Users without items are left out.
 
-        Users without any item in it are left out; InputError if that is everybody, or for an unknown part.
+        Parameters
+        ----------
+        part
+            "train" (default), "valid" or "test".
+
+        Raises
+        ------
+        InputError
+            The part is unknown or empty.
         """
         if part not in PARTS:
             raise InputError(f"part={part!r} should be one of {', '.join(PARTS)}.")
@@ -96,19 +104,24 @@ class PublishedSplit:
 
 
 def read_cllm4rec(folder: Source) -> PublishedSplit:
-    """The three matrices of a data set.
+    """Read the three matrices of a data set.
+
+    Parameters
+    ----------
+    folder
+        Holds train_matrix.npz, val_matrix.npz and test_matrix.npz.
 
     Raises
     ------
     InputError
-        A file that is no such matrix, is damaged, or holds pickled objects; matrices of unequal shapes.
+        A file is not such a matrix, is damaged, or holds pickled objects; or the matrices differ in shape.
     OSError
         A file cannot be opened.
     """
     matrices = {part: _matrix(Path(folder) / name) for part, name in PARTS.items()}
     shapes = {PARTS[part]: matrix.shape for part, matrix in matrices.items()}
     if len(set(shapes.values())) > 1:
-        raise InputError(f"{folder}: matrices of unequal shapes {shapes}; expected (users, items), the same in all.")
+        raise InputError(f"{folder}: matrices have different shapes {shapes}; expected the same (users, items) in all.")
     n_users, n_items = matrices["train"].shape
     if not 1 <= min(n_users, n_items) <= max(n_users, n_items) <= MOST:
         raise InputError(f"{folder}: {n_users} users and {n_items} items; expected 1 to {MOST:,} of each.")
@@ -120,12 +133,12 @@ def read_cllm4rec(folder: Source) -> PublishedSplit:
 
 
 def read_cllm4rec_reviews(path: Source) -> Iterator[tuple[int, int, str]]:
-    """User number, item number and text of each review of a file made with `CONVERSION`.
+    """Yield user number, item number and text of each review in a file made with `CONVERSION`.
 
     Raises
     ------
     InputError
-        A pickle; lines of another form, the first ten of them.
+        The file is a pickle, or lines have another form; lists the first ten of them.
     OSError
         The file cannot be opened.
     """
@@ -154,7 +167,7 @@ def _review(line: str) -> tuple[int, int, str] | None:
 
 
 def _matrix(path: Path) -> csr_matrix:
-    """A matrix as canonical CSR without zeros."""
+    """Read a matrix as canonical CSR without explicit zeros."""
     from scipy.sparse import load_npz
 
     _refuse_pickle(path)
@@ -167,7 +180,7 @@ def _matrix(path: Path) -> csr_matrix:
         except DAMAGE as error:
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
             raise InputError(
-                f"{path}: no matrix as scipy.sparse.save_npz writes it ({reason}). Fetch it again."
+                f"{path}: not a matrix that scipy.sparse.save_npz wrote ({reason}). Download it again."
             ) from None
     return matrix
 
@@ -175,6 +188,6 @@ def _matrix(path: Path) -> csr_matrix:
 def _refuse_pickle(path: Path) -> None:
     if path.suffix.lower() in PICKLES:
         raise InputError(
-            f"{path}: a pickle, and to load a pickle is to run code of its author. If you trust that author, turn "
-            f"reviews into JSON with: {CONVERSION}   meta.pkl is not needed."
+            f"{path}: is a pickle, and loading it would run its author's code. If you trust the author, convert "
+            f"reviews to JSON with: {CONVERSION}   meta.pkl is not needed."
         )

@@ -1,4 +1,4 @@
-"""`export`: the IDs of the live items as a file that another system reads.
+"""export: write the IDs of the live items in the format of another system.
 
     lcrec      LC-Rec's index, {item id: ["<a_1>", "<b_2>", ...]}, whatever the artifact's own tokens look like;
                LETTER, MiniOneRec and others read it too          (json_index.py)
@@ -8,9 +8,9 @@
     ebnf       a grammar for xgrammar                              (grammar.py)
     lark       a grammar for llguidance                            (grammar.py)
 
-Items come in the order of the artifact's table (grammars and STATIC sort by codes), so equal artifacts give equal
-files. A file appears whole or not at all. JSON and Parquet are written in blocks of items, so a catalog of any size
-needs little memory. N items, L levels.
+Items are in the order of the artifact's table (grammars and STATIC sort by codes), so equal artifacts give equal files.
+A file appears whole or not at all. JSON and Parquet are written in blocks of items, so a catalog of any size needs
+little memory. N items, L levels.
 
 Not here: reading such files (`importer.py`), Hugging Face folders (`tokenizer_exports/models/in_memory.py`).
 """
@@ -46,7 +46,7 @@ Format = Literal["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and what the reader of the file should know."""
+    """What `export` wrote, and notes on using the file."""
 
     path: Path
     to: Format
@@ -54,8 +54,8 @@ class Exported:
     n_bytes: int
     notes: tuple[str, ...]
 
-    def lines(self) -> list[str]:
-        """For people: what was written, then the notes."""
+    def summary(self) -> list[str]:
+        """Return lines for people: what was written, then the notes."""
         return [f"exported    {self.n_items:,} items to {self.path} ({self.to}, {_size(self.n_bytes)})", *self.notes]
 
 
@@ -69,30 +69,34 @@ def export(
     dense_levels: int | None = None,
     force: bool = False,
 ) -> Exported:
-    """Write the live items' IDs in another system's format, whole or not at all.
+    """Write the IDs of the live items in another system's format; the file appears whole or not at all.
 
     Parameters
     ----------
+    ids
+        The artifact.
     path
-        The file to write; its folder is made if needed. A link is replaced, and what it points to stays as it is.
+        The file to write; its folder is made if needed. A link is replaced, its target stays as it is.
+    to
+        The format: "lcrec", "flashrec", "static", "parquet", "ebnf" or "lark".
     base, tokenizer
         Where the tokens of `ids` are in a language model: the token id of the first code, or the extended tokenizer.
-        By default what `semid extend` noted in the artifact. `flashrec`, `static`, `ebnf` and `lark` use it.
+        Default: what `semid extend` wrote into the artifact. Used by `flashrec`, `static`, `ebnf` and `lark`.
     dense_levels
-        Of `static`: 1 or 2.
+        Levels that `static` stores as dense tables, 1 or 2. Default: 2 where the tables take at most 256 MB.
     force
-        Replace a file that exists.
+        Replace an existing file. Default: False.
 
     Raises
     ------
     OutputExistsError
-        The file exists and `force` is not given, or it is a folder, or a file of an artifact.
+        The file exists and `force` is not given, or it is a folder or a file of an artifact.
     ConfigError
-        No live item, a tokenizer without the tokens, or IDs that the format cannot hold.
+        There is no live item, the tokenizer lacks the tokens, or the format cannot hold these IDs.
     ArtifactError
         The file cannot be written.
     DependencyError
-        `parquet` without pyarrow.
+        pyarrow is missing, which `parquet` needs.
 
     >>> import tempfile
     >>> from semid import SemanticIDTokenizer
@@ -115,7 +119,7 @@ def export(
     if to == "flashrec" and path.suffix != ".json":
         raise ConfigError(f"{path}: FlashRec reads a catalog only from a file whose name ends in .json. Rename it.")
     if dense_levels is not None and to != "static":
-        raise ConfigError(f"dense_levels={dense_levels} is a choice of to='static' alone. Leave it out for {to!r}.")
+        raise ConfigError(f"dense_levels={dense_levels} applies only to to='static'. Leave it out for {to!r}.")
     blocks, notes = _blocks(ids, to, base, dense_levels)
     if n_gone := len(ids) - n_live:
         notes = [f"Without {n_gone:,} retired item{'s' * (n_gone > 1)}.", *notes]
@@ -129,7 +133,7 @@ def export(
 def _base(ids: SemanticIDTokenizer, base: int | None, tokenizer: TokenTable | None) -> int | None:
     if tokenizer is not None:
         if base is not None:
-            raise ConfigError("base and tokenizer were both given. Give one: the tokenizer knows the base.")
+            raise ConfigError("base and tokenizer were both given. Give one of them: the tokenizer implies the base.")
         return find_base(ids.vocabulary, tokenizer)
     if base is not None and base < 0:
         raise ConfigError(f"base={base} should be a token id, 0 or more.")
@@ -139,7 +143,7 @@ def _base(ids: SemanticIDTokenizer, base: int | None, tokenizer: TokenTable | No
 def _blocks(
     ids: SemanticIDTokenizer, to: Format, base: int | None, dense_levels: int | None
 ) -> tuple[Iterable[bytes | memoryview], list[str]]:
-    """The bytes of the file, and notes. What can be refused is refused here, before anything is written."""
+    """Return the bytes of the file, and notes. Refuses what the format cannot hold before anything is written."""
     if to == "lcrec":
         return lcrec_blocks(ids), lcrec_notes(ids)
     if to == "flashrec":
@@ -165,14 +169,17 @@ def _grammar_notes(to: Format, base: int | None) -> list[str]:
     if base is not None or to == "lark":
         return []
     return [
-        "Written as text: the engine also lets an ID be spelled by other tokens, for instance <, s, _a_1>. "
-        "With --tokenizer FOLDER or --base N the grammar is in token ids, and exact."
+        "Written as text: the engine also accepts an ID spelled by other tokens, for instance <, s, _a_1>. "
+        "With --tokenizer FOLDER or --base N the grammar is in token ids and exact."
     ]
 
 
 def _size(n_bytes: int) -> str:
-    for unit in ("bytes", "KB", "MB"):
-        if n_bytes < 1000:
-            return f"{n_bytes:,.0f} {unit}" if unit == "bytes" else f"{n_bytes:,.1f} {unit}"
-        n_bytes /= 1000
-    return f"{n_bytes:,.1f} GB"
+    if n_bytes < 1000:
+        return f"{n_bytes} bytes"
+    size = n_bytes / 1000
+    for unit in ("KB", "MB"):
+        if size < 1000:
+            return f"{size:,.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"

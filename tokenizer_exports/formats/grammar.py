@@ -1,19 +1,19 @@
-"""The catalog as a grammar, for engines that decode by grammars and take no logits processors.
+"""The catalog as a grammar, for engines that constrain decoding by grammars and take no logits processors.
 
-Two dialects, each run through its engine:
+Two dialects, each tested with its engine:
 
     ebnf    xgrammar 0.2.8: `root ::= Token(7, 9) n1 | ...`
     lark    llguidance 1.7 and 1.9: `start: t7 n1 | ...` with `t7: <[7]>`
 
-A rule is a prefix with several continuations; chains of single ones stand inside the rule of their parent, the last
-codes of a prefix are one terminal, and equal rules are written once. That is what keeps large grammars quick: with one
-alternative for every item, 10,000 of them compile twelve times slower.
+A rule is a prefix with several continuations. Chains of single continuations are written inside the rule of their
+parent, the last codes of a prefix are one terminal, and equal rules are written once. This keeps large grammars fast:
+with one alternative per item, 10,000 items compile twelve times slower.
 
-Terminals are token ids, so the language is exactly the catalog, token by token. Without token ids (no base) `ebnf`
-is written as text, and then any other tokenization of an ID's text is accepted as well (`<`, `s`, `_a_12>`), where
-no item was meant to begin; `lark` names the tokens instead, which is exact.
+Terminals are token ids, so the language is exactly the catalog, token by token. Without token ids (no base) `ebnf` is
+written as text, and the engine also accepts other tokenizations of an ID's text (`<`, `s`, `_a_12>`); `lark` names the
+tokens instead, which is exact.
 
-Not here: larger catalogs. The processors of semid have no such limit and cost less per step.
+Not here: larger catalogs. semid's logits processors have no such limit and cost less per step.
 """
 
 from __future__ import annotations
@@ -36,17 +36,26 @@ Dialect = Literal["ebnf", "lark"]
 MOST_ITEMS, MOST_ITEMS_AS_TEXT = 20_000, 10_000
 # llguidance numbers symbols with 16 bits. A tree of N leaves has fewer than N branchings, each at most one rule.
 MOST_SYMBOLS = 65_000
-INSTEAD = "semid's trie has no such limit: use its logits processors, or export for FlashRec or STATIC."
-NAMED = re.compile(r"<[^<>\s\[\]]+>")  # what llguidance reads as the name of a token
+INSTEAD = "semid's logits processors have no such limit; or export for FlashRec or STATIC."
+NAMED = re.compile(r"<[^<>\s\[\]]+>")  # what llguidance accepts as the name of a token
 
 
 def grammar_lines(trie: Trie, vocabulary: Vocabulary, dialect: Dialect) -> Iterator[str]:
-    """The lines of a grammar that accepts exactly the IDs of `trie`, in token ids if the trie has a base.
+    """Yield the lines of a grammar that accepts exactly the IDs of `trie`, in token ids if the trie has a base.
+
+    Parameters
+    ----------
+    trie
+        The live items.
+    vocabulary
+        The names of the tokens, used if the trie has no base.
+    dialect
+        "ebnf" for xgrammar, "lark" for llguidance.
 
     Raises
     ------
     ConfigError
-        More items than the engine can take, or tokens that Lark cannot name.
+        There are more items than the engine can take, or Lark cannot name the tokens.
 
     >>> trie = Trie.from_codes([[0, 1], [0, 2], [1, 0]], sizes=(2, 3), base=10)
     >>> print("".join(grammar_lines(trie, Vocabulary([2, 3]), "ebnf")))
@@ -82,7 +91,7 @@ def _check_size(trie: Trie, dialect: Dialect) -> None:
 
 
 class _Writer:
-    """Rules of one grammar: each distinct body gets one name."""
+    """Write the rules of one grammar; each distinct body gets one name."""
 
     def __init__(self, trie: Trie, vocabulary: Vocabulary, dialect: Dialect) -> None:
         self.trie, self.vocabulary, self.dialect = trie, vocabulary, dialect
@@ -93,7 +102,7 @@ class _Writer:
         return f"{name}{self.arrow}{body}\n"
 
     def of_root(self) -> str:
-        """The body of the root, after all other rules were made, deepest level first."""
+        """Return the body of the root, after making all other rules, deepest level first."""
         codes, ptr, starts = self.trie.codes.tolist(), self.trie.ptr.tolist(), self.trie.level_starts
         last = self.trie.n_levels - 1
         below: dict[int, str] = {}  # node -> what may follow it, as one part of a sequence
@@ -114,12 +123,12 @@ class _Writer:
         return self.names.setdefault(body, f"{kind}{len(self.names)}")
 
     def terminal(self, level: int, codes: list[int]) -> str:
-        """Any one of these codes, as one part of a sequence."""
+        """Return a part of a sequence that matches any one of these codes."""
         if self.trie.base is not None:
             token_ids = [str(self.trie.base + self.trie.offsets[level] + code) for code in codes]
             if self.dialect == "ebnf":
                 return f"Token({', '.join(token_ids)})"
-            # A symbol of llguidance is spent on every mention of a token, but only once on a rule.
+            # Every mention of a token costs llguidance a symbol, a rule only one.
             return self.named(f"<[{','.join(token_ids)}]>", "t")
         tokens = [self.vocabulary.token(level, code) for code in codes]
         if self.dialect == "ebnf":
@@ -127,8 +136,6 @@ class _Writer:
             return texts[0] if len(texts) == 1 else f"({' | '.join(texts)})"
         strange = next((token for token in tokens if not NAMED.fullmatch(token)), None)
         if strange:
-            raise ConfigError(
-                f"token {strange!r}: Lark can name tokens like <s_a_1> alone. Give --base or --tokenizer."
-            )
+            raise ConfigError(f"token {strange!r}: Lark can only name tokens like <s_a_1>. Give --base or --tokenizer.")
         parts = [self.named(token, "t") for token in tokens]
         return parts[0] if len(parts) == 1 else self.named(" | ".join(parts), "n")

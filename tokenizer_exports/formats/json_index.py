@@ -1,7 +1,7 @@
-"""Catalogs as one JSON object: LC-Rec's index, FlashRec's catalog. An entry a line, written block by block.
+"""Catalogs as one JSON object, one entry per line: LC-Rec's index and FlashRec's catalog.
 
     {"B001": ["<a_5>", "<b_0>"],        LC-Rec, LETTER, MiniOneRec: `*.index.json`
-    {"5,0": "B001",                     FlashRec 0.1.2: `--sid-vocab-file`, a name that ends in .json
+    {"5,0": "B001",                     FlashRec 0.1.2: `--sid-vocab-file`, whose name must end in .json
 
 Not here: reading an index (`semid/data/index_files.py`, `importer.py`).
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["flashrec_blocks", "flashrec_notes", "lcrec_blocks", "lcrec_notes"]
 
 LCREC_LEVELS = 5  # LC-Rec's scripts have names for the levels a to e
-FLASHREC_TOKENS = 5  # FlashRec's default for --max-tokens; it stops at the last of L codes only if allowed L + 2
+FLASHREC_TOKENS = 5  # FlashRec's default for --max-tokens; a whole ID of L codes needs L + 2
 
 
 def lcrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """The bytes of an index in LC-Rec's tokens, whatever those of the artifact."""
+    """Yield the bytes of an index in LC-Rec's tokens, whatever the artifact's own look like."""
     vocabulary = Vocabulary(ids.sizes, "lcrec")
     quoted = [json.dumps(token) for token in vocabulary.tokens]
     tables = [quoted[start:stop] for start, stop in zip(vocabulary.offsets, vocabulary.offsets[1:], strict=False)]
@@ -43,7 +43,7 @@ def lcrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
 
 
 def lcrec_notes(ids: SemanticIDTokenizer) -> list[str]:
-    """What LC-Rec's own scripts cannot read in the index."""
+    """Return notes on what LC-Rec's own scripts cannot read in the index."""
     if len(ids.sizes) <= LCREC_LEVELS:
         return []
     last = Vocabulary(ids.sizes, "lcrec").token(len(ids.sizes) - 1, 0)
@@ -51,7 +51,7 @@ def lcrec_notes(ids: SemanticIDTokenizer) -> list[str]:
 
 
 def flashrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """The bytes of a catalog; FlashRec needs the keys alone, the item ids are for whoever maps its answers back."""
+    """Yield the bytes of a catalog. FlashRec reads only the keys; the item ids serve to map its answers back."""
 
     def entries() -> Iterator[Iterable[str]]:
         for items in live_blocks(ids):
@@ -64,9 +64,12 @@ def flashrec_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
 
 
 def flashrec_notes(ids: SemanticIDTokenizer, base: int | None) -> list[str]:
-    """What must be passed to FlashRec; ConfigError if it could not read the catalog.
+    """Return the flags to pass to FlashRec, following its sid_layout.py and config.py, version 0.1.2.
 
-    Its rules are those of its sid_layout.py and config.py, version 0.1.2.
+    Raises
+    ------
+    ConfigError
+        FlashRec could not read the catalog.
     """
     sizes, vocabulary = ids.sizes, ids.vocabulary
     if len(sizes) == 1:
@@ -77,15 +80,15 @@ def flashrec_notes(ids: SemanticIDTokenizer, base: int | None) -> list[str]:
     if Vocabulary(sizes, "onerec").tokens != vocabulary.tokens:
         notes.append(
             f"FlashRec looks for tokens like <s_a_0> and markers <|sid_begin|>, <|sid_end|> after them; these are like "
-            f"{vocabulary.token(0, 0)}. So it must be told where they are, and takes the two token ids after them for "
-            f"its markers. IDs with --template onerec need no telling."
+            f"{vocabulary.token(0, 0)}. So it needs flags that locate them, and takes the two token ids after the "
+            f"codes for its markers. IDs with --template onerec need no flags."
         )
     elif len(sizes) == 4:
-        notes.append("FlashRec takes keys of four codes for three codes and an end marker unless it is told otherwise.")
+        notes.append("Without flags, FlashRec takes keys of four codes for three codes and an end marker.")
     if base is not None:
         flags.append(_layout_flags(sizes, base))
     elif notes:
-        notes.append("For the flags that tell it, export again with --tokenizer FOLDER or --base N.")
+        notes.append("To get the flags, export again with --tokenizer FOLDER or --base N.")
     if len(sizes) + 2 > FLASHREC_TOKENS:
         flags.append(f"--max-tokens {len(sizes) + 2}")
     return [*notes, f"Pass to flashrec: {' '.join(flags)}"] if flags else notes
@@ -101,7 +104,7 @@ def _layout_flags(sizes: tuple[int, ...], base: int) -> str:
 
 
 def _json_object(entries: Iterable[Iterable[str]]) -> Iterator[bytes]:
-    """One JSON object, an entry a line, from blocks of `"key": value` texts."""
+    """Yield one JSON object, one entry per line, from blocks of `"key": value` texts."""
     before = "{\n"
     for block in entries:
         if text := ",\n".join(block):

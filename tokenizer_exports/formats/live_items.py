@@ -1,7 +1,7 @@
-"""The live items of an artifact, a block at a time: what every streamed export goes over.
+"""Iterate over the live items of an artifact in blocks, for every streamed export.
 
-Blocks come in the order of the artifact's table, so equal artifacts give equal files, and a catalog of any size
-needs little memory. N items, L levels.
+Blocks are in the order of the artifact's table, so equal artifacts give equal files, and a catalog of any size needs
+little memory. N items, L levels.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LiveItems", "live_blocks"]
 
-BLOCK = 65536  # rows of the table looked at at once
+BLOCK = 65536  # rows of the table per block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LiveItems:
-    """n neighboring live items."""
+    """n consecutive live items."""
 
     item_ids: list[str]
     codes: npt.NDArray[np.uint16]  # (n, L)
-    generation: npt.NDArray[np.int32]  # (n,) - the change that added each
+    generation: npt.NDArray[np.int32]  # (n,) - the change that added each item
 
 
 def live_blocks(ids: SemanticIDTokenizer) -> Iterator[LiveItems]:
-    """All live items; blocks may be empty."""
+    """Yield all live items in blocks, which may be empty."""
     packed, ledger = ids.item_ids, ids.ledger
     live = ledger.live
     for start in range(0, len(ids), BLOCK):

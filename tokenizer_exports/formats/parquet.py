@@ -1,8 +1,8 @@
-"""The live items as a Parquet table, for data frames and data bases.
+"""The live items as a Parquet table, for data frames and databases.
 
     item_id string | tokens string | c0 ... c{L-1} uint16 | generation int32, the change that added the item
 
-One row group a block of items; the file is handed on piece by piece, so it never lies in memory whole.
+One row group per block of items; the file is passed on in pieces and never held in memory as a whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["parquet_blocks"]
 
 
 def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """The bytes of the file; DependencyError, before the first, without pyarrow."""
+    """Yield the bytes of the file; DependencyError at the call if pyarrow is missing."""
     try:
         import pyarrow
         import pyarrow.parquet

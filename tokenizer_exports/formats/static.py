@@ -1,10 +1,10 @@
 """The catalog in the layout of STATIC, Google's constrained decoder: a transition table for accelerators.
 
-STATIC (github.com/youtube/static-constraint-decoding; "Vectorizing the Trie", arXiv 2602.22647) decodes with six
-arrays that its `build_static_index` returns. `static_arrays` makes them from the trie in one pass:
+STATIC (github.com/youtube/static-constraint-decoding; "Vectorizing the Trie", arXiv 2602.22647) decodes with the six
+arrays that its `build_static_index` returns. `static_arrays` computes them from the trie in one pass:
 
     packed_csr           int32 [transitions + V, 2]    (token id, next state), sorted by state, then token; V rows
-                                                       (V, 0) of padding end it
+                                                       (V, 0) of padding at the end
     indptr               int32 [states + 2]            the transitions of state s are rows indptr[s]:indptr[s + 1];
                                                        one more state holds the padding
     layer_max_branches   int32 [L]                     the most tokens that may follow at each level
@@ -14,11 +14,11 @@ arrays that its `build_static_index` returns. `static_arrays` makes them from th
     token_range          int64 [2]                     ours: token id of the first code, one past the last
 
 States: 0 is the end of an ID, t + 1 the prefix of one token t; longer prefixes follow from V + 1 on, level by level
-in lexicographic order. A walk that ends in 0 after L tokens is an item, and only items can be walked.
+in lexicographic order. Every walk of L tokens ends in 0 and is an item.
 
-V is the width of the vocabulary. Without a base it is the block alone: token t is place t of the block, so cut the
-model's logits to `logits[..., base : base + V]`. With a base the token ids are the model's, V ends at the block's
-last token: cut to `logits[..., :V]`. Two dense levels take 5 V^2 bytes, which only a small V affords.
+V is the width of the vocabulary. Without a base it is the block alone: token t is place t of the block, so slice the
+model's logits to `logits[..., base : base + V]`. With a base the token ids are the model's and V ends at the block's
+last token: slice to `logits[..., :V]`. Two dense levels take 5 V^2 bytes, which only a small V can afford.
 
 Not here: item ids. STATIC does not keep them; `ids.decode` or `Trie.rows_of` turns tokens into items.
 """
@@ -40,16 +40,18 @@ MOST_STATES = 2**31 - 1
 def static_arrays(
     trie: Trie, n_tokens: int, *, base: int | None = None, dense_levels: int | None = None
 ) -> dict[str, npt.NDArray]:
-    """STATIC's arrays for a trie; the module says what each means.
+    """Return STATIC's arrays for a trie, as listed at the top of the module.
 
     Parameters
     ----------
+    trie
+        The live items.
     n_tokens
         Tokens in the block, markers included: `len(ids.vocabulary)`.
     base
-        Token id of the first code in a language model; None for a vocabulary that is the block alone.
+        Token id of the first code in a language model. Default: None, a vocabulary that is the block alone.
     dense_levels
-        1 or 2, below L; STATIC supports no more. None: 2 where the tables take at most 256 MB.
+        1 or 2, and below L; STATIC supports no more. Default: 2 where the tables take at most 256 MB.
 
     Raises
     ------
@@ -118,7 +120,7 @@ def _checked_dense(dense_levels: int | None, width: int, n_levels: int) -> int:
 
 
 def _tokens_of_nodes(trie: Trie, first: int) -> npt.NDArray[np.int32]:
-    """int32 [nodes]: the token id that leads to each node; the root's is meaningless."""
+    """Return the token id that leads to each node, int32 [nodes]; meaningless for the root."""
     tokens = trie.codes.astype(np.int32)
     for level in range(trie.n_levels):
         tokens[trie.level_starts[level + 1] : trie.level_starts[level + 2]] += first + trie.offsets[level]
@@ -126,7 +128,7 @@ def _tokens_of_nodes(trie: Trie, first: int) -> npt.NDArray[np.int32]:
 
 
 def _pairs(trie: Trie, tokens: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """The two tokens of each prefix of length 2."""
+    """Return the two tokens of each prefix of length 2."""
     second, third = trie.level_starts[2], trie.level_starts[3]
     return np.repeat(tokens[1:second], np.diff(trie.ptr[1 : second + 1])), tokens[second:third]
 

@@ -54,7 +54,6 @@ def build_top_k(
     unseen_only: bool = False,
     reuse: TopKCache | None = None,
     force: bool = False,
-    progress: bool = False,
 ) -> TopKCache:
     """Compute the best k items for every user, write them to a folder, and open it.
 
@@ -85,8 +84,6 @@ def build_top_k(
         An open cache of the same artifact: users whose history has not changed keep their rows. Default: none.
     force
         Replace the cache in an existing folder. Default: False.
-    progress
-        Show a progress bar. Default: False.
 
     Raises
     ------
@@ -115,7 +112,7 @@ def build_top_k(
     if unseen_only:  # a user who has met every item keeps an empty row
         waiting = [place for place in waiting if len(set(histories.rows(users[place]).tolist())) < ids.ledger.n_live]
     trie, make = Trie.from_tokenizer(ids, tokenizer), prompt or default_prompt(tokenizer)
-    with bar("users", len(waiting), unit="user", shown=progress) as advance:
+    with bar("users", len(waiting), unit="user") as advance:
         for batch in _batches(waiting, batch_size):
             rows = [histories.rows(users[place]) for place in batch]
             shown = [ids.vocabulary.texts(ids.ledger.codes_of(one[-max_history:])) for one in rows]

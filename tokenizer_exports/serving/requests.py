@@ -34,7 +34,8 @@ from semid.trie import Filter, Trie
 __all__ = ["Catalog", "RequestOptions", "open_catalog"]
 
 PREFIX = "semid_"
-MODES = ("text", "items", "off")
+Mode = Literal["text", "items", "off"]
+MODES: tuple[Mode, ...] = ("text", "items", "off")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # cannot leave the folder of filters
 ARTIFACT, FILTERS = "SEMID_ARTIFACT", "SEMID_FILTERS"  # environment variables
 
@@ -53,7 +54,7 @@ markers=False)
     semid_witout is not an option. Did you mean semid_without?
     """
 
-    mode: Literal["text", "items", "off"] = "text"  # free text with items in it, items alone, or unconstrained
+    mode: Mode = "text"  # free text with items in it, items alone, or unconstrained
     filter: tuple[str, ...] = ()  # names of the server's filters; an item must pass all of them
     only: tuple[str, ...] | None = None  # item ids to admit; None: all
     without: tuple[str, ...] = ()  # item ids to ban
@@ -78,7 +79,20 @@ markers=False)
                 near = difflib.get_close_matches(name.removeprefix(PREFIX), known.values(), n=1)
                 hint = f" Did you mean {PREFIX}{near[0]}?" if near else ""
                 raise ConfigError(f"{name} is not an option.{hint} The options are {', '.join(known)}.")
-        return cls(**{known[name]: _checked(name, value) for name, value in given.items()})
+        mode = given.get("semid_mode", "text")
+        known_mode = next((one for one in MODES if one == mode), None)
+        if known_mode is None:
+            raise ConfigError(f"semid_mode={mode!r} should be one of {', '.join(MODES)}.")
+        return cls(
+            mode=known_mode,
+            filter=_strings(given, "semid_filter") or (),
+            only=_strings(given, "semid_only"),
+            without=_strings(given, "semid_without") or (),
+            min_items=_count(given, "semid_min_items", 0),
+            max_items=_count(given, "semid_max_items", 1),
+            repeats=_flag(given, "semid_repeats", cls.repeats),
+            markers=_flag(given, "semid_markers", cls.markers),
+        )
 
     @property
     def filters(self) -> bool:
@@ -86,22 +100,27 @@ markers=False)
         return bool(self.filter or self.without) or self.only is not None
 
 
-def _checked(name: str, value: object) -> object:
-    """Return the value as `RequestOptions` holds it; ConfigError if it is wrong."""
-    if name == "semid_mode":
-        if value not in MODES:
-            raise ConfigError(f"{name}={value!r} should be one of {', '.join(MODES)}.")
-        return value
-    if name in ("semid_filter", "semid_only", "semid_without"):
-        values = [value] if isinstance(value, str) else value
-        if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
-            raise ConfigError(f"{name}={value!r:.100} should be a string or a list of strings.")
-        return tuple(values)
-    if name in ("semid_repeats", "semid_markers"):
-        if value not in (0, 1):  # True and False are equal to them
-            raise ConfigError(f"{name}={value!r} should be 0 or 1.")
-        return bool(value)
-    smallest = 1 if name == "semid_max_items" else 0
+def _strings(given: Mapping[str, object], name: str) -> tuple[str, ...] | None:
+    if name not in given:
+        return None
+    value = given[name]
+    values = [value] if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(each, str) for each in values):
+        raise ConfigError(f"{name}={value!r:.100} should be a string or a list of strings.")
+    return tuple(values)
+
+
+def _flag(given: Mapping[str, object], name: str, default: bool) -> bool:
+    value = given.get(name, default)
+    if value not in (0, 1):  # True and False are equal to them
+        raise ConfigError(f"{name}={value!r} should be 0 or 1.")
+    return bool(value)
+
+
+def _count(given: Mapping[str, object], name: str, smallest: int) -> int | None:
+    if name not in given:
+        return None
+    value = given[name]
     if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
         raise ConfigError(f"{name}={value!r} should be an integer of at least {smallest}.")
     return value
