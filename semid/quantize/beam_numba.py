@@ -1,6 +1,6 @@
 """The compiled loops of `beam.py`: one row's beam search by additions and selections, all in the first-level cache.
 
-Layout, Numba and the treatment of rounding as in `nearest_numba.py`.
+Layout, compilation and rounding are treated as in `nearest_numba.py`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ SIGN = np.int32(31)
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _extend(scores, offsets, products, beams, beam_scores, n_beams, level, start, stop, extended):
-    """Scores of every beam's every extension into extended [n_beams * (stop - start)].
+    """Write the scores of all extensions of all beams into extended [n_beams * (stop - start)].
 
-    By slices: an index that is a sum might be negative, and looking whether it is keeps a loop from being vectors.
+    By slices: an index that is a sum might be negative, and checking for that prevents vectorization.
     """
     size = stop - start
     own, fixed = scores[start:stop], offsets[start:stop]
@@ -39,10 +39,10 @@ def _extend(scores, offsets, products, beams, beam_scores, n_beams, level, start
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _largest(values, start):
-    """The largest of GROUP values.
+    """Return the largest of GROUP values.
 
-    LLVM does not take the maximum of many floats in vectors, only of two and two; so it is done with whole numbers:
-    flipping all bits of the negative ones but the sign makes the bits' order that of the values.
+    LLVM does not vectorize the maximum of many floats, so integers are compared: flipping all bits of negative values
+    but the sign makes the order of the bits that of the values.
     """
     highest = LOWEST
     group = values[start : start + GROUP]
@@ -54,7 +54,7 @@ def _largest(values, start):
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _take_best(extended, count, n_groups, largest, keep, places, taken):
-    """Places of the `keep` largest of extended[:count], which are overwritten with -inf; the lowest of equal ones."""
+    """Find the places of the `keep` largest of extended[:count], lowest on ties, and overwrite them with -inf."""
     for group in range(n_groups):
         largest[group] = _largest(extended, group * GROUP)
     for number in range(keep):
@@ -73,7 +73,7 @@ def _take_best(extended, count, n_groups, largest, keep, places, taken):
 
 @numba.njit(nogil=True, cache=True)
 def _exact_score(row, centroids, exact_offsets, beams, beam, level, code):
-    """The float64 score of a beam's prefix with one more code: every term is exact on the grids, and so the sum."""
+    """Return the float64 score of a beam's prefix with one more code; every term and the sum are exact on the grids."""
     score = exact_offsets[code]
     for dim in range(len(row)):
         left = np.float64(row[dim])
@@ -96,9 +96,9 @@ def _decide(
     row, centroids, exact_offsets, beams, level, start, size, extended, count, bound, certain, keep, places, taken,
     doubtful, exact,
 ):  # fmt: skip
-    """Choose again among the extensions from `bound` to `certain`, by float64 scores; the lowest place of equal ones.
+    """Choose again among the extensions from `bound` to `certain`, by float64 scores; the lowest place on ties.
 
-    What lies above `certain` leads everything that was left out, so it stays; what lies below `bound` cannot get in.
+    An extension above `certain` leads everything that was left out, so it stays; one below `bound` cannot get in.
     """
     for number in range(keep):
         extended[places[number]] = taken[number]
@@ -125,7 +125,7 @@ def _decide(
 
 @numba.njit(nogil=True, cache=True)
 def _sort(places, taken, count):
-    """By place, so that prefixes stand in lexicographic order: few, and nearly sorted."""
+    """Sort by place, so that prefixes are in lexicographic order: they are few and nearly sorted."""
     for number in range(1, count):
         place, score, at = places[number], taken[number], number
         while at and places[at - 1] > place:
@@ -138,7 +138,7 @@ def _sort(places, taken, count):
 def search(
     rows, scores, offsets, exact_offsets, centroids, products, starts, sizes, slope, floor, width, codes
 ):  # fmt: skip
-    """Codes int32 [n, L] of rows float32 [n, d], given scores = rows . centroids^T, float32 [n, P].
+    """Write the codes int32 [n, L] of rows float32 [n, d], given scores = rows . centroids^T, float32 [n, P].
 
     The other arguments are the fields of `beam.Tables`.
     """

@@ -1,11 +1,11 @@
-"""The nearest code of each row from a tile of scores: compiled loops that read the tile once.
+"""Find the nearest code of each row in a tile of scores: compiled loops that read the tile once.
 
-A matrix product leaves the scores c . r of all K codes (down) and many rows (across); finding each row's best, seeing
-whether it is beyond doubt, and subtracting its centroid take NumPy five passes over arrays that have left the cache.
-Here the tile is read once. A code's scores of neighboring rows lie side by side, so that the rows are the vectors'
-lanes: each lane keeps its own best two scores, and nothing has to be gathered from across a vector.
+A matrix product gives the scores c . r of all K codes (down) and many rows (across). Finding each row's best, checking
+that it is certain, and subtracting its centroid take NumPy five passes over arrays that no longer fit the cache. Here
+the tile is read once. A code's scores of neighboring rows are adjacent, so rows are the lanes of the vector units: each
+lane keeps its own best two scores, and nothing is gathered across a vector.
 
-Numba compiles the loops for the processor at hand when they are first used, and keeps the result on disk.
+Numba compiles the loops at first use and caches the result on disk.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ UPPER = np.int32(16)  # a bfloat16 is the upper half of a float32
 
 @intrinsic
 def _wide_vectors(typing_context):
-    """Let LLVM use the processor's widest vectors in the function that calls this: a fifth off the time here.
+    """Let LLVM use the processor's widest vectors in the calling function, which saves a fifth of the time here.
 
-    For many processors it prefers half of that, since the widest slow their clock; but the products around our loops
-    use them anyway. An attribute that llvmlite has no name for, and that LLVM passes over where it means nothing. It
-    would be lost if the function became part of its caller.
+    For many processors it prefers half that width, since the widest vectors lower the clock; but the products around
+    these loops use them anyway. llvmlite has no name for this attribute, and LLVM ignores it where it has no meaning.
+    It would be lost if the function were inlined.
     """
 
     def generate(context, builder, signature, arguments):
@@ -40,7 +40,7 @@ def _wide_vectors(typing_context):
 
 
 def _widened(score):
-    """A score as float32: itself, or made of the bits of a bfloat16."""
+    """Return a score as float32; an integer holds the bits of a bfloat16."""
 
 
 @overload(_widened)
@@ -52,9 +52,9 @@ def _widened_of_type(score):
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _best_two(tile, offsets, first, second, codes):
-    """Each row's best score, its code (the lowest of equal ones), and its second best score.
+    """Find each row's best score, its code (the lowest of equal ones), and its second best score.
 
-    Four codes at a time: so what is kept of a row is read and written a quarter as often.
+    Four codes at a time, so that the state of a row is read and written a quarter as often.
     """
     _wide_vectors()
     n = len(first)
@@ -83,7 +83,7 @@ def _better(best, next_best, code, score, its_code):
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _best_of_groups(groups, size, first, second, codes):
-    """The same of all codes, from those of groups of `size` codes."""
+    """Combine the best of groups of `size` codes into the best of all codes."""
     group_first, group_second, group_codes = groups
     first[:], second[:], codes[:] = group_first[0], group_second[0], group_codes[0]
     for group in range(1, len(group_first)):
@@ -104,9 +104,9 @@ def _exact_score(residual, centroid, exact_offset):
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def _exact_best(i, groups, size, tile, offsets, bound, residual, centroids, exact_offsets):
-    """The best of the codes whose score of row i reaches the bound, by float64 scores; the lowest of equal ones.
+    """Return the best of the codes whose score of row i reaches the bound, by float64 scores; the lowest on ties.
 
-    Its scores lie far apart; only those of groups in which two codes reach the bound are looked at again.
+    A row's scores are far apart in memory, so only groups in which two codes reach the bound are read again.
     """
     group_first, group_second, group_codes = groups
     best, highest = 0, -np.inf
@@ -127,11 +127,11 @@ def _exact_best(i, groups, size, tile, offsets, bound, residual, centroids, exac
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def subtract_(residual, centroids, codes, squares, halves, errors):
-    """Take each row's centroid away; measure what is left, and round it to bfloat16 if there is room for that.
+    """Subtract each row's centroid, measure the residual, and round it to bfloat16 if `halves` is given.
 
     Parameters
     ----------
-    residual : float32 [n, d], changed
+    residual : float32 [n, d], changed in place
     centroids : float32 [K, d]
     codes : int32 [n]
     squares : float32 [n], written
@@ -139,7 +139,7 @@ def subtract_(residual, centroids, codes, squares, halves, errors):
     halves : int16 [n, d], written, or None
         The bits of the rows in bfloat16.
     errors : float32 [n], written if there are halves
-        The squared norm of what the rounding took away.
+        The squared norm of the rounding error.
 
     Returns
     -------
@@ -180,22 +180,22 @@ def pick_(
     Parameters
     ----------
     tile : float32 [K', n], or int16: the bits of bfloat16
-        c . r, K' a multiple of 4 not below K; rows past K hold anything finite.
+        c . r; K' is a multiple of 4, at least K; rows past K hold any finite number.
     offsets : float32 [K']
-        What a code's score is besides, rounded; -inf past K.
+        The rest of each code's score, rounded; -inf past K.
     exact_offsets : float64 [K]
     centroids : float32 [K, d]
-    bound : three of float32, as `blocks.Level.bound`
+    bound : three float32, as `residual_blocks.Level.bound`
     residual, squares, halves, errors : as for `subtract_`
-        All hold what belongs to this level, and then what belongs to the next.
+        Of this level on entry, of the next level on return.
     groups : float32 [G, n], float32 [G, n] and int32 [G, n], overwritten
-        The best of each of G groups of codes: more than one where many rows are unsure.
+        The best of each of G groups of codes; more than one group where many rows are uncertain.
     first, second : float32 [n], overwritten
     codes : int32 [n], written
 
     Returns
     -------
-    How many rows had to be decided in float64, and the squared norms of what is left, summed: float64.
+    The number of rows decided in float64, and the sum of the squared norms of the residuals, float64.
     """
     slope, error_slope, floor = bound
     group_first, group_second, group_codes = groups
@@ -216,9 +216,9 @@ def pick_(
 
 @numba.njit(nogil=True, fastmath=LOOSE, cache=True)
 def pick_and_sum(tile, offsets, points, first, second, codes, sums, counts):
-    """Choose each row's code, and add the row to that code's sum: the two halves of a round of k-means.
+    """Choose each row's code and add the row to that code's sum: a round of k-means.
 
-    Not exact: of codes whose float32 scores are equal the lowest wins, and nothing is decided again.
+    Not exact: of codes with equal float32 scores the lowest wins, and nothing is decided in float64.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def pick_and_sum(tile, offsets, points, first, second, codes, sums, counts):
 
     Returns
     -------
-    The best scores, summed: float64.
+    The sum of the best scores, float64.
     """
     n, dims = points.shape
     _best_two(tile, offsets, first, second, codes)

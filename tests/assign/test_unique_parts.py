@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.assign.unique import assign_by_first_code, assign_unique
+from semid.assign import assign_by_first_code, assign_unique
 from semid.errors import InputError
 from semid.runtime.tables import Tables
 

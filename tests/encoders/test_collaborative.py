@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from semid.data.interactions import read_interactions
 from semid.data.splits import training_interactions
-from semid.encoders.collaborative import Graph, WalkConfig, learn_behavior, walk_rounds
+from semid.encoders import WalkConfig, learn_behavior
+from semid.encoders.collaborative import Graph, walk_rounds
 from semid.encoders.collaborative_files import read_behavior
 from semid.encoders.skip_gram import alias_table
 from semid.errors import ConfigError, InputError

@@ -12,8 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.data.items import Items
-from semid.encoders import embed, encoder_from_state, make_encoder
-from semid.encoders.lexical import LexicalEncoder
+from semid.encoders import LexicalEncoder, embed, encoder_from_state, make_encoder
 from semid.encoders.tfidf import subwords_of, words_of
 from semid.errors import ArtifactError, ConfigError, InputError
 from tests.helpers.progress import shown_bars

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from semid.data.items import Items
-from semid.encoders import embed, encoder_from_state, make_encoder
-from semid.encoders.neural import NeuralEncoder
+from semid.encoders import NeuralEncoder, embed, encoder_from_state, make_encoder
 from semid.errors import ArtifactError, ConfigError, DependencyError, InputError
 from tests.helpers.progress import shown_bars
 

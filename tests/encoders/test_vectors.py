@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from semid.data.items import Items
-from semid.encoders.vectors import read_vectors
+from semid.encoders import read_vectors
 from semid.errors import InputError
 from semid.pipeline.embed import given_vectors
 from semid.runtime.tables import MappedRows, Tables

@@ -15,11 +15,9 @@ from hypothesis.extra.numpy import arrays
 from threadpoolctl import threadpool_limits
 
 from semid.errors import ConfigError
-from semid.quantize import reference
+from semid.quantize import Codebooks, Decoder, Encoder, FloatLayer, Network, reference
 from semid.quantize import residual_blocks as blocks
-from semid.quantize.codebooks import Codebooks
 from semid.quantize.grid import ExactLayer, snap, snap_centroids
-from semid.quantize.network import Decoder, Encoder, FloatLayer, Network
 from semid.quantize.residual import CHUNK, residual_codes, stays_on_float32
 
 BACKENDS = ["numpy", "torch"]

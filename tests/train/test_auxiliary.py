@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError
-from semid.train.auxiliary import CoOccurrenceTarget, TextEmbeddingTarget
+from semid.train import RQVAE, CoOccurrenceTarget, TextEmbeddingTarget
 from semid.train.auxiliary_losses import CoOccurrenceLoss, Step, TextEmbeddingLoss, centroid_pull, info_nce, losses_of
-from semid.train.rqvae import RQVAE
 
 histories_ = st.lists(st.lists(st.integers(-1, 6), max_size=6), min_size=1, max_size=6)
 

@@ -12,10 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from semid.errors import ConfigError
-from semid.quantize import reference
-from semid.quantize.codebooks import Codebooks
-from semid.train import lcrec_training
-from semid.train.lcrec import LCRecRQVAE
+from semid.quantize import Codebooks, reference
+from semid.train import LCRecRQVAE, lcrec_training
 from semid.train.lcrec_training import LCRecModule, folded, perceptron, train
 from semid.train.sinkhorn import lcrec_sinkhorn
 from tests.benchmarks.lcrec_plain import train_plain

@@ -14,13 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from semid.errors import ConfigError, InputError
-from semid.quantize import reference
-from semid.quantize.codebooks import Codebooks
-from semid.quantize.network import FloatLayer, Network
-from semid.train.base import Learner
-from semid.train.lcrec import LCRecRQVAE
-from semid.train.residual_kmeans import ResidualKMeans
-from semid.train.rqvae import RQVAE
+from semid.quantize import Codebooks, FloatLayer, Network, reference
+from semid.train import RQVAE, LCRecRQVAE, Learner, ResidualKMeans
 from semid.train.rqvae_module import RQVAEModule, SkipMLP, quantize
 from semid.train.rqvae_training import _loss, train
 from tests.helpers.progress import shown_bars

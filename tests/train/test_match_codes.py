@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.quantize.codebooks import Codebooks
+from semid.quantize import Codebooks
+from semid.train import ResidualKMeans
 from semid.train.keep_codes import NO_CODE, keep_old_codes
 from semid.train.match_codes import in_order_among_equals, match_levels, permuted, renamed
-from semid.train.residual_kmeans import ResidualKMeans
 from semid.train.warm_start import continue_codebooks, split_crowded
 
 
