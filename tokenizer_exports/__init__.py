@@ -1,50 +1,39 @@
-"""semid's IDs in language models, serving engines and other systems' formats, and theirs in ours.
+"""semid's IDs in language models, serving engines and other systems' files, and theirs in semid.
 
-Every name loads on first use: reading a published index file needs NumPy alone, not transformers.
+models/ adds tokens to models, generate/ generates items, serving/ does so in vLLM and SGLang, formats/ knows other
+systems' files, entities/ has a token per user and item, alignment/ training data. Names are imported on first use.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOME = {  # public name -> the file that holds it
-    "CodeRows": "semid.tokenizer_exports.entities.item_head",
-    "EntityNames": "semid.tokenizer_exports.entities.names",
-    "EntityTokens": "semid.tokenizer_exports.entities.names",
-    "EntityVectors": "semid.tokenizer_exports.entities.vectors",
-    "Exported": "semid.tokenizer_exports.formats.exporter",
-    "Extended": "semid.tokenizer_exports.models.plan",
-    "Generated": "semid.tokenizer_exports.generate.items",
-    "IndexFile": "semid.data.index_files",
-    "ItemHead": "semid.tokenizer_exports.entities.item_head",
-    "Constraints": "semid.tokenizer_exports.generate.constraint",
-    "SoftHardPrompts": "semid.tokenizer_exports.entities.soft_prompts",
-    "TokenRows": "semid.tokenizer_exports.entities.item_head",
-    "TrieLogitsProcessor": "semid.tokenizer_exports.generate.logits_processor",
-    "Wording": "semid.tokenizer_exports.entities.soft_prompts",
-    "add_entities": "semid.tokenizer_exports.entities.names",
-    "build_top_k": "semid.tokenizer_exports.generate.top_k",
-    "export": "semid.tokenizer_exports.formats.exporter",
-    "extend": "semid.tokenizer_exports.models.in_memory",
-    "extend_folder": "semid.tokenizer_exports.models.on_disk",
-    "generate_items": "semid.tokenizer_exports.generate.items",
-    "import_index": "semid.tokenizer_exports.formats.importer",
-    "items_custom_generate": "semid.tokenizer_exports.generate.items",
-    "prefix_allowed_tokens_fn": "semid.tokenizer_exports.generate.logits_processor",
-    "read_cllm4rec": "semid.tokenizer_exports.formats.cllm4rec",
-    "read_index": "semid.data.index_files",
-    "train_only_new_rows": "semid.tokenizer_exports.models.freeze",
-    "write_alignment": "semid.tokenizer_exports.alignment.write",
-}
+if TYPE_CHECKING:
+    from semid.tokenizer_exports.alignment import write_alignment
+    from semid.tokenizer_exports.entities.item_head import CodeRows, ItemHead, TokenRows
+    from semid.tokenizer_exports.entities.names import EntityNames, EntityTokens, add_entities
+    from semid.tokenizer_exports.entities.soft_prompts import SoftHardPrompts, Wording
+    from semid.tokenizer_exports.entities.vectors import EntityVectors
+    from semid.tokenizer_exports.formats import Exported, IndexFile, export, import_index, read_cllm4rec, read_index
+    from semid.tokenizer_exports.generate.constraint import Constraints
+    from semid.tokenizer_exports.generate.items import Generated, generate_items, items_custom_generate
+    from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
+    from semid.tokenizer_exports.generate.top_k import build_top_k
+    from semid.tokenizer_exports.models.freeze import train_only_new_rows
+    from semid.tokenizer_exports.models.in_memory import extend
+    from semid.tokenizer_exports.models.on_disk import extend_folder
+    from semid.tokenizer_exports.models.plan import Extended
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "CodeRows", "Constraints", "EntityNames", "EntityTokens", "EntityVectors", "Exported", "Extended", "Generated",
+    "IndexFile", "ItemHead", "SoftHardPrompts", "TokenRows", "TrieLogitsProcessor", "Wording", "add_entities",
+    "build_top_k", "export", "extend", "extend_folder", "generate_items", "import_index", "items_custom_generate",
+    "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows", "write_alignment",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__all__]
+    rooms = (".formats", ".alignment", ".models", ".generate", ".entities") if name in __all__ else ()
+    for module in (import_module(room, __name__) for room in rooms):  # their names load late as well
+        if name in module.__all__:
+            return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")

@@ -20,6 +20,8 @@ from semid.artifact.tensors import TensorFile, tensor_blocks
 from semid.artifact.token_artifact import TokenArtifact
 from semid.artifact.top_k_cache import TopK, TopKCache, history_hash, save_top_k
 
-__all__ = ["Artifact", "TensorFile", "TokenArtifact", "TopK", "TopKCache"]
-__all__ += ["changing", "check_kind", "check_output", "check_path", "fingerprint", "history_hash", "load"]
-__all__ += ["read_manifest", "save", "save_top_k", "staged_folder", "tensor_blocks", "tsv_name", "tsv_rows", "verify"]
+__all__ = [
+    "Artifact", "TensorFile", "TokenArtifact", "TopK", "TopKCache", "changing", "check_kind", "check_output",
+    "check_path", "fingerprint", "history_hash", "load", "read_manifest", "save", "save_top_k", "staged_folder",
+    "tensor_blocks", "tsv_name", "tsv_rows", "verify",
+]  # fmt: skip

@@ -17,5 +17,7 @@ from semid.tokenizer_exports.formats.exporter import Exported, Format, export
 from semid.tokenizer_exports.formats.importer import OnCollision, import_index
 from semid.tokenizer_exports.formats.metaid import metaid_lines, read_metaid
 
-__all__ = ["Exported", "Format", "IndexFile", "OnCollision", "PublishedSplit", "export", "import_index", "metaid_lines"]
-__all__ += ["read_cllm4rec", "read_cllm4rec_reviews", "read_index", "read_metaid"]
+__all__ = [
+    "Exported", "Format", "IndexFile", "OnCollision", "PublishedSplit", "export", "import_index", "metaid_lines",
+    "read_cllm4rec", "read_cllm4rec_reviews", "read_index", "read_metaid",
+]  # fmt: skip

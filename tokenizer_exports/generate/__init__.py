@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 
 FILES = (".trie_tensors", ".constraint", ".logits_processor", ".items", ".top_k")  # searched in this order: torch first
-__all__ = ["Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors"]
-__all__ += ["build_top_k", "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn"]
+__all__ = [
+    "Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors", "build_top_k",
+    "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
