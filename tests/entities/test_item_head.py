@@ -12,17 +12,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.entities.item_head import (
+from semid.tokenizer_exports.entities import (
     CodeRows,
+    EntityNames,
     ItemHead,
+    SoftHardPrompts,
     TokenRows,
+    collate,
+    find_entities,
     last_states,
     mutual_regularization,
     scored_loss,
 )
-from semid.tokenizer_exports.entities.names import EntityNames, find_entities
-from semid.tokenizer_exports.entities.soft_prompts import SoftHardPrompts, collate
-from semid.tokenizer_exports.models.in_memory import extend
+from semid.tokenizer_exports.models import extend
 from tests.helpers.tiny_models import ids_of, new_model, new_tokenizer
 
 N, H = 12, 6
@@ -109,7 +111,7 @@ def test_the_last_state_is_that_of_the_last_token_before_the_padding():
     states = torch.arange(12.0).reshape(2, 3, 2)
     assert last_states(states, torch.tensor([[1, 1, 0], [1, 1, 1]])).tolist() == [[2.0, 3.0], [10.0, 11.0]]
     assert last_states(states, torch.tensor([[0, 1, 1], [1, 1, 1]])).tolist() == [[4.0, 5.0], [10.0, 11.0]]
-    with pytest.raises(InputError, match="a prompt holds no token"):
+    with pytest.raises(InputError, match="a prompt has no token"):
         last_states(states, torch.tensor([[1, 1, 0], [0, 0, 0]]))
 
 
@@ -148,7 +150,7 @@ def test_numbers_that_are_no_items_are_refused(numbers, said):
 def test_a_model_that_diverged_ranks_nothing():
     head, states = ItemHead(TokenRows(table(), range(N))), torch.zeros(2, H)
     states[1, 0] = torch.nan
-    with pytest.raises(InputError, match="hold NaN"):
+    with pytest.raises(InputError, match="contain NaN"):
         head.rank(states, 3, seen=padded([[1], [2]]))
 
 
@@ -290,7 +292,7 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match=r"bias: shape=\(3,\) should be \(12,\)"):
         ItemHead(rows, bias=torch.zeros(3))
     for bias in (torch.tensor([0.0] * 11 + [torch.nan]), [-np.inf] * 12):
-        with pytest.raises(ConfigError, match=r"take log\(count \+ 0.5\)"):
+        with pytest.raises(ConfigError, match=r"use log\(count \+ 0.5\)"):
             ItemHead(rows, bias=bias)
     for scale in (0.0, torch.nan, torch.inf):
         with pytest.raises(ConfigError, match="should be a number above 0"):
@@ -300,7 +302,7 @@ def test_what_does_not_fit_is_refused():
             ItemHead(rows).rank(torch.zeros(1, H), k)
     with pytest.raises(ConfigError, match="should be rows of the embedding"):
         TokenRows(embedding, [1, 2, 3])
-    with pytest.raises(ConfigError, match="should have one shape"):
+    with pytest.raises(ConfigError, match="should have the same shape"):
         mutual_regularization(rows.rows(), rows.rows()[:, :1], torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ConfigError, match="each='all'"):
         ItemHead(rows).loss(torch.zeros(1, H), padded([[1]]), each="all")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.entities.names import EntityNames, EntityTokens, add_entities, find_entities
-from semid.tokenizer_exports.models.in_memory import extend
+from semid.tokenizer_exports.entities import EntityNames, EntityTokens, add_entities, find_entities
+from semid.tokenizer_exports.models import extend
 from tests.helpers.tiny_models import new_model, new_tokenizer
 
 PATTERNS = [("user_{}", "item_{}"), ("<user_{}>", "<item_{}>"), ("[u:{}]", "<|item{}|>")]

@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.entities.names import EntityNames, add_entities
-from semid.tokenizer_exports.entities.soft_prompts import SoftHardPrompts, Wording, collate
+from semid.tokenizer_exports.entities import EntityNames, SoftHardPrompts, Wording, add_entities, collate
 from tests.helpers.tiny_models import new_tokenizer
 
 USERS, ITEMS = 9, 40
@@ -107,7 +106,7 @@ def test_long_histories_and_texts_are_cut():
 
 
 def test_users_without_a_token_need_a_wording_without_one():
-    with pytest.raises(InputError, match="user=None, but the wording of recommendation names one"):
+    with pytest.raises(InputError, match="user=None, but the prompt of recommendation names one"):
         prompts().question(None, [1])
     made = prompts(wording=Wording(recommendation="{history} then"))
     assert shown(made.question(None, [5])) == [5]
@@ -116,11 +115,11 @@ def test_users_without_a_token_need_a_wording_without_one():
 @pytest.mark.parametrize(
     "wording, said",
     [
-        ({"review": "about {user}:"}, "should hold {item} and {user}"),
-        ({"content": "{user} {item}"}, "should hold {item}"),
+        ({"review": "about {user}:"}, "should contain {item} and {user}"),
+        ({"content": "{user} {item}"}, "should contain {item}"),
         ({"recommendation": "{history} {history}"}, "each once"),
         ({"interactions": "{user"}, "not a pattern"),
-        ({"interactions": "{0}"}, "should hold {user}"),
+        ({"interactions": "{0}"}, "should contain {user}"),
     ],
 )
 def test_wordings_that_cannot_be_are_refused(wording, said):
@@ -135,7 +134,7 @@ def test_wordings_that_cannot_be_are_refused(wording, said):
         ({"hidden": 1.0}, "hidden=1.0"),
         ({"targets": "some"}, "targets='some'"),
         ({"max_items": 0}, "max_items=0"),
-        ({"wording": Wording(content="like item_3, {item}:")}, "holds the name of a user or item"),
+        ({"wording": Wording(content="like item_3, {item}:")}, "contains the name of a user or item"),
     ],
 )
 def test_choices_that_cannot_be_are_refused(choices, said):

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from semid.data.interactions import read_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.entities.names import EntityNames, find_entities
-from semid.tokenizer_exports.entities.vectors import EntityVectors
-from semid.tokenizer_exports.models.in_memory import extend
+from semid.tokenizer_exports.entities import EntityNames, EntityVectors, find_entities
+from semid.tokenizer_exports.models import extend
 from tests.helpers.tiny_models import new_model, new_tokenizer
 
 USERS, ITEMS, D = 40, 150, 8

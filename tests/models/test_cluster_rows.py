@@ -7,11 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from semid.clusters.fit import ClusterConfig, fit_clusters
+from semid.clusters import ClusterConfig, fit_clusters
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import ConfigError
-from semid.tokenizer_exports.models.cluster_rows import bake_centroids, centroid_shifts, isometry
-from semid.tokenizer_exports.models.in_memory import extend
+from semid.tokenizer_exports.models import bake_centroids, centroid_shifts, extend, isometry
 from tests.helpers.communities import histories
 from tests.helpers.tiny_models import new_model, new_tokenizer
 

@@ -11,11 +11,9 @@ from tokenizers import Tokenizer, models
 from transformers import AddedToken, PreTrainedTokenizerFast
 
 from semid.errors import ConfigError
+from semid.tokenizer_exports.models import extend, train_only_new_rows
 from semid.tokenizer_exports.models.add_tokens import add_tokens
-from semid.tokenizer_exports.models.freeze import train_only_new_rows
-from semid.tokenizer_exports.models.in_memory import extend
-from semid.tokens.templates import hint_on_bytes
-from semid.tokens.vocabulary import Vocabulary
+from semid.tokens import Vocabulary, hint_on_bytes
 from tests.helpers.tiny_models import KINDS, ids_of, logits_of, new_model, new_tokenizer
 
 PROMPTS = [[5, 9, 80, 3, 17], [200, 31, 44, 270, 8]]

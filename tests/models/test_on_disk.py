@@ -21,9 +21,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 from semid.artifact.store import verify
 from semid.errors import ArtifactError, ConfigError, InputError, OutputExistsError
 from semid.tokenizer import SemanticIDTokenizer
+from semid.tokenizer_exports.models import extend, extend_folder
 from semid.tokenizer_exports.models import on_disk as checkpoint
-from semid.tokenizer_exports.models.in_memory import extend
-from semid.tokenizer_exports.models.on_disk import extend_folder
 from tests.helpers.tiny_models import KINDS, ids_of, logits_of, new_model, new_tokenizer
 
 PROMPTS = [[5, 9, 80, 3, 17], [200, 31, 44, 270, 8]]
@@ -216,7 +215,7 @@ def many_shards(folder: Path, width: int, n_shards: int = 24) -> Path:
 PEAK = """if True:
     import resource, sys
     from semid.tokenizer import SemanticIDTokenizer
-    from semid.tokenizer_exports.models.on_disk import extend_folder
+    from semid.tokenizer_exports.models import extend_folder
     small, large, sid, out = sys.argv[1:]
     ids = SemanticIDTokenizer.from_pretrained(sid)
     extend_folder(small, ids, out + "-small")  # whatever is imported and built once

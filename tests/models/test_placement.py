@@ -11,18 +11,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from semid.clusters.fit import ITEM_TOKENS, ClusterConfig, fit_clusters
-from semid.clusters.tokens import ClusterTokens
+from semid.clusters import ClusterConfig, ClusterTokens, fit_clusters
+from semid.clusters.fit import ITEM_TOKENS
 from semid.diagnostics import verify_artifact
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.pipeline import update as changing
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.models.cluster_rows import bake_centroids
-from semid.tokenizer_exports.models.in_memory import extend
-from semid.tokenizer_exports.models.on_disk import extend_folder
+from semid.tokenizer_exports.models import bake_centroids, extend, extend_folder
 from semid.tokenizer_exports.models.placement import CLUSTERS_FOLDER
-from semid.tokens.vocabulary import Vocabulary
+from semid.tokens import Vocabulary
 from tests.helpers.communities import histories
 from tests.helpers.tiny_models import ids_of, new_model, new_tokenizer
 from tests.models.test_on_disk import digests, saved

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from semid.tokenizer_exports.models.add_tokens import add_tokens
-from semid.tokens.block import find_base
-from semid.tokens.vocabulary import Vocabulary
+from semid.tokens import Vocabulary, find_base
 from tests.helpers.real_models import conversions, smollm2
 from tests.helpers.real_models.tokenizers import FAMILIES
 

@@ -1,4 +1,4 @@
-"""`ItemHead`: one forward pass ranks the whole catalog; nothing is generated, so nothing can be invalid.
+"""`ItemHead`: rank the whole catalog in one forward pass; nothing is generated, so every result is an item.
 
     head = ItemHead(TokenRows(model.get_input_embeddings(), entities.items))     # a row for every item
     head = ItemHead(CodeRows.of(model.get_input_embeddings(), ids, extended.base))   # rows made of semantic IDs
@@ -6,17 +6,16 @@
     loss = head.loss(states, batch["targets"], seen=batch["seen"])
     best = head.rank(states, 20, seen=batch["seen"])
 
-The score of an item is the product of the state with the item's row, and the loss the multinomial likelihood of what
-the user met, over items alone: words do not compete. The rows are those of the input embedding, tied. An item's row is
-the row of its own token, or the sum of the rows of its codes: then the catalog needs sum(K) rows instead of N, and a
-new item has a row as soon as it has a semantic ID.
+The score of an item is the dot product of the state with the item's row. The loss is the multinomial likelihood of the
+user's items, over items only: words do not compete. The rows are tied to the input embedding. An item's row is that of
+its own token, or the sum of the rows of its codes: then the catalog needs sum(K) rows instead of N, and a new item has
+a row as soon as it has a semantic ID.
 
-Also here: the loss of documents whose tokens compete with items alone or words alone (`scored_loss`), and what holds
-two tables of the same entities together, one learned from behavior and one from texts (`mutual_regularization`).
+Also here: `scored_loss`, for documents where only items or only words compete, and `mutual_regularization`, which keeps
+two tables of the same entities close, one learned from interactions and one from texts.
 
-Not here: making the prompts (`soft_prompts.py`), writing semantic IDs token by token
-(`tokenizer_exports/generate/items.py`). B prompts, T tokens, H dims, N items, L levels, M targets, S seen items; -1
-fills rows of item numbers.
+Not here: making the prompts (`soft_prompts.py`), generating semantic IDs (`tokenizer_exports/generate/items.py`).
+B prompts, T tokens, H dims, N items, L levels, M targets, S seen items; -1 pads rows of item numbers.
 """
 
 from __future__ import annotations
@@ -42,19 +41,27 @@ NO_LABEL, NO_ITEM = -100, -1
 
 
 class ItemRows(Protocol):
-    """Where the rows of N items come from."""
+    """The rows of N items, wherever they come from."""
 
     n_items: int
 
     def scores(self, states: torch.Tensor) -> torch.Tensor:
-        """Products of states [..., H] with the rows of all items: [..., N]."""
+        """Return the dot products of states [..., H] with the rows of all items: [..., N]."""
 
     def rows(self) -> torch.Tensor:
-        """The rows of all items [N, H]."""
+        """Return the rows of all items: [N, H]."""
 
 
 class TokenRows(nn.Module):
-    """A row for each item: a block of an embedding's rows, tied to it."""
+    """One row for each item: a block of an embedding's rows, tied to it.
+
+    Parameters
+    ----------
+    embedding : nn.Embedding
+        The model's input embedding.
+    items : range
+        Token ids of the items, such as `EntityTokens.items`.
+    """
 
     def __init__(self, embedding: nn.Embedding, items: range) -> None:
         super().__init__()
@@ -66,26 +73,29 @@ class TokenRows(nn.Module):
         self.embedding, self.items, self.n_items = embedding, items, len(items)
 
     def rows(self) -> torch.Tensor:
-        """[N, H]"""
+        """Return the rows of all items: [N, H]."""
         return self.embedding.weight[self.items.start : self.items.stop]
 
     def scores(self, states: torch.Tensor) -> torch.Tensor:
-        """[..., H] -> [..., N]"""
+        """Return the dot products of states [..., H] with the rows of all items: [..., N]."""
         return functional.linear(states, self.rows())
 
 
 class CodeRows(nn.Module):
-    """The row of an item is the sum of the rows of its codes, turned by a square matrix if `projected`.
+    """One row for each item: the sum of the rows of its codes, multiplied by a square matrix if `projected`.
 
-    States are multiplied with the rows of the codes that there are, and an item's score is a sum of L of those
-    products: rows of N items are never made.
+    States are multiplied with the rows of the codes in use, and an item's score is the sum of L of those products: the
+    rows of N items are never computed.
 
     Parameters
     ----------
+    embedding : nn.Embedding
+        The model's input embedding.
     token_ids : int [N, L]
         The rows of the embedding that each item is made of.
     projected : bool
-        A matrix [H, H], at first the identity, that is learned: codes may then look otherwise as input than as output.
+        Learn a matrix [H, H], which starts as the identity, so that codes may differ as input and as output. False by
+        default.
     """
 
     used: torch.Tensor  # int64 [n]: the rows of the embedding that occur
@@ -113,16 +123,16 @@ class CodeRows(nn.Module):
 
     @classmethod
     def of(cls, embedding: nn.Embedding, ids: SemanticIDTokenizer, base: int, *, projected: bool = False) -> CodeRows:
-        """Of all items of an artifact, in the order of its table; `base` is what `extend` returned."""
+        """Return the rows of all items of an artifact, in the order of its table; `base` is `extend(...).base`."""
         return cls(embedding, ids.vocabulary.token_ids(ids.codes, base), projected=projected)
 
     def rows(self) -> torch.Tensor:
-        """[N, H]"""
+        """Return the rows of all items: [N, H]."""
         rows = self.embedding.weight[self.used][self.places].sum(1)
         return rows if self.projection is None else self.projection(rows)
 
     def scores(self, states: torch.Tensor) -> torch.Tensor:
-        """[..., H] -> [..., N]"""
+        """Return the dot products of states [..., H] with the rows of all items: [..., N]."""
         if self.projection is not None:  # s . W r = (W' s) . r
             states = states @ self.projection.weight
         parts = functional.linear(states, self.embedding.weight[self.used])
@@ -130,29 +140,29 @@ class CodeRows(nn.Module):
 
 
 class Ranked(NamedTuple):
-    """The best k items of B prompts, best first; -1 and -inf behind the last where fewer are left."""
+    """The best k items of B prompts, best first; padded with -1 and -inf if there are fewer."""
 
     items: torch.Tensor  # (B, k) int64
     scores: torch.Tensor  # (B, k) float32
 
 
 class ItemHead(nn.Module):
-    """Scores of all items from the state at the end of a prompt.
+    """Scores all items from the state at the end of a prompt.
 
     Parameters
     ----------
-    rows : TokenRows, CodeRows, or what has their methods
+    rows : ItemRows
+        `TokenRows`, `CodeRows`, or another module with their methods.
     bias : float [N], optional
-        What each item's score starts with before anything is known of the user, such as the log of its popularity;
-        learned on from there.
+        Initial score of each item, such as the log of its popularity; it is trained.
     scale : float
-        The scores are multiplied with it, not the bias. Rows of one length leave large states to make sharp
-        distributions; H**-0.5 suits rows that are as long as those of a random embedding of deviation 1.
+        Factor of the scores, not of the bias; 1 by default. If all rows have about the same length, only large states
+        give sharp distributions; H**-0.5 suits rows as long as those of a random embedding with deviation 1.
 
     Raises
     ------
     ConfigError
-        A bias of another shape, or one that is not finite; a scale that is no number above 0.
+        A bias of another shape, or one that is not finite; a scale that is not a number above 0.
     """
 
     def __init__(self, rows: ItemRows, *, bias: torch.Tensor | None = None, scale: float = 1.0) -> None:
@@ -164,12 +174,12 @@ class ItemHead(nn.Module):
             if bias.shape != (rows.n_items,):
                 raise ConfigError(f"bias: shape={tuple(bias.shape)} should be ({rows.n_items},), one for each item.")
             if not bias.isfinite().all():
-                raise ConfigError("bias: some is not finite. Of counts with zeros among them take log(count + 0.5).")
+                raise ConfigError("bias: not all finite. If some counts are 0, use log(count + 0.5).")
         self.rows, self.scale = rows, scale
         self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, states: torch.Tensor, *, seen: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 logits [B, N] of states [B, H]; -inf for the items in `seen` int64 [B, S]."""
+        """Return the logits of states [B, H], float32 [B, N]; -inf for the items in `seen` int64 [B, S]."""
         logits = self.rows.scores(states).float() * self.scale
         if self.bias is not None:
             logits = logits + self.bias
@@ -185,10 +195,18 @@ class ItemHead(nn.Module):
         seen: torch.Tensor | None = None,
         each: Literal["user", "interaction"] = "user",
     ) -> torch.Tensor:
-        """Mean of the negative multinomial log-likelihood of `targets` int64 [B, M], -1 for none; a scalar.
+        """Return the mean negative multinomial log-likelihood of the targets, a scalar; 0 without any target.
 
-        Every user weighs the same, or with `each="interaction"` every target, as in the sum that CLLM4Rec takes. Items
-        that are seen and not targets do not compete. Without any target it is zero.
+        Parameters
+        ----------
+        states : float [B, H]
+            State at the end of each prompt.
+        targets : int64 [B, M]
+            Item numbers, -1 for none.
+        seen : int64 [B, S], optional
+            Items that do not compete unless they are targets, -1 for none.
+        each : "user" or "interaction"
+            What has the same weight: every user (the default), or every target, as in CLLM4Rec's sum.
         """
         if each not in ("user", "interaction"):
             raise ConfigError(f"each={each!r} should be user or interaction.")
@@ -204,39 +222,39 @@ class ItemHead(nn.Module):
 
     @torch.no_grad()
     def rank(self, states: torch.Tensor, k: int, *, seen: torch.Tensor | None = None) -> Ranked:
-        """The best k of all items but those in `seen` int64 [B, S]; k may be up to N. InputError where one is NaN."""
+        """Return the best k items except those in `seen` int64 [B, S]; k is 1 to N. InputError if a score is NaN."""
         if type(k) is not int or not 1 <= k <= self.rows.n_items:
             raise ConfigError(f"k={k!r} should be 1 to {self.rows.n_items}, the number of items.")
         scores, items = self(states, seen=seen).topk(k, dim=-1)
-        if scores.isnan().any():  # it counts as the largest, so the best k show whether there is any
-            raise InputError("states or rows hold NaN: nothing can be ranked. Did the training diverge?")
+        if scores.isnan().any():  # NaN sorts first, so the best k show whether there is any
+            raise InputError("states or rows contain NaN, so nothing can be ranked. Did the training diverge?")
         return Ranked(torch.where(scores > -torch.inf, items, NO_ITEM), scores)
 
     def _marked(self, numbers: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        """bool [B, N]: whether an item is among numbers [B, M]; InputError for numbers that are no items."""
+        """Return which items are among numbers [B, M], bool [B, N]; InputError for numbers that are not items."""
         n_items = self.rows.n_items
         if numbers.ndim != 2 or len(numbers) != len(like) or numbers.dtype != torch.int64:
             raise InputError(
-                f"item numbers: shape={tuple(numbers.shape)} dtype={numbers.dtype} should be int64 [{len(like)}, M], a "
-                "row for each prompt, -1 for none."
+                f"item numbers: shape={tuple(numbers.shape)} dtype={numbers.dtype} should be int64 [{len(like)}, M], "
+                "one row per prompt, -1 for none."
             )
         wrong = numbers[(numbers < NO_ITEM) | (numbers >= n_items)]
         if len(wrong):
             raise InputError(f"item numbers: {int(wrong[0])} should be in 0..{n_items - 1}, or -1 for none.")
         marked = torch.zeros((len(like), n_items + 1), dtype=torch.bool, device=like.device)
         numbers = numbers.to(like.device)
-        marked.scatter_(1, torch.where(numbers == NO_ITEM, n_items, numbers), True)  # -1: behind the last item
+        marked.scatter_(1, torch.where(numbers == NO_ITEM, n_items, numbers), True)  # -1: a column after the last item
         return marked[:, :-1]
 
 
 def last_states(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-    """The states [B, H] at the last token of each prompt, of states [B, T, H]; padding may be on either side.
+    """Return the states [B, H] at the last token of each prompt, from states [B, T, H]; padding may be on either side.
 
-    Raises InputError for a prompt that is nothing but padding.
+    InputError for a prompt of padding only.
     """
     mask = attention_mask.bool()
     if not mask.any(1).all():
-        raise InputError("attention_mask: a prompt holds no token, so it has no last state. Leave it out.")
+        raise InputError("attention_mask: a prompt has no token, so it has no last state. Leave it out.")
     ends = (mask.shape[1] - 1 - mask.flip(1).int().argmax(1)).to(states.device)
     return states[torch.arange(len(states), device=states.device), ends]
 
@@ -244,18 +262,18 @@ def last_states(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Ten
 def scored_loss(
     states: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, score_space: torch.Tensor
 ) -> torch.Tensor:
-    """Mean cross entropy of the next token where only token ids in a document's score space compete; a scalar.
+    """Return the mean cross entropy of the next token among the tokens of a document's score space, a scalar.
 
     Parameters
     ----------
     states : float [B, T, H]
         The last hidden states.
     weight : float [V, H]
-        The rows of the output head, or of the embedding that it is tied to.
+        Rows of the output head, or of the embedding that it is tied to.
     labels : int64 [B, T]
         Token ids, -100 where there is no loss; not shifted.
     score_space : int64 [B, 2]
-        First and behind the last token id that compete, of each document.
+        Start and stop of the token ids that compete in each document.
 
     Raises
     ------
@@ -283,26 +301,30 @@ def mutual_regularization(
     *,
     each: Literal["entity", "position"] = "entity",
 ) -> torch.Tensor:
-    """How far two tables of the same entities are apart, to be added to the loss of the one that is learned; a scalar.
+    """Return the mean squared distance between rows of two tables, a scalar to add to the loss of the first.
 
-    The mean squared distance of the rows that a batch is about. The anchor is held still: take turns. Each entity
-    counts once; with `each="position"` it is the sum over all positions, as in CLLM4Rec's code, which grows with the
-    length of the documents.
+    It keeps two tables of the same entities close, such as one of interactions and one of reviews. The anchor gets no
+    gradient: train the two in turns.
 
     Parameters
     ----------
-    rows, anchor : float [V, H]
-        The table that is learned, and the other one: say of documents of interactions, and of reviews.
+    rows : float [V, H]
+        The table that is trained.
+    anchor : float [V, H]
+        The other table.
     numbers : int64, any shape
-        The rows that the batch is about; negative ones do not count.
+        Rows that occur in the batch; negative numbers do not count.
+    each : "entity" or "position"
+        Count every entity once (the default), or sum over all positions, as CLLM4Rec's code does; the sum grows with
+        the length of the documents.
 
     Raises
     ------
     ConfigError
-        Tables of unequal shapes.
+        Tables of different shapes.
     """
     if rows.shape != anchor.shape:
-        raise ConfigError(f"rows {tuple(rows.shape)} and anchor {tuple(anchor.shape)} should have one shape.")
+        raise ConfigError(f"rows {tuple(rows.shape)} and anchor {tuple(anchor.shape)} should have the same shape.")
     if each not in ("entity", "position"):
         raise ConfigError(f"each={each!r} should be entity or position.")
     numbers = numbers[numbers >= 0].to(rows.device)

@@ -1,4 +1,4 @@
-"""Documents of soft and hard tokens: what a model with a token for every user and item reads while it learns them.
+"""Make documents of soft and hard tokens, to train a model with a token for every user and item.
 
     prompts = SoftHardPrompts(tokenizer, entities, seed=0)
     prompts.interactions(17, [4, 8, 15])       # "user_17 has chosen" -> item_4item_8item_15
@@ -7,22 +7,23 @@
     prompts.recommendation(17, [4, 8, 15])     # "user_17 has chosen item_15item_4 and will choose" -> {item_8}
     collate([...], pad_id)                     # tensors for a Trainer with remove_unused_columns=False
 
-These are the documents of CLLM4Rec (arXiv 2311.01343): hard tokens are words, soft ones stand for somebody or
-something. Every document is a plain dict:
+These are the documents of CLLM4Rec (arXiv 2311.01343): hard tokens are words, soft tokens are users and items. Every
+document is a plain dict:
 
     task                       which of the four it is
     input_ids                  prompt, then what follows it
-    loss_mask                  1 where the token is to be foretold, 0 in the prompt
+    loss_mask                  1 where the token is predicted, 0 in the prompt
     score_start, score_stop    the token ids that compete there: all items, or all words; never both
-    targets, seen              of a recommendation: item numbers to be ranked high; those known, out of the race
+    targets, seen              of a recommendation: items to rank high, and items of the prompt, which do not compete
 
-A recommendation is not written token by token: the state at its last token ranks all items at once (`item_head.py`).
-Of a history, a share of the distinct items is hidden and asked for; hidden items are nowhere in the prompt. Order and
-choice come from the seed, the epoch and the user alone: each epoch hides others, and the same run again the same ones.
+A recommendation is not generated token by token: the state at its last token ranks all items at once (`item_head.py`).
+A share of the distinct items of a history is hidden and becomes the targets; hidden items occur nowhere in the prompt.
+Order and choice depend on the seed, the epoch and the user only: each epoch hides other items, and a second run the
+same ones.
 
-Free text is escaped, so that nobody's review holds the token of an item, and special tokens in it are read as plain
-characters, so that nobody's review ends a document. Wordings are tokenized once; soft tokens are
-put between the pieces as token ids, as a tokenizer does that cuts text at added tokens.
+Free text is escaped, so that a review cannot contain the token of an item, and special tokens in it are read as plain
+characters, so that a review cannot end a document. Prompts are tokenized once; soft tokens are inserted between the
+pieces as token ids, as a tokenizer does that splits text at added tokens.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ __all__ = ["SoftHardPrompts", "Targets", "Wording", "collate"]
 Targets = Literal["hidden", "all"]
 Document = dict[str, Any]
 NO_LABEL, NO_ITEM = -100, -1
-NEEDED = {"interactions": "", "review": "item", "content": "item", "recommendation": "history"}  # fields of wordings
+NEEDED = {"interactions": "", "review": "item", "content": "item", "recommendation": "history"}  # fields of prompts
 
 
 @dataclass(frozen=True)
 class Wording:
-    """The prompts, with {user}, {item} and {history} for soft tokens. {user} may be left out, the others not."""
+    """The prompts, with {user}, {item} and {history} for soft tokens; only {user} is optional."""
 
     interactions: str = "{user} has chosen"
     review: str = "{user} writes about {item}:"
@@ -70,30 +71,36 @@ class Wording:
                 raise ConfigError(f"{task}={text!r} is not a pattern: {error}.") from None
             if len(set(fields)) < len(fields) or not set(fields) <= allowed or (needed and needed not in fields):
                 wanted = " and ".join(f"{{{field}}}" for field in sorted(allowed))
-                raise ConfigError(f"{task}={text!r} should hold {wanted}, each once; only {{user}} may be left out.")
+                raise ConfigError(f"{task}={text!r} should contain {wanted}, each once; only {{user}} is optional.")
 
 
 class SoftHardPrompts:
-    """Makes documents.
+    """Makes training documents.
 
     Parameters
     ----------
-    tokenizer, entities
-        The tokenizer that `add_entities` was given, and what it returned.
-    shuffle
-        Items in random order, as a history without an order; else oldest first, as they are given.
-    hidden
-        Share of the distinct items of a history that a recommendation hides, at least one.
-    targets
-        What a recommendation asks for: `hidden` items, or `all` of the user's, as CLLM4Rec's code does.
-    max_items, max_words
-        Items of a history and tokens of a text that a document holds at most: the last items, or with `shuffle` any;
-        the first tokens.
+    tokenizer : PreTrainedTokenizerBase
+        The tokenizer that `add_entities` was given.
+    entities : EntityTokens
+        What `add_entities` returned.
+    wording : Wording, optional
+        The prompts.
+    shuffle : bool
+        Put the items of a history in random order (the default); otherwise in the given order, oldest first.
+    hidden : float
+        Share of the distinct items of a history that a recommendation hides, at least one item; 0.2 by default.
+    targets : "hidden" or "all"
+        What a recommendation predicts: the hidden items (the default), or all of the user's, as CLLM4Rec's code does.
+    max_items, max_words : int
+        Most items of a history and most tokens of a text in a document, 256 by default. The last items are kept, or
+        with `shuffle` random ones; the first tokens.
+    seed : int
+        Of order and choice.
 
     Raises
     ------
     ConfigError
-        A choice out of range; a wording that holds the name of a user or item.
+        A choice out of range; a prompt that contains the name of a user or item.
     """
 
     def __init__(
@@ -115,7 +122,7 @@ class SoftHardPrompts:
             raise ConfigError(f"targets={targets!r} should be one of {', '.join(get_args(Targets))}.")
         for name, count in (("max_items", max_items), ("max_words", max_words)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ConfigError(f"{name}={count!r} should be a whole number from 1 on.")
+                raise ConfigError(f"{name}={count!r} should be an integer of 1 or more.")
         self.tokenizer, self.entities, self.seed = tokenizer, entities, seed
         self.shuffle, self.hidden, self.targets = shuffle, hidden, targets
         self.max_items, self.max_words = max_items, max_words
@@ -126,23 +133,23 @@ class SoftHardPrompts:
     # ---- the four kinds of documents
 
     def interactions(self, user: int | None, items: Sequence[int], *, epoch: int = 0) -> Document:
-        """The items of a user, each to be foretold from those before it, among items alone."""
+        """Return the items of a user, each predicted from those before it, among items only."""
         order = self._ordered(self._history(items), "interactions", user, epoch)
         main = self.entities.item_ids(order).tolist()
         return self._document("interactions", self._prompt("interactions", user), main, self.entities.items)
 
     def review(self, user: int | None, item: int, text: str) -> Document:
-        """What a user wrote about an item, to be foretold among words alone."""
+        """Return a user's text about an item, predicted among words only."""
         prompt = self._prompt("review", user, item=item)
         return self._document("review", prompt, self._words(text), self.entities.words)
 
     def content(self, item: int, text: str) -> Document:
-        """What an item says of itself, to be foretold among words alone."""
+        """Return an item's own text, predicted among words only."""
         prompt = self._prompt("content", None, item=item)
         return self._document("content", prompt, self._words(text), self.entities.words)
 
     def recommendation(self, user: int | None, items: Sequence[int], *, epoch: int = 0) -> Document:
-        """A history with a part of it hidden, to be found again among all items."""
+        """Return a history with some items hidden, which are predicted among all items."""
         known = self._history(items)
         if not known:
             raise InputError(
@@ -155,15 +162,15 @@ class SoftHardPrompts:
         return self._asked(user, shown, epoch) | {"targets": targets, "seen": [] if self.targets == "all" else shown}
 
     def question(self, user: int | None, items: Sequence[int]) -> Document:
-        """A whole history, for a model that has learned: nothing is hidden, nothing asked for that is known."""
+        """Return a whole history for a trained model: nothing is hidden, and the items in it do not compete."""
         return self._asked(user, self._history(items), 0)
 
     # ---- their parts
 
     def _history(self, items: npt.ArrayLike) -> list[int]:
-        """Each item once, where it came last: hidden must mean nowhere to be seen. Unknown ones are refused here.
+        """Return each item once, at its last position, so that a hidden item occurs nowhere else.
 
-        Otherwise a number out of range would pass in the epochs that hide it.
+        Numbers out of range are refused here; otherwise one would pass in the epochs that hide it.
         """
         numbers = self.entities.names.checked("item", items)
         if numbers.ndim != 1:
@@ -187,7 +194,7 @@ class SoftHardPrompts:
         }
 
     def _ordered(self, items: list[int], task: str, user: int | None, epoch: int) -> list[int]:
-        """At most `max_items`, in the order in which they are shown."""
+        """Return at most `max_items` of the items, in the order of the prompt."""
         if not self.shuffle:
             return items[-self.max_items :]
         return chance(self.seed, "order", task, epoch, user).sample(items, min(len(items), self.max_items))
@@ -195,7 +202,7 @@ class SoftHardPrompts:
     def _prompt(
         self, task: str, user: int | None, *, item: int | None = None, history: Sequence[int] = ()
     ) -> list[int]:
-        """The wording of a task with token ids in its places."""
+        """Return the token ids of a prompt with its users and items."""
         token_ids = list(self._start)
         for piece, field in self._pieces[task]:
             token_ids += piece
@@ -207,50 +214,60 @@ class SoftHardPrompts:
                 token_ids.append(_one("item", self.entities.item_ids(item)))
             elif field == "user":
                 if user is None:
-                    raise InputError(f"user=None, but the wording of {task} names one. Give one, or a wording without.")
+                    raise InputError(f"user=None, but the prompt of {task} names one. Give one, or another wording.")
                 token_ids.append(_one("user", self.entities.user_ids(user)))
         return token_ids
 
     def _words(self, text: str) -> list[int]:
-        """Free text, escaped, with an end where it is whole."""
+        """Return the token ids of free text, escaped; with the end token if the text was not cut."""
         if not isinstance(text, str) or has_surrogate(text):
-            fault = "holds a lone surrogate" if isinstance(text, str) else f"is of type {type(text).__name__}"
-            raise InputError(f"text {fault}; expected a string of valid Unicode. Leave out what has no text.")
+            fault = "has a lone surrogate" if isinstance(text, str) else f"is of type {type(text).__name__}"
+            raise InputError(f"text {fault}; expected a string of valid Unicode. Leave out entities without a text.")
         token_ids = self._read(" " + self.entities.names.escape(text), free=True)
         end = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
         return token_ids[: self.max_words] if len(token_ids) > self.max_words else token_ids + end
 
     def _read(self, text: str, *, free: bool) -> list[int]:
-        """Token ids of a text; in free text, special tokens are characters like any other."""
+        """Return the token ids of a text; in free text, special tokens are plain characters."""
         plain = {"add_special_tokens": False, "split_special_tokens": free, "verbose": False}
         return list(self.tokenizer(text, **plain)["input_ids"]) if text else []
 
     def _cut(self, task: str, text: str) -> list[tuple[list[int], str | None]]:
-        """Pieces of a wording as token ids, each with the field behind it."""
+        """Return the pieces of a prompt as token ids, each with the field after it."""
         parts = string.Formatter().parse(text)
         pieces = [(self._read(literal, free=False), field) for literal, field, _, _ in parts]
         if any(self.entities.find(piece) for piece, _ in pieces):
-            raise ConfigError(f"{task}={text!r} holds the name of a user or item. Write {{user}} or {{item}}.")
+            raise ConfigError(f"{task}={text!r} contains the name of a user or item. Write {{user}} or {{item}}.")
         return pieces
 
 
 def _one(what: str, token_id: npt.NDArray[np.int64]) -> int:
     if token_id.ndim:
-        raise InputError(f"{what}: shape={token_id.shape} should be one number. Make a document for each.")
+        raise InputError(f"{what}: shape={token_id.shape} should be one number. Make one document for each.")
     return int(token_id)
 
 
 def _special_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens that the tokenizer puts before a text."""
+    """Return the special tokens that the tokenizer puts before a text."""
     whole, plain = tokenizer("x")["input_ids"], tokenizer("x", add_special_tokens=False)["input_ids"]
     return list(whole[: whole.index(plain[0])]) if plain and plain[0] in whole else []
 
 
 def collate(documents: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, torch.Tensor]:
-    """Documents as a batch, padded on the right.
+    """Return documents as a batch, padded on the right.
 
-    Returns int64 tensors: `input_ids`, `attention_mask`, `labels` [B, T] (-100 where there is no loss; not shifted, as
-    transformers wants them), `score_space` [B, 2], and `targets` [B, M], `seen` [B, S] with -1 for none.
+    Parameters
+    ----------
+    documents : B documents
+        What the methods of `SoftHardPrompts` return.
+    pad_id : int
+        Token id that `input_ids` are padded with.
+
+    Returns
+    -------
+    dict of int64 tensors
+        `input_ids`, `attention_mask` and `labels` [B, T] (-100 where there is no loss; not shifted, as transformers
+        expects), `score_space` [B, 2], `targets` [B, M] and `seen` [B, S], with -1 for none.
 
     >>> one = {"input_ids": [7, 8, 9], "loss_mask": [0, 1, 1], "score_start": 8, "score_stop": 10, "targets": [],
     ...     "seen": []}
@@ -261,7 +278,7 @@ def collate(documents: Sequence[Mapping[str, Any]], pad_id: int) -> dict[str, to
     import torch
 
     if not documents:
-        raise InputError("documents: there are none; expected one at least.")
+        raise InputError("documents: there are none; expected at least one.")
 
     def padded(rows: Sequence[Sequence[int]], filler: int) -> torch.Tensor:
         width = max(map(len, rows), default=0)
