@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.data.items import Items, read_items
 from semid.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from semid.data.items import Items
     from semid.encoders.lexical import LexicalEncoder
     from semid.encoders.neural import NeuralEncoder
 
@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["embed", "encoder_from_state", "make_encoder"]
 
 
-def embed(items: Items, encoder: str | PathLike[str] | Encoder = "lexical", **options: Any) -> npt.NDArray[np.float32]:
+def embed(
+    items: Items | str | PathLike[str] | Iterable[Mapping[str, object]],
+    encoder: str | PathLike[str] | Encoder = "lexical",
+    **options: Any,
+) -> npt.NDArray[np.float32]:
     """Return one vector per item, float32 [N, D]; of unit length by default.
 
     Parameters
     ----------
-    items : Items
-        As `read_items` returns them.
+    items : Items, or a source
+        Items, or a file or records that `read_items` reads; the vectors are in their order.
     encoder : str, path or encoder
         "lexical", a model's folder or Hub id, or an encoder. An encoder that was fitted before is used as it is. To
         keep one for later items, make it with `make_encoder` and call its `fit_transform` and `state`.
@@ -41,10 +45,10 @@ def embed(items: Items, encoder: str | PathLike[str] | Encoder = "lexical", **op
     ConfigError, InputError
         As the encoder raises them.
 
-    >>> from semid.data.items import Items
-    >>> embed(Items(["a", "b"], {"title": ["red polish", "red kohl"]})).shape
+    >>> embed([{"id": "a", "title": "red polish"}, {"id": "b", "title": "red kohl"}]).shape
     (2, 2)
     """
+    items = items if isinstance(items, Items) else read_items(items)
     if isinstance(encoder, str | PathLike):
         return make_encoder(encoder, **options).fit_transform(items)
     if options:
