@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semid.errors import ConfigError
+from semid.tokenizer_exports.alignment import read_templates
 from semid.tokenizer_exports.alignment.config import TASKS
-from semid.tokenizer_exports.alignment.templates import SHIPPED, read_templates
+from semid.tokenizer_exports.alignment.templates import SHIPPED
 
 GOOD = '[next-item]\ntemplates = [{ prompt = "After {history}?", completion = "{item}" }]\n'
 

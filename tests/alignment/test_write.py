@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import semid
-from semid.data.interactions import read_interactions
+from semid.data import read_interactions
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.tokenizer_exports.alignment.config import TASKS
 from semid.tokenizer_exports.alignment.tasks import CASES

@@ -21,8 +21,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from semid.data.interactions import Interactions, read_interactions
-from semid.data.items import Items, read_items
+from semid.data import Interactions, Items, read_interactions, read_items
 from semid.runtime.memory import peak_memory, resident_memory
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import first_embeddings, machine, markdown, versions

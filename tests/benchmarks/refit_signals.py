@@ -18,10 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semid.data.interactions import Interactions
-from semid.data.splits import held_out_interactions, training_interactions
-from semid.evaluation.churn import Churn
-from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.data import Interactions, held_out_interactions, training_interactions
+from semid.evaluation import Churn, number_prefixes, sequence_lift
 from semid.pipeline.refit import refit
 from semid.pipeline.signals import Signals
 from semid.tokenizer import SemanticIDTokenizer

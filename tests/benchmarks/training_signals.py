@@ -20,10 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.interactions import Histories
-from semid.data.splits import held_out_interactions, training_interactions
-from semid.evaluation.metrics import evaluate
-from semid.evaluation.neighbors import Neighbors, find_neighbors
+from semid.data import Histories, held_out_interactions, training_interactions
+from semid.evaluation import Neighbors, evaluate, find_neighbors
 from semid.pipeline.signals import Signals
 from semid.tokenizer import SemanticIDTokenizer
 from tests.benchmarks.common import first_embeddings, joined, machine, markdown, read_catalog, use_threads, versions

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.data.interactions import read_interactions
-from semid.data.items import read_items
+from semid.data import read_interactions, read_items
 from semid.data.values import clean_text, text_of
 from semid.errors import InputError
 

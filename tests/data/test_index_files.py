@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid.errors import InputError
-from semid.evaluation.metrics import number_prefixes
+from semid.evaluation import number_prefixes
 from semid.tokenizer_exports import read_index
 
 LC_REC = {"0": ["<a_236>", "<b_231>"], "1": ["<a_0>", "<b_231>"], "2": ["<a_236>", "<b_7>"]}

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.data.interactions import Interactions, read_interactions
-from semid.data.strings import PackedStrings
+from semid.data import Interactions, PackedStrings, read_interactions
 from semid.errors import InputError
 
 HISTORIES = [{"user": "u2", "items": ["b", "a", "b"], "ratings": [5, 3, 4]}, {"user": 1, "items": [7]}]

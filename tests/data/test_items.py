@@ -16,9 +16,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from semid.data.items import Items, read_items
-from semid.data.problems import Problems
-from semid.data.records import iter_records
+from semid.data import Items, Problems, iter_records, read_items
 from semid.data.values import clean_text, id_string, text_of
 from semid.errors import ConfigError, DependencyError, InputError
 from semid.runtime.progress import show_progress

@@ -10,7 +10,7 @@ import pytest
 from semid.artifact import store as artifact
 from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.clusters.tokens import ClusterTokens
-from semid.data.interactions import read_interactions
+from semid.data import read_interactions
 from semid.diagnostics import cluster_info, describe_members, member_summary
 from semid.encoders.collaborative import WalkConfig
 from semid.errors import UnknownIDError

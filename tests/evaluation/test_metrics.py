@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.data.interactions import Histories
+from semid.data import Histories
 from semid.errors import InputError
 from semid.evaluation import (
     Distortion,

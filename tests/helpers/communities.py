@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from semid.data.interactions import Interactions, read_interactions
+from semid.data import Interactions, read_interactions
 
 __all__ = ["histories", "lines"]
 

@@ -12,11 +12,10 @@ import torch
 
 from semid.cli.fit import signals_of
 from semid.cli.refit import refit as refit_command
-from semid.data.interactions import read_interactions
-from semid.data.splits import held_out_interactions, training_interactions
+from semid.data import held_out_interactions, read_interactions, training_interactions
 from semid.encoders.input_embeddings import mean_text_rows
 from semid.errors import ConfigError, InputError
-from semid.evaluation.metrics import number_prefixes, sequence_lift
+from semid.evaluation import number_prefixes, sequence_lift
 from semid.pipeline.refit import refit
 from semid.pipeline.signals import Signals, options_of
 from semid.runtime.tables import Tables
