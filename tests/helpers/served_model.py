@@ -10,7 +10,7 @@ import torch
 
 from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
-from semid.tokenizer_exports.generate.constraint import TokenMasker
+from semid.tokenizer_exports.generate.token_masker import TokenMasker
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors
 from semid.tokenizer_exports.serving.batch_masks import BatchMasker
 from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions

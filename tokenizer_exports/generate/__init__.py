@@ -9,7 +9,8 @@ tree_decoder.py           all beams of a prompt as one sequence over one cache
 repeat_decoder.py         one copy of the cache per beam, for models that do not take a tree
 lm_head.py                the output head, computed for the codes of one level
 transformers_versions.py  what transformers calls its arguments, from version to version
-constraint.py             Constraints, TokenMasker: which tokens may follow, for every logits processor
+constraint.py             Constraints: what may be generated besides the choice of items
+token_masker.py           TokenMasker: masks the logits of each row, for every logits processor
 logits_processor.py       TrieLogitsProcessor: the same for `generate` of transformers
 top_k.py                  build_top_k: recommendations for all users, computed ahead of time
 """
@@ -18,13 +19,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from semid.tokenizer_exports.generate.constraint import Constraints, TokenMasker, marker_ids
+    from semid.tokenizer_exports.generate.constraint import Constraints, marker_ids
     from semid.tokenizer_exports.generate.items import Generated, generate_items, items_custom_generate
     from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
+    from semid.tokenizer_exports.generate.token_masker import TokenMasker
     from semid.tokenizer_exports.generate.top_k import build_top_k
     from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 
-FILES = (".trie_tensors", ".constraint", ".logits_processor", ".items", ".top_k")  # searched in this order: torch first
+FILES = (".constraint", ".trie_tensors", ".token_masker", ".logits_processor", ".items", ".top_k")  # lightest first
 __all__ = [
     "Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors", "build_top_k",
     "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn",

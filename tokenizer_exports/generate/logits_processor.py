@@ -4,7 +4,7 @@ Both are stateless: the allowed tokens follow from the token ids of a row, so ro
 make generation exact, not fast: `generate` still runs the prompt for every beam, the whole head, and passes over the
 vocabulary, which `generate_items` avoids.
 
-`constraint.py` does the masking; this file fits it to `generate`. B prompts, R rows, n beams or sequences per prompt.
+`token_masker.py` does the masking; this file fits it to `generate`. B prompts, R rows, n beams or sequences per prompt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import torch
 from transformers import LogitsProcessor
 
 from semid.errors import ConfigError, InputError
-from semid.tokenizer_exports.generate.constraint import Constraints, TokenMasker, marker_ids
+from semid.tokenizer_exports.generate.constraint import Constraints, marker_ids
+from semid.tokenizer_exports.generate.token_masker import TokenMasker
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 from semid.tokens.vocabulary import Vocabulary
 from semid.trie import Filter, Trie

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 
 from semid.errors import ConfigError
-from semid.tokenizer_exports.generate.constraint import Constraints, TokenMasker, marker_ids
+from semid.tokenizer_exports.generate.constraint import Constraints, marker_ids
+from semid.tokenizer_exports.generate.token_masker import TokenMasker
 from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 from semid.tokenizer_exports.serving.requests import Catalog, RequestOptions
 from semid.trie import Filter
