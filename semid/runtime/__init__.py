@@ -10,3 +10,26 @@ arrays.py        small functions on arrays
 keyed_random.py  random numbers by key
 versions.py      installed packages, and which are newer than tested
 """
+
+from semid.runtime.devices import check_device, pick_device
+from semid.runtime.memory import Budget
+from semid.runtime.progress import Stages, bar, bars_shown, log_step, show_progress, track
+from semid.runtime.tables import MappedRows, RowTable, Tables
+from semid.runtime.threads import in_threads, thread_count
+
+__all__ = [
+    "Budget",
+    "MappedRows",
+    "RowTable",
+    "Stages",
+    "Tables",
+    "bar",
+    "bars_shown",
+    "check_device",
+    "in_threads",
+    "log_step",
+    "pick_device",
+    "show_progress",
+    "thread_count",
+    "track",
+]
