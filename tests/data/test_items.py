@@ -337,7 +337,7 @@ def test_items_without_text_are_kept_and_counted(caplog):
         (['{"a": "x", "b": 1}'], ':1: missing field "id" (have: a, b). Use --id-field to name another.'),
         (["{}"], ':1: missing field "id" (the record is empty).'),
         (['{"id": 1}', "", '{"id": 1}'], ':3: duplicate id "1" (first at line 1). Keep one of them.'),
-        (['{"id": 1}', '{"id": 2,}'], ":2: broken JSON at column 10: "),
+        (['{"id": 1}', '{"id": 2 x}'], ":2: broken JSON at column 10: "),
         (['{"id": 1}', "[1]"], ":2: expected an object {...}, got a list."),
         (['{"id": 1}', "null"], ":2: expected an object {...}, got null."),
         (['{"id": 1}', '"x"'], ":2: expected an object {...}, got a string."),
