@@ -9,23 +9,25 @@ metrics.py           diversity and memorization of vectors
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from semid.clusters.tokens import ClusterTokens, Entity, Members, ParsedEntity, Side, check_distinguishable
 
-_LATER = {  # public name -> its file, loaded on first use: opening cluster tokens needs NumPy alone
-    "ClusterConfig": "semid.clusters.fit",
-    "add_members": "semid.clusters.cold_start",
-    "adjusted_cosines": "semid.clusters.metrics",
-    "centered": "semid.clusters.metrics",
-    "default_clusters": "semid.clusters.fit",
-    "diversity": "semid.clusters.metrics",
-    "fit_clusters": "semid.clusters.fit",
-    "memorization": "semid.clusters.metrics",
-}
-__all__ = ["ClusterTokens", "Entity", "Members", "ParsedEntity", "Side", "check_distinguishable", *_LATER]
+if TYPE_CHECKING:
+    from semid.clusters.cold_start import add_members
+    from semid.clusters.fit import ClusterConfig, default_clusters, fit_clusters
+    from semid.clusters.metrics import adjusted_cosines, centered, diversity, interaction_matrix, memorization
+
+FILES = (".cold_start", ".metrics", ".fit")  # loaded on first use: opening cluster tokens needs NumPy alone
+__all__ = [
+    "ClusterConfig", "ClusterTokens", "Entity", "Members", "ParsedEntity", "Side", "add_members", "adjusted_cosines",
+    "centered", "check_distinguishable", "default_clusters", "diversity", "fit_clusters", "interaction_matrix",
+    "memorization",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATER:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_LATER[name]), name)
+    modules = (import_module(file, __name__) for file in FILES)
+    return next(getattr(module, name) for module in modules if name in module.__all__)

@@ -1,23 +1,23 @@
-"""Diversity and memorization: does the vector of an ID say who it is, and whom it resembles?
+"""Diversity and memorization of the vectors of IDs: do they distinguish entities, and do similar entities agree?
 
-META ID (arXiv 2406.08477) scores the vectors that tokens give to users and items: DS, how far apart two vectors are on
-average, and MS, how well their cosines agree with who was met by the same people. Here are both as its code computes
-them, and as they should be:
+META ID (arXiv 2406.08477) scores the vectors that tokens give to users and items: DS, the mean divergence of two
+vectors, and MS, how well their cosines agree with co-occurrence. Both are here as its code computes them (`published_`)
+and corrected:
 
-- DS as published grows with the scale of the vectors: ten times longer, a hundred times more diverse. `diversity` looks
-  at directions alone, and at all pairs instead of a sample.
-- MS as published compares cosines to a product of two numbers, one for each item: items without a common user resemble
-  each other, and a mean over pairs that are nearly all unrelated is best for vectors that say nothing. `memorization`
-  is the correlation, over all pairs, of the cosines with the adjusted cosine over co-raters.
+- DS as published grows with the scale of the vectors: ten times as long, a hundred times as diverse. `diversity` uses
+  directions only, and all pairs instead of a sample.
+- MS as published compares cosines with a product of two numbers, one per item. So items without a common user resemble
+  each other, and since nearly all pairs are unrelated, vectors without information score best. `memorization` is the
+  correlation, over all pairs, of the cosines with the adjusted cosine over common raters.
 
-All are sums that can be taken apart, so none needs N x N numbers: they cost N x D^2, and the pairs with a common rater.
-N entities, D dims, M raters.
+All are sums that can be factored, so none needs an N x N matrix: the cost is N x D^2, plus the pairs with a common
+rater. N entities, D dims, M raters.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,10 +33,10 @@ __all__ = [
     "adjusted_cosines",
     "centered",
     "diversity",
+    "interaction_matrix",
     "memorization",
     "published_diversity",
     "published_memorization",
-    "ratings_of",
 ]
 
 Floats = npt.NDArray[np.float64]
@@ -48,9 +48,14 @@ ROWS_AT_ONCE = 4096
 
 
 def diversity(vectors: npt.NDArray[np.floating]) -> float:
-    """Mean symmetric divergence of the softmaxes of two vectors of root mean square 1, over all pairs.
+    """Return the mean symmetric divergence over all pairs, of the softmaxes of vectors scaled to root mean square 1.
 
-    0 where all vectors point the same way; their lengths make no difference.
+    0 if all vectors point the same way; their lengths make no difference.
+
+    Parameters
+    ----------
+    vectors : float [N, D]
+        At least two vectors.
 
     >>> [round(diversity(vectors), 3) for vectors in (np.eye(3), np.eye(3) * 10, np.ones((3, 2)))]
     [1.053, 1.053, 0.0]
@@ -64,7 +69,7 @@ def diversity(vectors: npt.NDArray[np.floating]) -> float:
 
 
 def published_diversity(vectors: npt.NDArray[np.floating], *, n_pairs: int = 10_000, seed: int = 0) -> float:
-    """DS as META ID's code has it: of vectors as they are, over a sample of pairs (there without a seed)."""
+    """Return DS as META ID's code computes it: of unscaled vectors, over a random sample of pairs."""
     vectors = _checked(vectors)
     rng = np.random.default_rng(seed)
     one = rng.integers(len(vectors), size=n_pairs)
@@ -78,7 +83,7 @@ def published_diversity(vectors: npt.NDArray[np.floating], *, n_pairs: int = 10_
 
 
 def _softmax(vectors: Floats) -> tuple[Floats, Floats]:
-    """The softmax of each row, and its logarithm."""
+    """Return the softmax of each row, and its logarithm."""
     shifted = vectors - vectors.max(axis=1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return np.exp(logs), logs
@@ -87,22 +92,22 @@ def _softmax(vectors: Floats) -> tuple[Floats, Floats]:
 # ---- memorization
 
 
-def ratings_of(log: Interactions, *, of: str = "items") -> csr_array:
-    """Who met what, as a sparse matrix of ones [items, users], or [users, items] of users; twice met counts once."""
+def interaction_matrix(log: Interactions, *, of: Literal["items", "users"] = "items") -> csr_array:
+    """Return interactions as a sparse matrix of ones, [items, users] or [users, items]; repeated ones count once."""
     from scipy.sparse import csr_array
 
     shape = (len(log.users), len(log.item_ids))
-    table = csr_array((np.ones(len(log.items)), log.items, log.offsets), shape, copy=True)  # it is sorted in place
+    table = csr_array((np.ones(len(log.items)), log.items, log.offsets), shape, copy=True)  # is sorted in place
     table.sum_duplicates()
     table.data[:] = 1
     return table if of == "users" else table.T.tocsr()
 
 
-def centered(ratings: csr_array, *, by: str = "rater") -> csr_array:
-    """Ratings [N, M] less the mean of each rater (a column), or by="entity" of each row: what adjusted cosines are of.
+def centered(ratings: csr_array, *, by: Literal["rater", "entity"] = "rater") -> csr_array:
+    """Return ratings [N, M] minus the mean of each rater (column), or of each entity (row), for `adjusted_cosines`.
 
-    An entity's own mean is what META ID's code takes for users. Ratings that are all equal, as where only meetings are
-    known, leave nothing; take those as they are.
+    META ID's code uses an entity's own mean for users. Do not center ratings that are all equal, as those of plain
+    interactions are: nothing would be left.
     """
     table = ratings.tocsr().astype(np.float64)
     places = table.indices if by == "rater" else np.repeat(np.arange(table.shape[0]), np.diff(table.indptr))
@@ -114,10 +119,10 @@ def centered(ratings: csr_array, *, by: str = "rater") -> csr_array:
 
 
 def adjusted_cosines(deviations: csr_array) -> csr_array:
-    """Cosines of rows [N, M] that have a common rater, above the diagonal: sparse [N, N].
+    """Return the cosines of rows [N, M] with a common rater, above the diagonal: sparse [N, N].
 
-    sum over common raters of d_i d_j / (|d_i| |d_j|), the lengths over all raters of each, so that one chance meeting
-    of two that many met weighs little.
+    The sum over common raters of d_i d_j / (|d_i| |d_j|), with the lengths over all raters of each, so that one common
+    rater of two popular entities has little weight.
 
     >>> from scipy.sparse import csr_array
     >>> adjusted_cosines(csr_array(np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]))).toarray().round(3).tolist()
@@ -135,9 +140,16 @@ def adjusted_cosines(deviations: csr_array) -> csr_array:
 
 
 def memorization(vectors: npt.NDArray[np.floating], truth: csr_array) -> float | None:
-    """Correlation, over all pairs, of the cosines of vectors [N, D] with `adjusted_cosines` [N, N]; from -1 to 1.
+    """Return the correlation over all pairs of the cosines of vectors with the true cosines, from -1 to 1.
 
-    None where either side is the same for all pairs. No scale and no shift of either side makes a difference.
+    None if either side is the same for all pairs. Scale and shift of either side make no difference.
+
+    Parameters
+    ----------
+    vectors : float [N, D]
+        The vectors of the IDs.
+    truth : sparse [N, N]
+        `adjusted_cosines` of the same entities.
 
     >>> from scipy.sparse import csr_array
     >>> truth = adjusted_cosines(csr_array(np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])))
@@ -162,15 +174,15 @@ def memorization(vectors: npt.NDArray[np.floating], truth: csr_array) -> float |
 
 
 def published_memorization(vectors: npt.NDArray[np.floating], deviations: csr_array) -> float:
-    """MS as META ID's code has it, 1 less a mean squared error: higher is better.
+    """Return MS as META ID's code computes it, 1 minus a mean squared error: higher is better.
 
-    Vectors are standardized, reduced to the principal directions that hold 95 % of the variance, and compared by cosine
-    to (S_i S_j) / (|d_i| |d_j|), S the sums of the deviations, squeezed to 0..1. Exact, over all pairs.
+    Vectors are standardized and reduced to the principal components with 95 % of the variance. Their cosines are
+    compared with (S_i S_j) / (|d_i| |d_j|), S the sums of the deviations, scaled to 0..1. Exact, over all pairs.
 
     Raises
     ------
     InputError
-        The deviations say the same of all pairs, as where every rating is the same.
+        The deviations are the same for all pairs, as when all ratings are equal.
     """
     units = _units(_principal(_checked(vectors)))
     rows = deviations.tocsr().astype(np.float64)
@@ -180,7 +192,7 @@ def published_memorization(vectors: npt.NDArray[np.floating], deviations: csr_ar
     sides = np.where(lengths > 0, sums / np.where(lengths > 0, lengths, 1), 0)
     low, high = _product_range(sides)
     if high - low < 1e-12:
-        raise InputError("all ratings are alike, so the published truth is the same for all pairs. Give ratings.")
+        raise InputError("all ratings are alike, so the published truth is the same for all pairs. Give real ratings.")
     n_pairs, (cosines, cosine_squares) = len(units) * (len(units) - 1) / 2, _pair_sums(units)
     products, product_squares = _pair_sums(sides[:, None])
     crossed = (((units * sides[:, None]).sum(axis=0) ** 2).sum() - (sides**2 * (units**2).sum(axis=1)).sum()) / 2
@@ -191,14 +203,14 @@ def published_memorization(vectors: npt.NDArray[np.floating], deviations: csr_ar
 
 
 def _pair_sums(rows: Floats) -> tuple[float, float]:
-    """The sums over pairs i < j of r_i . r_j and of its square, rows [N, D]."""
+    """Return the sums over pairs i < j of r_i . r_j and of its square, for rows [N, D]."""
     squares = (rows**2).sum(axis=1)
     gram = rows.T @ rows
     return float((rows.sum(axis=0) ** 2).sum() - squares.sum()) / 2, float((gram**2).sum() - (squares**2).sum()) / 2
 
 
 def _product_range(sides: Floats) -> tuple[float, float]:
-    """The lowest and the highest product of two different entries."""
+    """Return the lowest and the highest product of two different entries."""
     ends = np.sort(sides)
     ends = ends if len(ends) < 4 else np.concatenate([ends[:2], ends[-2:]])
     products = np.outer(ends, ends)[np.triu_indices(len(ends), 1)]
@@ -206,7 +218,7 @@ def _product_range(sides: Floats) -> tuple[float, float]:
 
 
 def _principal(vectors: Floats) -> Floats:
-    """Standardized, then turned onto the fewest principal directions with 95 % of the variance."""
+    """Return the vectors standardized, in the fewest principal components with 95 % of the variance."""
     spread = vectors.std(axis=0)
     standard = (vectors - vectors.mean(axis=0)) / np.where(spread > 0, spread, 1)
     variances, directions = np.linalg.eigh(standard.T @ standard)

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.clusters.fit import ClusterConfig, fit_clusters
-from semid.clusters.metrics import adjusted_cosines, diversity, memorization, ratings_of
+from semid.clusters.metrics import adjusted_cosines, diversity, interaction_matrix, memorization
 from semid.clusters.tokens import ClusterTokens
 from semid.data.index_files import read_index
 from semid.data.interactions import Interactions, read_interactions
@@ -51,7 +51,7 @@ class Truth:
 
     @classmethod
     def of(cls, log: Interactions) -> Truth:
-        return cls(log, {side: adjusted_cosines(ratings_of(log, of=f"{side}s")) for side in SIDES})
+        return cls(log, {side: adjusted_cosines(interaction_matrix(log, of=f"{side}s")) for side in SIDES})
 
 
 def perplexity(codes: npt.NDArray[np.integer]) -> float:

@@ -11,10 +11,10 @@ from semid.clusters.metrics import (
     adjusted_cosines,
     centered,
     diversity,
+    interaction_matrix,
     memorization,
     published_diversity,
     published_memorization,
-    ratings_of,
 )
 from semid.data.interactions import read_interactions
 from semid.errors import InputError
@@ -125,8 +125,8 @@ def test_no_common_rater_no_likeness_and_perfect_memory_is_one():
 
 def test_meetings_as_ratings():
     log = read_interactions([{"user": "u", "items": ["a", "b", "a"]}, {"user": "v", "items": ["b"]}])
-    assert ratings_of(log).toarray().tolist() == [[1, 0], [1, 1]]
-    assert ratings_of(log, of="users").toarray().tolist() == [[1, 1], [0, 1]]
+    assert interaction_matrix(log).toarray().tolist() == [[1, 0], [1, 1]]
+    assert interaction_matrix(log, of="users").toarray().tolist() == [[1, 1], [0, 1]]
 
 
 @pytest.mark.parametrize("wrong", [np.ones(3), np.ones((1, 2)), np.full((2, 2), np.nan)])

@@ -7,29 +7,33 @@ item_head.py     ItemHead: rank the whole catalog in one forward pass
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOME = {  # public name -> the file that holds it; item_head.py loads torch
-    "CodeRows": "semid.tokenizer_exports.entities.item_head",
-    "EntityNames": "semid.tokenizer_exports.entities.names",
-    "EntityTokens": "semid.tokenizer_exports.entities.names",
-    "EntityVectors": "semid.tokenizer_exports.entities.vectors",
-    "FoundEntity": "semid.tokenizer_exports.entities.names",
-    "ItemHead": "semid.tokenizer_exports.entities.item_head",
-    "Ranked": "semid.tokenizer_exports.entities.item_head",
-    "SoftHardPrompts": "semid.tokenizer_exports.entities.soft_prompts",
-    "TokenRows": "semid.tokenizer_exports.entities.item_head",
-    "Wording": "semid.tokenizer_exports.entities.soft_prompts",
-    "add_entities": "semid.tokenizer_exports.entities.names",
-    "collate": "semid.tokenizer_exports.entities.soft_prompts",
-    "find_entities": "semid.tokenizer_exports.entities.names",
-    "last_states": "semid.tokenizer_exports.entities.item_head",
-    "mutual_regularization": "semid.tokenizer_exports.entities.item_head",
-    "scored_loss": "semid.tokenizer_exports.entities.item_head",
-}
-__all__ = list(_HOME)
+if TYPE_CHECKING:
+    from semid.tokenizer_exports.entities.item_head import (
+        CodeRows,
+        ItemHead,
+        ItemRows,
+        Ranked,
+        TokenRows,
+        last_states,
+        mutual_regularization,
+        scored_loss,
+    )
+    from semid.tokenizer_exports.entities.names import EntityNames, EntityTokens, add_entities, find_entities
+    from semid.tokenizer_exports.entities.soft_prompts import SoftHardPrompts, Wording, collate
+    from semid.tokenizer_exports.entities.vectors import EntityVectors
+
+FILES = (".names", ".vectors", ".soft_prompts", ".item_head")  # lightest first: the last one loads torch
+__all__ = [
+    "CodeRows", "EntityNames", "EntityTokens", "EntityVectors", "ItemHead", "ItemRows", "Ranked",
+    "SoftHardPrompts", "TokenRows", "Wording", "add_entities", "collate", "find_entities", "last_states",
+    "mutual_regularization", "scored_loss",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    modules = (import_module(file, __name__) for file in FILES)
+    return next(getattr(module, name) for module in modules if name in module.__all__)

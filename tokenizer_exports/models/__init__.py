@@ -15,21 +15,24 @@ freeze.py         train_only_new_rows: everything but the new rows stays as it i
 """
 
 from importlib import import_module
+from typing import TYPE_CHECKING
 
-_HOME = {  # public name -> the file that holds it
-    "Extended": "semid.tokenizer_exports.models.plan",
-    "Frozen": "semid.tokenizer_exports.models.freeze",
-    "bake_centroids": "semid.tokenizer_exports.models.cluster_rows",
-    "centroid_shifts": "semid.tokenizer_exports.models.cluster_rows",
-    "extend": "semid.tokenizer_exports.models.in_memory",
-    "extend_folder": "semid.tokenizer_exports.models.on_disk",
-    "isometry": "semid.tokenizer_exports.models.cluster_rows",
-    "train_only_new_rows": "semid.tokenizer_exports.models.freeze",
-}
-__all__ = list(_HOME)
+if TYPE_CHECKING:
+    from semid.tokenizer_exports.models.cluster_rows import bake_centroids, centroid_shifts, isometry
+    from semid.tokenizer_exports.models.freeze import Frozen, train_only_new_rows
+    from semid.tokenizer_exports.models.in_memory import extend
+    from semid.tokenizer_exports.models.on_disk import extend_folder
+    from semid.tokenizer_exports.models.plan import Extended
+
+FILES = (".freeze", ".cluster_rows", ".plan", ".in_memory", ".on_disk")  # lightest first
+__all__ = [
+    "Extended", "Frozen", "bake_centroids", "centroid_shifts", "extend", "extend_folder", "isometry",
+    "train_only_new_rows",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOME:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HOME[name]), name)
+    modules = (import_module(file, __name__) for file in FILES)
+    return next(getattr(module, name) for module in modules if name in module.__all__)
