@@ -31,10 +31,10 @@ __all__ = [
     "export", "extend", "extend_folder", "fit_clusters", "generate_items", "import_index", "read_interactions",
     "read_items", "write_alignment",
 ]  # fmt: skip
+__dir__ = __all__.copy  # completion knows the names before they are used
 
 
 def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'semid' has no attribute {name!r}. It has: {', '.join(__all__)}")
-    globals()[name] = value = getattr(import_module(_HOME[name]), name)
-    return value
+    return globals().setdefault(name, getattr(import_module(_HOME[name]), name))

@@ -29,6 +29,7 @@ __all__ = [
     "build_top_k", "export", "extend", "extend_folder", "generate_items", "import_index", "items_custom_generate",
     "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows", "write_alignment",
 ]  # fmt: skip
+__dir__ = __all__.copy  # completion knows the names before they are used
 
 
 def __getattr__(name: str) -> object:
