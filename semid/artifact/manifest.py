@@ -22,6 +22,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -37,6 +38,8 @@ __all__ = [
     "MANIFEST",
     "RESTORE",
     "TABLE",
+    "ArrayEntry",
+    "FileEntry",
     "as_text",
     "complete",
     "data_name",
@@ -54,14 +57,29 @@ OURS = ("format_version", "semid_version", "files", "arrays", "fingerprint")
 RESTORE = "Restore the folder from a copy, or run semid fit again."
 
 
+class FileEntry(TypedDict):
+    """What `files` says of one file."""
+
+    sha256: str
+    bytes: int
+
+
+class ArrayEntry(TypedDict):
+    """What `arrays` says of one array."""
+
+    dtype: str
+    shape: list[int]
+    sha256: str  # of its bytes
+
+
 def data_name(sha256: str) -> str:
     """Return the name of the data file with this checksum, so that no two files with other data share a name."""
     return f"semid-{sha256[:16]}.safetensors"
 
 
-def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, dict]:
+def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, ArrayEntry]:
     """Return the manifest's entry `arrays`; reads every byte."""
-    described = {}
+    described: dict[str, ArrayEntry] = {}
     for name, array in sorted(arrays.items()):
         array = plain(name, array)
         digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
@@ -82,7 +100,9 @@ def fingerprint(manifest: Mapping[str, object], arrays: Mapping[str, np.ndarray]
     return _mark(manifest, describe(arrays))
 
 
-def complete(manifest: Mapping[str, object], files: dict[str, dict], described: dict[str, dict]) -> dict:
+def complete(
+    manifest: Mapping[str, object], files: dict[str, FileEntry], described: dict[str, ArrayEntry]
+) -> dict[str, Any]:
     """Return the caller's keys with semid's own, which replace any the caller gave."""
     own = {key: value for key, value in manifest.items() if key not in OURS}
     return own | {
@@ -99,14 +119,14 @@ def as_text(manifest: Mapping[str, object]) -> bytes:
     return (json.dumps(manifest, sort_keys=True, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _mark(manifest: Mapping[str, object], described: Mapping[str, dict]) -> str:
+def _mark(manifest: Mapping[str, object], described: Mapping[str, ArrayEntry]) -> str:
     own = {key: value for key, value in manifest.items() if key not in (*OURS, "provenance")}
     own = json.loads(json.dumps(own, allow_nan=False))  # as it will be read: keys become strings
     text = json.dumps([own, described], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_manifest(folder: Path) -> dict:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """Read and check the manifest of a folder; ArtifactError names what is wrong and how to fix it."""
     path = folder / MANIFEST
     try:
@@ -142,7 +162,7 @@ def _check_version(path: Path, manifest: object) -> None:
         )
 
 
-def _check_keys(path: Path, manifest: dict) -> None:
+def _check_keys(path: Path, manifest: dict[str, Any]) -> None:
     """Raise ArtifactError unless semid's keys are present, well formed and match the fingerprint."""
     types = {"semid_version": str, "fingerprint": str, "files": dict, "arrays": dict}
     for key, kind in types.items():

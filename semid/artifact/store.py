@@ -29,6 +29,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,6 +40,8 @@ from semid.artifact.manifest import (
     MANIFEST,
     RESTORE,
     TABLE,
+    ArrayEntry,
+    FileEntry,
     as_text,
     complete,
     data_name,
@@ -68,7 +71,7 @@ class Artifact:
     """A loaded folder: its manifest as written, and its arrays, memory-mapped on access."""
 
     folder: Path
-    manifest: dict
+    manifest: dict[str, Any]
     arrays: TensorFiles
 
     @property
@@ -284,8 +287,8 @@ def _write(
     manifest: Mapping[str, object],
     parts: Sequence[Mapping[str, np.ndarray]],
     tables: Mapping[str, Iterable[str]],
-    files: dict[str, dict],
-    described: dict[str, dict],
+    files: dict[str, FileEntry],
+    described: dict[str, ArrayEntry],
 ) -> str:
     """Write new parts and tables beside the `files` and arrays (`described`) that stay; return the fingerprint."""
     parts = [part for part in parts if part] or ([] if files else [{}])  # there is always a data file
@@ -328,7 +331,7 @@ def _publish(
             draft.remove(path.name)
 
 
-def _files_of(folder: Path) -> dict[str, dict]:
+def _files_of(folder: Path) -> dict[str, FileEntry]:
     """Return `files` of the present manifest; empty if none can be read."""
     try:
         return read_manifest(folder)["files"]

@@ -15,9 +15,10 @@ import torch
 from semid import SemanticIDTokenizer
 from semid.errors import ArtifactError, ConfigError
 from semid.ledger.ledger import Ledger
-from semid.tokenizer_exports.generate.constraint import Constraints
+from semid.tokenizer_exports.generate import Constraints
+from semid.tokenizer_exports.serving import Catalog, RequestOptions, batch_masks, open_catalog
 from semid.tokenizer_exports.serving.batch_masks import BatchMasker, RequestConstraint
-from semid.tokenizer_exports.serving.requests import PREFIX, Catalog, RequestOptions, open_catalog
+from semid.tokenizer_exports.serving.requests import PREFIX
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.served_model import (
     BASE,
@@ -165,6 +166,18 @@ def test_filters_stay_on_the_device_while_rows_move_and_leave(catalog):
         assert admitted == [len(catalog.trie) if each is everything else 1 for each in row_constraints if each]
     assert groups(one, third).filters is not first.filters
     assert groups(everything).filters is None
+
+
+def test_only_the_maskers_used_last_are_kept(catalog, monkeypatch):
+    """A client may ask for any number of items, and each number is another masker."""
+    monkeypatch.setattr(batch_masks, "MAX_MASKERS", 2)
+    masker = BatchMasker(catalog, eos_ids=EOS)
+    first, second = (masker._token_masker(Constraints(max_items=most)) for most in (1, 2))
+    for most in (1, 3):
+        masker._token_masker(Constraints(max_items=most))
+    assert len(masker._maskers) == 2
+    assert masker._token_masker(Constraints(max_items=1)) is first
+    assert masker._token_masker(Constraints(max_items=2)) is not second
 
 
 def test_a_filter_of_another_catalog_is_refused_though_it_has_as_many_items(catalog):

@@ -39,7 +39,7 @@ from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
 
 __all__ = ["OnCollision", "import_index"]
 
-log = logging.getLogger("semid")
+logger = logging.getLogger("semid")
 
 OnCollision = Literal["error", "add-level"]
 
@@ -266,7 +266,7 @@ def _texts(source: str | os.PathLike[str] | Items, item_ids: list[str]) -> Packe
         raise InputError(f"{items.source}: has none of the items, for instance {item_ids[0]!r}. Are the ids the same?")
     log_step("texts", f"of {len(found) - missing:,} items, from {', '.join(items.fields) or 'no field'}")
     if missing:
-        log.warning("%s: lacks %d of the %d items; they have no text", items.source, missing, len(found))
+        logger.warning("%s: lacks %d of the %d items; they have no text", items.source, missing, len(found))
     return PackedStrings.pack("" if row < 0 else texts[row] for row in found)
 
 

@@ -25,7 +25,7 @@ from semid.trie import Filter
 
 __all__ = ["BatchMasker", "Group", "History", "RequestConstraint", "constraints_of", "tail_length"]
 
-log = logging.getLogger("semid")
+logger = logging.getLogger("semid")
 
 MAX_MASKERS = 64  # kept for reuse; each is a few numbers on the device
 PADDING = -1  # fills rows on the left; not a token id
@@ -141,7 +141,7 @@ class BatchMasker:
 
     def refusal(self, error: ConfigError) -> RequestConstraint:
         """Log why a request cannot be fulfilled, and return a constraint that ends it at once."""
-        log.error("a request ends without items: %s", error)
+        logger.error("a request ends without items: %s", error)
         return RequestConstraint(Constraints(), self.catalog.nothing)
 
     def groups(self, row_constraints: Sequence[RequestConstraint | None]) -> Iterator[Group]:

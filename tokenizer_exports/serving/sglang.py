@@ -33,7 +33,7 @@ from semid.tokenizer_exports.serving.requests import RequestOptions, open_catalo
 
 __all__ = ["TrieLogitProcessor"]
 
-log = logging.getLogger("semid")
+logger = logging.getLogger("semid")
 
 # Where a request's constraint is kept in its custom_params, so that its options are read once.
 CONSTRAINT_KEY = "semid constraint"
@@ -95,7 +95,7 @@ class TrieLogitProcessor:
         requests: list[_Request | None] = [each.get("__req__") for each in params]
         known = [request for request in requests if request is not None]
         if len(known) < len(requests):
-            log.error("a request without custom_params is not constrained. Send {} for no options.")
+            logger.error("a request without custom_params is not constrained. Send {} for no options.")
         if not known:
             return logits
         _check(known)
