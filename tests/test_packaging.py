@@ -91,7 +91,8 @@ assert isinstance(fit_clusters(histories), ClusterTokens)
 assert SemanticIDTokenizer.fit(items, SemanticIDConfig(levels=2, codebook_size=4)).tokens("0")
 assert len(Trie.from_tokenizer(ids)) == 9
 assert generate_items(model, torch.tensor([[1]]), trie, num_return=2).rows.shape == (1, 2)
-vocabulary = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({f"w{n}": n for n in range(16)})))
+words = models.WordLevel({f"w{n}": n for n in range(16)}, unk_token="w0")
+vocabulary = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words))
 assert extend(vocabulary, model, ids).base == 16
 assert export(ids, "index.json", to="lcrec") is not None and len(import_index("index.json")) == 9
 ids.save_pretrained("sid")
