@@ -79,5 +79,5 @@ class DependencyError(SemidError, ImportError):
 
     @classmethod
     def missing(cls, what: str, package: str, extra: str) -> DependencyError:
-        """`what` needs `package`, which the extra `extra` brings."""
+        """Return the error for `what`, which needs `package` from the extra `extra`."""
         return cls(f'{what} needs {package}. Install it with: pip install "semid[{extra}]"')

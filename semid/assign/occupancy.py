@@ -23,7 +23,7 @@ class InUse(Protocol):
     """A set of IDs that may not be assigned."""
 
     def __len__(self) -> int:
-        """Number of IDs."""
+        """Return the number of IDs."""
 
     def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
         """Return which of the IDs [n, L] are in it, bool [n]."""
@@ -56,9 +56,11 @@ class CodeList:
         return len(self._keys)
 
     def contains(self, codes: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+        """Return which of the IDs [n, L] are in it, bool [n]."""
         return np.isin(pack(codes, self._sizes), self._keys)
 
     def last_codes(self, prefixes: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+        """Return the number of IDs under each prefix [n, L - 1], int64 [n], and their last codes, end to end."""
         wanted = pack(prefixes, self._sizes[:-1])
         first = np.searchsorted(self._prefixes, wanted, side="left")
         count = np.searchsorted(self._prefixes, wanted, side="right") - first

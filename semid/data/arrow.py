@@ -118,14 +118,17 @@ class Drain(io.RawIOBase):
         self.position = 0
 
     def writable(self) -> bool:
+        """Return True: it is written to, never read."""
         return True
 
     def write(self, piece: Any) -> int:
+        """Keep a piece until `take`; return its length in bytes."""
         self.pieces.append(bytes(piece))
         self.position += len(self.pieces[-1])
         return len(self.pieces[-1])
 
     def tell(self) -> int:
+        """Return the number of bytes written so far."""
         return self.position
 
     def take(self) -> bytes:

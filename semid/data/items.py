@@ -237,6 +237,7 @@ class ColumnReader:
         self.found: set[str] = set()  # every field of every record, for the message about a misspelled one
 
     def add(self, line: int, record: dict[str, Any]) -> None:
+        """Add the record of a line, or note what is wrong with it."""
         if self.id_field not in record:
             have = f"have: {name_list(record)}" if record else "the record is empty"
             what = f"missing field {quote(self.id_field)} ({have}). Use --id-field to name another."

@@ -110,7 +110,7 @@ def _scalar_text(value: object) -> str | None:
 
 
 def is_vector(value: object) -> bool:
-    """A list of numbers with fractions: an embedding, never text unless asked for."""
+    """Return whether a value is a list of fractional numbers: an embedding, which is text only where asked for."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind == "f"
     while isinstance(value, list | tuple) and value:

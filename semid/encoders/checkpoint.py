@@ -164,7 +164,7 @@ def _config(folder: Path) -> PreTrainedConfig:
 
 
 def _build(config: PreTrainedConfig, folder: Path) -> PreTrainedModel:
-    """The model that the folder is a checkpoint of, on the meta device.
+    """Build the model that the folder is a checkpoint of, on the meta device.
 
     Its class is looked up outside of that device: this imports modules, and some of them compute with tensors then.
     """

@@ -109,7 +109,7 @@ def evaluate(
 
 
 def number_prefixes(codes: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
-    """Number the prefixes of each length in lexicographic order: int64 [L, N], row l for prefixes of l + 1 codes.
+    """Return the rank of each prefix in lexicographic order, int64 [L, N]; row l ranks the prefixes of l + 1 codes.
 
     >>> number_prefixes(np.array([[7, 1], [3, 9], [7, 0]]))
     array([[1, 0, 1],

@@ -100,7 +100,7 @@ class Ledger:
     # ---- whole columns
 
     def __len__(self) -> int:
-        """Number of items N, retired ones included."""
+        """Return the number of items N, retired ones included."""
         return self.segments[-1].first + len(self.segments[-1])
 
     @property
@@ -346,7 +346,7 @@ class UsedCodes:
         self._ledger, self._reuse_after = ledger, reuse_after
 
     def __len__(self) -> int:
-        """Number of IDs in use: each once, even if several items had it, and none that may be reused."""
+        """Return the number of IDs in use: each once, even if several items had it, and none that may be reused."""
         return self._n_in_use
 
     @cached_property

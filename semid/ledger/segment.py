@@ -153,7 +153,7 @@ class Segment:
         return {prefix + name: array for name, array in found.items()}
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return len(self.codes)
 
     def __repr__(self) -> str:

@@ -37,6 +37,7 @@ class FloatLayer:
         return cls(np.ascontiguousarray(weight, np.float32), np.ascontiguousarray(bias, np.float32))
 
     def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Map rows [N, in] to [N, out]."""
         return x @ self.weight + self.bias
 
 
@@ -60,6 +61,7 @@ class Network(Generic[Layer]):
         return first.weight.shape[0], last.weight.shape[1]
 
     def __call__(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """Map rows [N, in] to [N, out]."""
         if self.skip is None:
             return self._branch(x)
         return self.skip(x) + self._branch(x) if self.mlp else self.skip(x)

@@ -21,9 +21,11 @@ ADD = "Add them with: semid extend BASE DIR -o OUT, or semid.extend(tokenizer, m
 class TokenTable(Protocol):
     """The two methods that are needed of a tokenizer; every Hugging Face tokenizer has them. A list gives a list."""
 
-    def convert_tokens_to_ids(self, tokens: list[str]) -> int | None | Sequence[int | None]: ...
+    def convert_tokens_to_ids(self, tokens: list[str]) -> int | None | Sequence[int | None]:
+        """Return the token id of each token; None or the id of an unknown token where there is none."""
 
-    def convert_ids_to_tokens(self, ids: list[int]) -> str | None | Sequence[str | None]: ...
+    def convert_ids_to_tokens(self, ids: list[int]) -> str | None | Sequence[str | None]:
+        """Return the token of each token id."""
 
 
 def find_base(vocabulary: TokenBlock, tokenizer: TokenTable) -> int:

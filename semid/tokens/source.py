@@ -41,7 +41,7 @@ class TokenBlock(Protocol):
         """All names in the order of their token ids."""
 
     def __len__(self) -> int:
-        """Number of tokens, markers included."""
+        """Return the number of tokens, markers included."""
 
     def text(self, codes: Sequence[int], /) -> str:
         """One ID as text."""

@@ -140,7 +140,7 @@ class Vocabulary:
         return np.array([0, *accumulate(self.sizes)], np.int64)
 
     def __len__(self) -> int:
-        """Number of tokens in the block, markers included."""
+        """Return the number of tokens in the block, markers included."""
         return sum(self.sizes) + bool(self.begin) + bool(self.end)
 
     @cached_property
@@ -164,7 +164,7 @@ class Vocabulary:
 
     @property
     def _patterns(self) -> tuple[str, str]:
-        """(pattern of level 0, pattern of the other levels)"""
+        """Pattern of level 0, pattern of the other levels."""
         preset = TEMPLATES.get(self.template)
         return (preset.first, preset.others) if preset else (self.template, self.template)
 

@@ -88,6 +88,7 @@ class CoOccurrenceLoss(nn.Module):
         self.draws = torch.Generator(device).manual_seed(seed)
 
     def forward(self, step: Step) -> torch.Tensor:
+        """Return the loss of a batch; 0 if no item of it has a neighbor."""
         first, n_near = self.offsets[step.batch], self.offsets[step.batch + 1] - self.offsets[step.batch]
         met = n_near > 0
         if not met.any():
@@ -115,6 +116,7 @@ class TextEmbeddingLoss(nn.Module):
         self.projection = _regression(start, self.targets)
 
     def forward(self, step: Step) -> torch.Tensor:
+        """Return the loss of a batch."""
         targets = self.targets[step.batch]
         with torch.no_grad():
             codes = residual_quantize(step.latents, list(step.levels)).codes

@@ -35,6 +35,7 @@ class PrincipalMap:
     gain: npt.NDArray[np.float64]
 
     def __call__(self, vectors: npt.NDArray[np.floating]) -> Floats:
+        """Map vectors [N, D] to [N, d]."""
         return ((vectors - self.mean) @ self.directions).astype(np.float32)
 
 
@@ -52,6 +53,7 @@ class NeighborMap:
     bias: Floats
 
     def __call__(self, latents: Floats) -> Floats:
+        """Map latents [N, d] to [N, e]."""
         hidden = np.maximum(latents @ self.inner + self.inner_bias, 0)
         return hidden @ self.outer + latents @ self.linear + self.bias
 

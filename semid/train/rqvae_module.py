@@ -43,6 +43,7 @@ class SkipMLP(nn.Module):
         self.mlp = nn.ModuleList(_linear(layer) for layer in network.mlp)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map rows [N, in] to [N, out]."""
         if self.skip is None:
             return self._branch(x)
         skipped: torch.Tensor = self.skip(x)

@@ -133,7 +133,7 @@ class EntityNames:
         return np.array([0, *accumulate(self.sizes)], np.int64)
 
     def __len__(self) -> int:
-        """Number of tokens."""
+        """Return the number of tokens."""
         return sum(self.sizes)
 
     @cached_property
