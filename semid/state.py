@@ -86,14 +86,14 @@ class TokenizerState(TokenArtifact):
 
     @classmethod
     def of(cls, state: TokenizerState) -> Self:
-        """The same state as an object of this class."""
+        """Return the same state as an object of this class."""
         return cls(**{one.name: getattr(state, one.name) for one in fields(TokenizerState)})
 
     # ---- in an artifact
 
     @classmethod
     def from_artifact(cls, loaded: artifact.Artifact) -> Self:
-        """The state of a loaded folder; InputError if it is of another kind, ArtifactError if it is damaged."""
+        """Return the state of a loaded folder; InputError if it is of another kind, ArtifactError if it is damaged."""
         kinds.check_kind(loaded.folder, loaded.manifest, kinds.IDS)
         try:
             state = cls._from_artifact(loaded)
@@ -137,7 +137,7 @@ class TokenizerState(TokenArtifact):
         return [arrays, *self.ledger.parts()]
 
     def manifest(self) -> dict[str, Any]:
-        """What `semid.json` says besides names and checksums of files and arrays."""
+        """Return what `semid.json` says besides names and checksums of files and arrays."""
         return {
             "kind": self.kind,
             # Where it was learned is not what was learned.
@@ -152,7 +152,7 @@ class TokenizerState(TokenArtifact):
         }
 
     def tsv_tables(self, parts: Iterable[int] | None = None) -> dict[str, Iterable[str]]:
-        """The tables for people of all parts of the ledger, or of some: file name -> lines."""
+        """Return the tables for people of all parts of the ledger, or of some: file name -> lines."""
         tables: dict[str, Iterable[str]] = {}
         for number in range(len(self.ledger.segments)) if parts is None else parts:
             segment = self.ledger.segments[number]
@@ -168,7 +168,7 @@ class TokenizerState(TokenArtifact):
             yield from self.vocabulary.texts(codes[start : start + BLOCK])
 
     def changed(self, ledger: Ledger, noted: dict[str, Any], *, date: str | None = None) -> Self:
-        """The same with another table of items; `noted` says in the history what changed, `date` when, if at all.
+        """Return the same state with another table of items; `noted` and, if given, `date` go into the history.
 
         A date is no part of the fingerprint.
         """
@@ -276,7 +276,7 @@ State = TypeVar("State", bound=TokenizerState)
 
 
 def _list_of(kind: type, manifest: Mapping[str, Any], name: str) -> list | None:
-    """An entry that artifacts of format 1 do not have."""
+    """Return a list of the manifest, or None where there is none (format 1); ConfigError if it holds other things."""
     found = manifest.get(name)
     if found is not None and not (isinstance(found, list) and all(isinstance(one, kind) for one in found)):
         raise ConfigError(f"{name}={found!r:.200} should be a list of {kind.__name__}")

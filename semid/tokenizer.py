@@ -151,7 +151,7 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
         return push(self.save_pretrained, text, repo_id, private=private, token=token)
 
     def add(self, items: Any, **choices: Any) -> tuple[Self, Added]:
-        """The same with new items, each with the nearest free ID, and a report: see `semid.pipeline.add.add`.
+        """Return a tokenizer with new items, each with the nearest free ID, and a report: see `semid.pipeline.add.add`.
 
         In memory: for an artifact in a folder see `semid.pipeline.update`.
         """
@@ -160,7 +160,7 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
         return add(self, items, **choices)
 
     def retire(self, item_ids: Iterable[str], *, date: str | None = None) -> Self:
-        """The same with these items retired: still decoded, no longer generated, their IDs never given out again.
+        """Return a tokenizer with these items retired: still decoded, no longer generated, their IDs never reissued.
 
         UnknownIDError with near matches for an id that the catalog does not hold. Items that are retired already
         stay as they are; if no other is named, the result is this tokenizer itself.

@@ -133,18 +133,19 @@ def cli(verbose: int, quiet: bool, threads: int | None) -> None:
 
 
 def nearest_folder(path: Path) -> Path:
-    """The folder that a new one will lie in, or the nearest one above that exists: where temporary tables may go."""
+    """Return the nearest existing folder at or above a path: where temporary tables may go."""
     return next(parent for parent in (path, *path.absolute().parents) if parent.is_dir())
 
 
 def open_ids(folder: Path) -> SemanticIDTokenizer:
+    """Load semantic IDs from a folder or the Hub."""
     from semid.tokenizer import SemanticIDTokenizer
 
     return SemanticIDTokenizer.from_pretrained(folder)
 
 
 def open_tokens(folder: Path) -> SemanticIDTokenizer | ClusterTokens:
-    """Semantic IDs, or tokens of users and items, whichever the folder holds."""
+    """Load semantic IDs, or tokens of users and items, whichever the folder holds."""
     from semid.artifact.kinds import CLUSTERS
     from semid.artifact.manifest import MANIFEST, read_manifest
 
@@ -156,7 +157,7 @@ def open_tokens(folder: Path) -> SemanticIDTokenizer | ClusterTokens:
 
 
 def arguments_or_stdin(arguments: tuple[str, ...]) -> list[str]:
-    """The arguments, or the lines of standard input for a single `-`."""
+    """Return the arguments, or the lines of standard input for a single `-`."""
     if arguments != ("-",):
         return list(arguments)
     from semid.errors import InputError
@@ -170,10 +171,12 @@ def arguments_or_stdin(arguments: tuple[str, ...]) -> list[str]:
 
 
 def print_json(data: Any) -> None:
+    """Print data as indented JSON."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def print_quality(quality: Any, as_json: bool, more: dict[str, str]) -> None:
+    """Print quality figures and advice, as lines or as JSON with the entries of `more`."""
     from semid.evaluation.advice import advise
 
     sentences = advise(quality)

@@ -48,6 +48,7 @@ def signal_options(command: Any) -> Any:
 
 
 def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | tuple[int, ...] | None:
+    """Parse a number, or comma-separated numbers, of codes per level."""
     if value is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Diversity and memorization of the vectors of IDs: do they distinguish entities, and do similar entities agree?
+"""Diversity and memorization of the vectors of IDs: whether they tell entities apart, and similar ones agree.
 
 META ID (arXiv 2406.08477) scores the vectors that tokens give to users and items: DS, the mean divergence of two
 vectors, and MS, how well their cosines agree with co-occurrence. Both are here as its code computes them (`published_`)

@@ -1,4 +1,4 @@
-"""One verb, one file, and the steps that the verbs share. In reading order:
+"""The verbs, a file each, and the steps that they share, in reading order.
 
 fit.py              semid fit: read -> embed -> learn -> encode -> assign -> judge
 read.py             a source -> its items, sorted by id

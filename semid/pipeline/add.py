@@ -106,7 +106,7 @@ class Added:
         return told
 
     def warnings(self) -> list[str]:
-        """What the user should look at."""
+        """Return what the user should look at, a sentence each."""
         told = []
         if self.differing:
             told.append(
@@ -139,7 +139,7 @@ def add(
     reuse_after: int | None = None,
     date: str | None = None,
 ) -> tuple[State, Added]:
-    """A tokenizer with the new items of `source`, each with the nearest free ID, and what was done.
+    """Return a tokenizer with the new items of `source`, each with the nearest free ID, and a report.
 
     Parameters
     ----------
@@ -216,7 +216,7 @@ def add(
 
 
 def _read(ids: TokenizerState, source: Any, id_field: str) -> Items:
-    """The items with the text fields of the fit, in its order; those that no item has are left out."""
+    """Read the items with the text fields of the fit, in its order, without those that no item has."""
     if ids.text_fields is None:
         return read_items(source, id_field=id_field)
     if not isinstance(source, Items):

@@ -99,7 +99,7 @@ class BatchEncoder:
         return list(dict.fromkeys([*([] if self.id_field is None else [self.id_field]), *used]))
 
     def __call__(self, batch: Any) -> Any:
-        """A dict of columns, pyarrow Table or RecordBatch, or pandas DataFrame -> the same kind, with more columns.
+        """Return the batch (dict of columns, pyarrow Table or RecordBatch, or pandas DataFrame) with more columns.
 
         codes : int32 [n, L], as lists of int32 in Arrow. tokens : strings. known : is the row's id in the catalog,
         so that `codes` is its ID (a retired item keeps it), or are these the nearest codes of a new item?
@@ -112,7 +112,7 @@ class BatchEncoder:
         return with_columns(batch, self.encode(batch).columns())
 
     def encode(self, batch: Any, problems: Problems | None = None, lines: Sequence[int] | None = None) -> Encoded:
-        """The answers alone. Messages name row `lines[i]` of what `problems` is called; else row i + 1 of the batch."""
+        """Return the new columns alone. Messages name row `lines[i]` of the source of `problems`, or row i + 1."""
         problems = problems or Problems("batch", "row")
         lines = range(1, 1 + row_count(batch)) if lines is None else lines
         item_ids = self._item_ids(batch, problems, lines)
@@ -195,7 +195,7 @@ def _opened(folder: str, fingerprint: str) -> TokenizerState:
 
 
 def _text_fields(folder: str, manifest: dict, text: Sequence[str] | None) -> tuple[str, ...]:
-    """The columns to embed, in order."""
+    """Return the columns to embed, in order."""
     if text is not None:
         return (text,) if isinstance(text, str) else tuple(text)
     encoder, noted = manifest["encoder"], manifest.get("text_fields")

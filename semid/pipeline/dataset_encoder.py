@@ -132,7 +132,7 @@ class _Source:
         self.n_rows = sum(self._opened(file).metadata.num_rows for file in self.files)  # 0: not known
 
     def parquet_files(self, engine: str) -> list[Path]:
-        """The Parquet files; ConfigError if it is none."""
+        """Return the Parquet files; ConfigError if the data set is not made of Parquet files."""
         if not self.files:
             raise ConfigError(f"{self.path}: engine={engine} reads Parquet files that exist. Use --engine local.")
         return self.files
@@ -235,7 +235,7 @@ class _Counted:
 
 
 def _parquet(tables: Iterable[pyarrow.Table]) -> Iterator[bytes]:
-    """The bytes of the file, a row group at a time: its cuts do not depend on those of the tables."""
+    """Yield the bytes of the file, a row group at a time; row groups do not depend on how `tables` are cut."""
     import pyarrow
     import pyarrow.parquet
 

@@ -101,7 +101,7 @@ def given_vectors(
 
 
 def _checked(given: np.ndarray, items: Items) -> Iterator[npt.NDArray[np.float32]]:
-    """The rows in the items' order, block by block; InputError at the end names the items whose row is not finite."""
+    """Yield the rows in the items' order, in blocks; InputError at the end names the items whose row is not finite."""
     bad: list[str] = []
     for start in range(0, len(items), BLOCK):
         block = np.asarray(given[items.rows[start : start + BLOCK]], np.float32)
@@ -112,7 +112,7 @@ def _checked(given: np.ndarray, items: Items) -> Iterator[npt.NDArray[np.float32
 
 
 def encoder_name(meta: dict[str, Any]) -> str:
-    """What the encoder is called in a line for people."""
+    """Return the name of the encoder for messages."""
     return {"vectors": "ready vectors"}.get(meta["kind"], str(meta.get("name", meta["kind"])))
 
 

@@ -65,7 +65,7 @@ def encode_table(
 
 
 def error_statistics(encoded: Encoded, codebooks: Codebooks) -> dict[str, npt.NDArray]:
-    """What the codes leave of the latents, for telling later whether new items fit the codebooks as well.
+    """Measure what the codes leave of the latents, to tell later whether new items fit the codebooks as well.
 
     The error of an item is the squared length of what all levels leave of its latent.
 

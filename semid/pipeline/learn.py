@@ -98,7 +98,7 @@ def memory_to_learn(n_items: int, dim: int, config: SemanticIDConfig) -> int:
 
 
 def learner_for(config: SemanticIDConfig) -> Learner:
-    """The learner that a config asks for, with every choice that the config makes."""
+    """Return the learner that a config asks for, with every choice that the config makes."""
     chosen: dict[str, Any] = {
         "levels": len(config.sizes),
         "codebook_size": config.codebook_size,

@@ -23,7 +23,7 @@ __all__ = ["on_ray"]
 def on_ray(
     encoder: BatchEncoder, files: Sequence[Path], batch_size: int, concurrency: int | None
 ) -> Iterator[pyarrow.Table]:
-    """The answers to all rows of Parquet files, in order.
+    """Yield the answers to all rows of Parquet files, in order.
 
     A cluster that this process is connected to is used; else the one that RAY_ADDRESS names; else one is started on
     this machine, and stopped afterwards. Every machine must see the files and the artifact under the same paths.
@@ -71,7 +71,7 @@ def _answers(
 
 
 def _at_once(tasks: int | None) -> dict[str, object]:
-    """The argument of `map_batches` for so many tasks at once; None: as many as Ray sees fit."""
+    """Return the argument of `map_batches` for so many tasks at once; None leaves the number to Ray."""
     import ray.data
 
     if tasks is None:

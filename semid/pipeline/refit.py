@@ -146,7 +146,7 @@ def refit(
 
 
 def settings_of(old: TokenizerState) -> SemanticIDConfig:
-    """The settings that a refit starts from: those of the fit, or for imported IDs the default with their tokens."""
+    """Return the settings that a refit starts from: those of the fit, or the default with the tokens of imported IDs."""
     return old.config or SemanticIDConfig(codebook_size=old.sizes, template=old.vocabulary.template)
 
 
@@ -187,7 +187,7 @@ def _dropped(old: TokenizerState, signals: Signals) -> dict[str, Any] | None:
 
 
 def _old_codes(old: TokenizerState, items: Items) -> tuple[npt.NDArray[np.int32], int]:
-    """The codes that the items had, int32 [N, L], and how many live items are gone."""
+    """Return the codes that the items had, int32 [N, L], and how many live items are gone."""
     rows = old.ledger.find_rows(items.ids)
     survives = rows >= 0
     if not survives.any():

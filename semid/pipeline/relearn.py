@@ -100,7 +100,7 @@ class RefitStep:
 
     @property
     def survives(self) -> npt.NDArray[np.bool_]:
-        """bool [N]: the items that had codes."""
+        """Which items had codes, bool [N]."""
         return self.old_codes[:, 0] != NO_CODE
 
     def learn(self, vectors: RowTable, targets: Sequence[AuxiliaryTarget] = ()) -> tuple[Codebooks, Training | None]:
@@ -139,7 +139,7 @@ class RefitStep:
         return codebooks, encoded
 
     def assign(self, codebooks: Codebooks, encoded: Encoded) -> Assignment:
-        """An ID for every item; survivors keep the prefixes to keep, and among identical items their old IDs."""
+        """Return an ID for every item; survivors keep the prefixes to keep, and among identical items their old IDs."""
         if self.config.assign == "global":
             from semid.assign.global_search import assign_global
 
@@ -152,7 +152,7 @@ class RefitStep:
         return reuse_old_ids(found, encoded.codes, self.old_codes, encoded.latents, codebooks)
 
     def _sample(self, n_items: int) -> npt.NDArray[np.int64]:
-        """The rows to learn from."""
+        """Return the rows to learn from."""
         rows = sample_rows(n_items, SAMPLE, self.config.seed)
         return np.arange(n_items) if rows is None else rows
 
@@ -161,7 +161,7 @@ class RefitStep:
         return replace(encoded, codes=codes)
 
     def _tolerances(self, codebooks: Codebooks, tolerance: float) -> list[float]:
-        """The tolerance of each level: unbounded where codes are to be kept."""
+        """Return the tolerance of each level: unbounded where codes are to be kept."""
         frozen = self.options.keep_prefix
         return [np.inf] * frozen + [tolerance] * (len(codebooks.levels) - frozen)
 
