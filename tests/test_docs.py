@@ -98,7 +98,9 @@ def test_the_format_page_names_every_key_and_array(tmp_path, method):
 
 
 def test_the_format_page_names_every_key_and_array_of_other_kinds(tmp_path):
-    config = ClusterConfig(clusters=4, second_token="residual", walks=WalkConfig(dim=4, number=2, length=6))
+    config = ClusterConfig(
+        clusters=4, second_token="residual", walks=WalkConfig(dim=4, walks_per_node=2, walk_length=6)
+    )
     fit_clusters(histories(), config).save(tmp_path / "clusters")
     codes, scores = np.zeros((1, 2, 3), np.uint16), np.zeros((1, 2), np.float32)
     save_top_k(tmp_path / "cache", ["u"], codes, scores, histories=[["a"]], fingerprint="sha256:1")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from semid.clusters.tokens import ClusterTokens
     from semid.data.interactions import Interactions
 
-WALKS = ("number", "length", "window", "negatives", "dim")
+WALKS = ("walks_per_node", "walk_length", "window", "negatives", "dim")
 readable = click.Path(path_type=Path, readable=False)  # the readers report what cannot be read
 
 
@@ -52,8 +52,8 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 )  # fmt: skip
 @click.option("--include-valid", is_flag=True, help="Train on validation interactions too.")
 @click.option("--schemas", help="Meta-paths of the walks, such as U-I-U,I-U-I,I-I.")
-@click.option("--walks-per-node", "number", type=int, help="Walks from each node for each meta-path. Default: 10.")
-@click.option("--walk-length", "length", type=int, help="Nodes of a walk. Default: 20.")
+@click.option("--walks-per-node", type=int, help="Walks from each node for each meta-path. Default: 10.")
+@click.option("--walk-length", type=int, help="Nodes of a walk. Default: 20.")
 @click.option("--window", type=int, help="Two nodes of a walk are neighbors up to this distance. Default: 3.")
 @click.option("--negatives", type=int, help="Negative samples for each pair. Default: 5.")
 @click.option("--dim", type=int, help="Dims of the vectors. Default: 64.")

@@ -40,7 +40,9 @@ __all__ = ["SIDES", "ClusterTokens", "Entity", "Members", "ParsedEntity", "Side"
 
 Side = Literal["user", "item"]
 SIDES: tuple[Side, ...] = ("user", "item")
-CONFIG_NAMES = {"fine": "second_token", "room": "spare_codes"}  # name of a setting in `semid.json` -> in ClusterConfig
+# name of a setting in `semid.json` -> in ClusterConfig, in WalkConfig
+CONFIG_NAMES = {"fine": "second_token", "room": "spare_codes"}
+WALK_NAMES = {"number": "walks_per_node", "length": "walk_length"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,11 @@ class ClusterTokens(TokenArtifact):
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the fit by the names of `ClusterConfig`; empty if the tokens were imported."""
-        return {CONFIG_NAMES.get(name, name): value for name, value in self.config.items()}
+        settings = {CONFIG_NAMES.get(name, name): value for name, value in self.config.items()}
+        walks = self.config.get("walks")
+        if isinstance(walks, Mapping):
+            settings["walks"] = {WALK_NAMES.get(name, name): value for name, value in walks.items()}
+        return settings
 
     @property
     def n_tokens(self) -> int:

@@ -128,8 +128,8 @@ def cluster_info(clusters: ClusterTokens) -> dict[str, str]:
     balanced = (
         "" if "balanced" not in clusters.config else ", balanced" if clusters.config["balanced"] else ", unbalanced"
     )
-    settings, walks = clusters.settings, clusters.config.get("walks", {})
-    settings.pop("walks", None)
+    settings = clusters.settings
+    walks = settings.pop("walks", {})
     return {
         "kind": "tokens of users and items",
         **{f"{side}s": _how_many(clusters, side) for side in SIDES},

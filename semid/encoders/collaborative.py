@@ -36,8 +36,8 @@ class WalkConfig:
     """Settings of the walks and of the training on them."""
 
     schemas: tuple[str, ...] = ("U-I-U", "I-U-I", "I-I")
-    number: int = 10  # walks from each node, for each schema
-    length: int = 20  # nodes of a walk
+    walks_per_node: int = 10  # for each schema
+    walk_length: int = 20  # nodes of a walk
     window: int = 3  # two nodes of a walk are neighbors up to this distance
     negatives: int = 5  # for each pair
     dim: int = 64
@@ -51,18 +51,22 @@ class WalkConfig:
             check_schema(schema)
         if not self.schemas:
             raise ConfigError("schemas=() should name at least one, such as U-I-U.")
-        for name, lowest in (("number", 1), ("length", 2), ("window", 1), ("negatives", 0), ("dim", 1), ("seed", 0)):
+        lowest_values = {"walks_per_node": 1, "walk_length": 2, "window": 1, "negatives": 0, "dim": 1, "seed": 0}
+        for name, lowest in lowest_values.items():
             value = getattr(self, name)
             if type(value) is not int or not lowest <= value < 2**31:
-                raise ConfigError(f"{name}={value!r} should be a whole number from {lowest} on.")
+                raise ConfigError(f"{name}={value!r} should be an integer of {lowest} or more.")
         if not 0 < self.rate <= 1:
             raise ConfigError(f"rate={self.rate!r} should be above 0 and at most 1.")
-        if self.length > MOST_STEPS:
-            raise ConfigError(f"length={self.length} should be at most {MOST_STEPS}; write more walks instead.")
+        if self.walk_length > MOST_STEPS:
+            raise ConfigError(
+                f"walk_length={self.walk_length} should be at most {MOST_STEPS}. Use more walks per node instead."
+            )
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings as plain data, for JSON."""
-        return asdict(self) | {"schemas": list(self.schemas)}
+        """Return the settings as plain data for artifacts, by the names that these have had from the start."""
+        data = asdict(self) | {"schemas": list(self.schemas)}
+        return data | {"number": data.pop("walks_per_node"), "length": data.pop("walk_length")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +103,7 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
 
     >>> from semid.data.interactions import read_interactions
     >>> edges = read_interactions([{"user": "u", "items": ["a", "b"]}, {"user": "v", "items": ["b", "c"]}])
-    >>> learn_behavior(edges, WalkConfig(dim=4, number=1)).items.shape
+    >>> learn_behavior(edges, WalkConfig(dim=4, walks_per_node=1)).items.shape
     (3, 4)
     """
     from semid.encoders.skip_gram import alias_table, train_on_walks
@@ -109,11 +113,13 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
     rng = np.random.default_rng([config.seed, 1])  # the walks draw from another one
     start = (rng.random((graph.n_nodes, config.dim)) - 0.5) / config.dim
     vectors, contexts = start.astype(np.float32), np.zeros((graph.n_nodes, config.dim), np.float32)
-    n_walks = config.number * sum(graph.n_starts(schema) for schema in config.schemas)
+    n_walks = config.walks_per_node * sum(graph.n_starts(schema) for schema in config.schemas)
     if n_walks:
         chance, other = alias_table(graph.degrees**FLATTENED)
         state, done = rng.integers(2**63, dtype=np.uint64), 0
-        rounds = walk_rounds(graph, config.schemas, number=config.number, length=config.length, seed=config.seed)
+        rounds = walk_rounds(
+            graph, config.schemas, number=config.walks_per_node, length=config.walk_length, seed=config.seed
+        )
         with bar("walking", n_walks, unit="walk") as advance:
             for walks in rounds:
                 left = 1 - np.arange(done, done + len(walks)) / n_walks

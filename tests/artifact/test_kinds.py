@@ -19,7 +19,7 @@ from semid.tokenizer import SemanticIDTokenizer
 from tests.helpers.communities import histories, lines
 from tests.helpers.tiny_models import ITEMS, ids_of
 
-SMALL = ClusterConfig(clusters=4, walks=WalkConfig(dim=4, number=2, length=6))
+SMALL = ClusterConfig(clusters=4, walks=WalkConfig(dim=4, walks_per_node=2, walk_length=6))
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ from semid.runtime.arrays import divided_by_length
 from semid.tokens.vocabulary import Vocabulary
 from tests.helpers.communities import histories, lines
 
-WALKS = WalkConfig(dim=8, number=10, length=10)
+WALKS = WalkConfig(dim=8, walks_per_node=10, walk_length=10)
 CONFIG = ClusterConfig(clusters=4, spare_codes=0.5, walks=WALKS)
 
 

@@ -17,7 +17,7 @@ from semid.errors import UnknownIDError
 from semid.tokenizer_exports.formats.metaid import read_metaid
 from tests.helpers.communities import lines
 
-CONFIG = ClusterConfig(clusters=4, spare_codes=0.5, walks=WalkConfig(dim=8, number=10, length=10))
+CONFIG = ClusterConfig(clusters=4, spare_codes=0.5, walks=WalkConfig(dim=8, walks_per_node=10, walk_length=10))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from semid.errors import ConfigError, InputError
 from tests.helpers.communities import histories, lines
 
 LOG = histories()
-SMALL = {"dim": 8, "number": 4, "length": 10}
+SMALL = {"dim": 8, "walks_per_node": 4, "walk_length": 10}
 
 
 def edges_of(log) -> set[tuple[str, str]]:
@@ -120,7 +120,9 @@ def test_schemas_that_cannot_be_walked_are_refused(schema):
         WalkConfig(schemas=(schema,))
 
 
-@pytest.mark.parametrize("wrong", [{"number": 0}, {"length": 1}, {"dim": 2.5}, {"rate": 0}, {"schemas": ()}])
+@pytest.mark.parametrize(
+    "wrong", [{"walks_per_node": 0}, {"walk_length": 1}, {"dim": 2.5}, {"rate": 0}, {"schemas": ()}]
+)
 def test_choices_that_cannot_be_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         WalkConfig(**wrong)
@@ -130,7 +132,7 @@ def test_choices_that_cannot_be_are_refused(wrong):
 
 
 def test_vectors_keep_company_together():
-    found = learn_behavior(LOG, WalkConfig(dim=16, number=20))
+    found = learn_behavior(LOG, WalkConfig(dim=16, walks_per_node=20))
     vectors = np.concatenate([found.users, found.items])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     group = np.array([name[:2] for name in (*LOG.users, *LOG.item_ids)])

@@ -109,7 +109,7 @@ def test_more_dims_than_the_model_has_keep_the_largest():
 
 def test_behavior_vectors_fit_in_as_they_are():
     log = read_interactions([{"user": f"u{u}", "items": [f"i{(u * k) % 30:02}" for k in (1, 2, 3)]} for u in range(12)])
-    learned = learn_behavior(log, WalkConfig(dim=8, number=2))
+    learned = learn_behavior(log, WalkConfig(dim=8, walks_per_node=2))
     names = EntityNames(len(log.users), len(log.item_ids))
     _, users, items = rows_of(EntityVectors.of(names, learned))
     assert np.abs(cosines(users, items) - cosines(learned.users, learned.items)).max() < 1e-3
@@ -149,3 +149,16 @@ def test_what_cannot_be_is_refused(choices, error, said):
 def test_texts_are_not_asked_for():
     with pytest.raises(ConfigError, match="needs the texts of the items"):
         extend(new_tokenizer(), new_model("qwen3 tied"), EntityVectors(NAMES, vectors(USERS)), init="text")
+
+
+def test_names_that_are_taken_are_told_with_other_ones_to_use():
+    """In one space too, where users and items are one level."""
+    tokenizer = new_tokenizer()
+    tokenizer.add_tokens(["item_7"])
+    start = EntityVectors(NAMES, vectors(USERS), vectors(ITEMS))
+    with pytest.raises(ConfigError, match=r"'item_7'; expected none, .* Use other names: EntityNames"):
+        extend(tokenizer, new_model("qwen3 tied", 320), start)
+
+
+def test_vectors_are_not_printed():
+    assert repr(EntityVectors(EntityNames(2, 3), items=np.eye(3))).endswith("one_space=True, seed=0)")

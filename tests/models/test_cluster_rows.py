@@ -18,7 +18,7 @@ from tests.helpers.tiny_models import new_model, new_tokenizer
 @pytest.fixture(scope="module")
 def clusters():
     config = ClusterConfig(
-        clusters=4, second_token="residual", spare_codes=0.2, walks=WalkConfig(dim=8, number=4, length=10)
+        clusters=4, second_token="residual", spare_codes=0.2, walks=WalkConfig(dim=8, walks_per_node=4, walk_length=10)
     )
     return fit_clusters(histories(), config)
 

@@ -247,6 +247,17 @@ def test_texts_are_read_alike_in_batches_of_any_size(monkeypatch):
     np.testing.assert_allclose(text_token_shares(*choices).shares.toarray(), whole, atol=1e-12)
 
 
+@pytest.mark.parametrize("init", ["text", "text+codebook"])
+def test_a_level_of_one_code_starts_at_its_axis_whatever_its_items_say(init):
+    stats, vocabulary, matrix = stats_of(32), Vocabulary([1, 3], begin="", end=""), old_rows(20, stats_of(32))
+    texts = toy_texts(4, 20, np.ones(4, bool))
+    rows = init_rows(
+        vocabulary, [np.ones((1, 2)), np.eye(3)], stats, init=init, seed=0, texts=texts, blocks=lambda: [(0, matrix)]
+    )
+    assert np.isfinite(rows).all()
+    np.testing.assert_allclose(np.linalg.norm(rows[0] - stats.mean), stats.radius, rtol=1e-5)
+
+
 # ---- choices and report
 
 

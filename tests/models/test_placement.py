@@ -27,7 +27,7 @@ from tests.models.test_on_disk import digests, saved
 
 
 def clusters_of(item_ids: Vocabulary = ITEM_TOKENS, **choices: object) -> ClusterTokens:
-    walks = WalkConfig(dim=8, number=4, length=10)
+    walks = WalkConfig(dim=8, walks_per_node=4, walk_length=10)
     config = ClusterConfig(clusters=4, second_token="residual", spare_codes=0.2, walks=walks, **choices)
     return fit_clusters(histories(), config, item_ids=item_ids)
 
@@ -175,7 +175,7 @@ def test_impossible_choices_say_so(tmp_path, base, clusters, choices, said):
 
 
 def test_alpha_is_of_clusters(tmp_path, base):
-    with pytest.raises(ConfigError, match=r"alpha=0\.1 adds the centroids of clusters, and these are semantic IDs"):
+    with pytest.raises(ConfigError, match=r"alpha=0\.1 adds the centroids of clusters, and these tokens have none"):
         extend_folder(base, ids_of(), tmp_path / "out", alpha=0.1)
     with pytest.raises(ConfigError, match="alpha"):
         extend(new_tokenizer(), new_model("qwen3 tied"), ids_of(), alpha=0.1)

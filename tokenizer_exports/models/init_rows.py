@@ -96,7 +96,7 @@ def check_choices(init: str, pad_to: int, source: TokenSource, alpha: float = 0.
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 <= alpha < math.inf:
         raise ConfigError(f"alpha={alpha!r} should be a number of 0 (off) or more; META ID's is 0.1.")
     if alpha and not of_clusters:
-        raise ConfigError(f"alpha={alpha!r} adds the centroids of clusters, and these are semantic IDs. Leave it out.")
+        raise ConfigError(f"alpha={alpha!r} adds the centroids of clusters, and these tokens have none. Leave it out.")
     if chosen in FROM_TEXTS and not has_texts:
         if of_clusters:
             raise ConfigError(f"init={init!r} needs texts, and users have none. Use init='codebook' or init='default'.")
