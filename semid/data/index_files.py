@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from semid.data.records import GZIP_MAGIC
 from semid.errors import InputError
 
 __all__ = ["IndexFile", "read_index", "read_json_object"]
 
 logger = logging.getLogger("semid")
 
-GZIP_MAGIC = b"\x1f\x8b"
 NUMBERED = re.compile(r"(.*?)(?<![0-9])(0|[1-9][0-9]{0,8})([^0-9]*)", re.DOTALL)  # the last number
 SHAPE = '{"item id": ["<a_12>", "<b_7>", ...], ...}'
 

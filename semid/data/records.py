@@ -22,13 +22,13 @@ from semid.data.arrow import Record, from_parquet, from_table
 from semid.data.problems import Problems, is_table, quote
 from semid.errors import InputError
 
-__all__ = ["iter_records"]
+__all__ = ["GZIP_MAGIC", "iter_records"]
 
 SUFFIXES = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
-GZIP_MAGIC = b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"  # the first two bytes of a gzip file
 CSV_FIELD_LIMIT = 2**31 - 1  # the csv module's own limit is 128 KiB; C long is 32 bits on Windows
 
 
@@ -159,7 +159,7 @@ def _read_fault(error: Exception) -> str:
 
 
 def _lines(stream: Iterable[bytes], problems: Problems) -> Iterator[tuple[int, bytes]]:
-    """Number the lines from 1 and drop a byte order mark. A stream that breaks is a problem of its line."""
+    """Yield lines numbered from 1, without a byte order mark. A stream that breaks is a problem of its line."""
     line = 0
     try:
         for line, raw in enumerate(stream, 1):

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from semid.data.interactions import Interactions
 from semid.data.problems import Problems, quote
+from semid.data.records import GZIP_MAGIC
 from semid.encoders.collaborative import BehaviorVectors
 
 __all__ = ["read_behavior"]
@@ -30,7 +31,6 @@ __all__ = ["read_behavior"]
 METAID = ["user", "item", "emb"]
 IS_USER, IS_ITEM = "is_user", "is_item"
 KINDS = ("user", "item")
-GZIP_MAGIC = b"\x1f\x8b"
 Row = tuple[int, str, str, str]  # line number, kind ("" if the file does not say), name, numbers
 
 

@@ -2,9 +2,8 @@
 
     python -m tests.benchmarks.refit_signals --data DIR [--embeddings FILE] [--method rqvae] [--update PAGE]
 
-The catalog changes at random, as in refit.py. Behavior is fused with a weight of 1.5, and learned from all but the
-last two interactions of each user; the sequence lift is of these two alone. CPU seconds are of everything. DIR: see
-peers.py.
+The catalog changes at random, as in refit.py. The weight of the fusion is 1.5. Each user's last two interactions are
+held out, and the sequence lift is measured on them alone. CPU seconds include all steps. DIR: see peers.py.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from tests.benchmarks.common import joined, machine, markdown, use_threads, vers
 from tests.benchmarks.page import update
 from tests.benchmarks.refit import Change, Shop, arrivals_last
 
-BEHAVIOR = Signals(collaborative_fusion=1.5)
+FUSION = Signals(collaborative_fusion=1.5)
 COLUMNS = ["way", "keep 1 / 2 / 3 / 4 codes", "lift, last two", "CPU s"]
 
 
 def compare(shop: Shop, change: Change, method: str) -> Iterator[list[str]]:
     """A row of the table for the old IDs in the old catalog, then for each way in the new one."""
-    again = {"signals": BEHAVIOR, "interactions": shop.interactions}
+    again = {"signals": FUSION, "interactions": shop.interactions}
     now = {"embeddings": shop.vectors[change.new]}
     held_out = held_out_interactions(shop.interactions, training_interactions(shop.interactions))
 

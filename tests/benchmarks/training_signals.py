@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.training_signals --data DIR [--data DIR ...] --llm FOLDER [--update docs/benchmarks.md]
 
-Whole fits (`semid fit`) of the same vectors, 4 x 256, judged by their unique IDs. Everything that is learned from
-histories leaves out each user's last two items, and the lift is measured on these pairs alone; for sets that were
-published nobody knows what they have seen. Distortion: mean squared error of reconstructions from unique IDs, relative
-to the variance of the vectors. Cold: share of items that get the same first code, and the same first two, from their
-text alone as they have. DIR: see published.py; FOLDER: a small language model's, for the loss towards its words.
+Each row is a fit of the same vectors, 4 x 256, measured on its unique IDs. Each user's last two items are held out from
+everything that learns from histories, and the lift is measured on these pairs alone; what published sets have seen is
+unknown. Distortion: mean squared error of reconstructions from unique IDs, relative to the variance of the vectors.
+Cold: share of items that get the same first code, and the same first two, from their text alone. DIR: see published.py;
+FOLDER: a small language model, for the LLM loss.
 """
 
 from __future__ import annotations
@@ -61,22 +61,22 @@ class World:
 
 
 def variants(llm: str | None) -> dict[str, Signals]:
-    """The rows of the table."""
+    """Return the rows of the table."""
     found = {
         "**semid**, plain": Signals(),
-        "behavior 1": Signals(collaborative_fusion=1.0),
-        "behavior 1.5": Signals(collaborative_fusion=1.5),
-        "behavior 3": Signals(collaborative_fusion=3.0),
-        "collaborative 10": Signals(collaborative_loss=10.0),
-        "behavior 1.5, collaborative 10": Signals(collaborative_fusion=1.5, collaborative_loss=10.0),
+        "fusion 1": Signals(collaborative_fusion=1.0),
+        "fusion 1.5": Signals(collaborative_fusion=1.5),
+        "fusion 3": Signals(collaborative_fusion=3.0),
+        "collaborative loss 10": Signals(collaborative_loss=10.0),
+        "fusion 1.5, collaborative loss 10": Signals(collaborative_fusion=1.5, collaborative_loss=10.0),
     }
     if llm is not None:
-        found["llm 1"] = Signals(llm_loss=llm, llm_loss_weight=1.0)
+        found["LLM loss 1"] = Signals(llm_loss=llm, llm_loss_weight=1.0)
     return found
 
 
 def judged(name: str, codes: npt.NDArray[np.integer], sizes: list[int] | None, world: World) -> list[str]:
-    """The cells that any ID set has; the others are dashes."""
+    """Return the cells that any ID set has; the others are dashes."""
     quality = evaluate(codes, sizes=sizes, vectors=world.near, histories=world.last_two)
     whole = evaluate(codes, sizes=sizes, histories=world.whole)
     levels = [level.perplexity for level in quality.levels]
@@ -93,7 +93,7 @@ def judged(name: str, codes: npt.NDArray[np.integer], sizes: list[int] | None, w
 
 
 def measured(name: str, signals: Signals, world: World) -> list[str]:
-    """A fit, and its row."""
+    """Fit and return the row."""
     start = time.process_time()
     ids = SemanticIDTokenizer.fit(
         world.folder / "items.jsonl.gz",
