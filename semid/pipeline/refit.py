@@ -146,7 +146,7 @@ def refit(
 
 
 def settings_of(old: TokenizerState) -> SemanticIDConfig:
-    """Return the settings that a refit starts from: those of the fit, or the default with the tokens of imported IDs."""
+    """Return the settings that a refit starts from: those of the fit, or defaults with the tokens of imported IDs."""
     return old.config or SemanticIDConfig(codebook_size=old.sizes, template=old.vocabulary.template)
 
 

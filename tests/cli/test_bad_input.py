@@ -20,8 +20,8 @@ from semid.artifact import store as artifact
 from semid.encoders.lexical import LexicalEncoder
 from semid.ledger.ledger import Ledger
 from semid.pipeline import fit as fitting
-from semid.pipeline import read as reading
 from semid.pipeline import learn, provenance
+from semid.pipeline import read as reading
 from semid.quantize.codebooks import Codebooks
 from semid.tokenizer import SemanticIDTokenizer
 from semid.train.residual_kmeans import ResidualKMeans

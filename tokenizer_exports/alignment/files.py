@@ -76,7 +76,8 @@ class TaskFiles:
             names = [f"train-{shard:05}-of-{self.shards:05}.jsonl" for shard in range(self.shards)]
         buffer = max(1 << 13, MEGABYTE // len(names))
         paths = [self.folder / name for name in names]
-        opened: list[IO[str]] = [self.stack.enter_context(path.open("x", buffer, encoding="utf-8", newline="\n")) for path in paths]
+        files = (path.open("x", buffer, encoding="utf-8", newline="\n") for path in paths)
+        opened: list[IO[str]] = [self.stack.enter_context(file) for file in files]
         self._open[split] = opened
         return opened
 
