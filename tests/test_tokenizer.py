@@ -207,7 +207,7 @@ def test_parse_takes_the_base_from_the_argument_the_tokenizer_or_the_artifact(id
     assert ids.parse(token_ids, tokenizer=table)[0].item_id == "i001"
     assert noted.parse(token_ids, tokenizer=table)[0].item_id == "i001"
     assert noted.parse(token_ids - 50)[0].item_id == "i001"
-    with pytest.raises(ConfigError, match=r"where the tokens of the IDs begin\. Give tokenizer= .* or base="):
+    with pytest.raises(ConfigError, match=r"needs the token id of the first code\. Give tokenizer= .* or base="):
         ids.parse(token_ids)
     with pytest.raises(InputError, match=r"should be integers \[T\], one sequence"):
         ids.parse([token_ids, token_ids], base=100)
