@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from semid.cli import cli
 from semid.cli.fit import signals_of
 from semid.cli.refit import refit as refit_command
 from semid.data import held_out_interactions, read_interactions, training_interactions
@@ -306,7 +307,8 @@ def test_codebooks_that_go_on_take_no_signals():
 )
 def test_the_options_named_ask_for_the_same_again(signals):
     words = shlex.split(options_of(signals.to_dict()))
-    given = signals_of(refit_command.make_context("refit", ["d", "i", "-o", "o", *words]).params)
+    context = refit_command.make_context("refit", ["d", "i", "-o", "o", *words], **cli.context_settings)
+    given = signals_of(context.params)
     assert dataclasses.replace(given, split=signals.split) == signals
     assert given.split == signals.split or not signals.uses_interactions
 
