@@ -99,7 +99,7 @@ class EntityNames:
             raise ConfigError("n_users=0, n_items=0: expected at least one user or item.")
         _check_name("user_name", self.user_name)
         _check_name("item_name", self.item_name)
-        _check_apart(self.user_name, self.item_name)
+        _check_distinguishable(self.user_name, self.item_name)
 
     @classmethod
     def from_dict(cls, record: NamesRecord) -> EntityNames:
@@ -314,7 +314,7 @@ def _check_name(field: str, name: object) -> None:
         raise ConfigError(f"{field}={name!r} {reason}. For example item_{{}} or <item_{{}}>.")
 
 
-def _check_apart(user_name: str, item_name: str) -> None:
+def _check_distinguishable(user_name: str, item_name: str) -> None:
     """Refuse two patterns if a token of one can contain the start of the other, or run into it."""
     reason = "are the same" if user_name == item_name else ""
     for name in (user_name, item_name):

@@ -96,7 +96,7 @@ def extend_folder(
     output = Path(output)
     check_model_output(output, force)
     folder = _local_folder(base)
-    _check_apart(folder, output)
+    _check_separate(folder, output)
     tokens = check_placement(folder, ids)
     weights = Weights(folder)
     layout = Layout.read(folder, weights)
@@ -119,7 +119,7 @@ def extend_folder(
 # ---- before any work
 
 
-def _check_apart(folder: Path, output: Path) -> None:
+def _check_separate(folder: Path, output: Path) -> None:
     source, target = folder.resolve(), output.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise ConfigError(
