@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
 from semid.errors import ConfigError
+from semid.runtime.checks import check_choice
 
 __all__ = ["Assign", "Method", "SemanticIDConfig", "Uniform"]
 
@@ -70,8 +71,7 @@ class SemanticIDConfig:
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
             value, allowed = getattr(self, name), get_args(kind)
-            if value not in allowed:
-                raise ConfigError(f"{name}={value!r} should be one of {', '.join(allowed)}.")
+            check_choice(name, value, allowed)
         if isinstance(self.codebook_size, list):
             object.__setattr__(self, "codebook_size", tuple(self.codebook_size))
         if isinstance(self.text, (list, str)):
@@ -117,8 +117,7 @@ class SemanticIDConfig:
     @classmethod
     def preset(cls, name: str, /, **changes: Any) -> SemanticIDConfig:
         """Return the settings of a named recipe ("default", "lc-rec"), with changes."""
-        if name not in PRESETS:
-            raise ConfigError(f"preset={name!r} should be one of {', '.join(PRESETS)}.")
+        check_choice("preset", name, PRESETS)
         return cls.from_dict(PRESETS[name] | changes)
 
     @classmethod

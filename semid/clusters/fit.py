@@ -28,6 +28,7 @@ from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.runtime.arrays import divided_by_length
+from semid.runtime.checks import check_choice
 from semid.runtime.progress import log_step
 from semid.tokens.templates import hint_on_bytes
 from semid.tokens.vocabulary import MAX_SIZE, Vocabulary
@@ -64,8 +65,7 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         for name, kind in (("second_token", SecondToken), ("split", Split)):
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"{name}={getattr(self, name)!r} should be one of {', '.join(get_args(kind))}.")
+            check_choice(name, getattr(self, name), get_args(kind))
         if self.clusters is not None and (type(self.clusters) is not int or not 1 <= self.clusters < MAX_SIZE):
             raise ConfigError(f"clusters={self.clusters!r} should be an integer from 1 to {MAX_SIZE - 1}.")
         if not 0 <= self.spare_codes <= 100:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.interactions import Interactions
-from semid.errors import ConfigError
+from semid.runtime.checks import check_choice
 
 __all__ = ["Split", "cut_by_time", "held_out_interactions", "leave_one_out", "own_split", "training_interactions"]
 
@@ -48,8 +48,7 @@ def training_interactions(
     >>> training_interactions(log).history(0), training_interactions(log, include_valid=True).history(0)
     (['a', 'b'], ['a', 'b', 'c'])
     """
-    if split not in get_args(Split):
-        raise ConfigError(f"split={split!r} should be one of {', '.join(get_args(Split))}.")
+    check_choice("split", split, get_args(Split))
     if split == "all":
         return log
     held_out = log.require_held_out() if split == "own" else np.ones((len(log), 2), np.int64)

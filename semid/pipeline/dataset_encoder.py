@@ -27,6 +27,7 @@ from semid.data.records import iter_records
 from semid.errors import ConfigError, DependencyError, InputError
 from semid.pipeline.batch_encoder import BatchEncoder
 from semid.pipeline.ray_engine import on_ray
+from semid.runtime.checks import check_choice
 from semid.runtime.progress import bar
 from semid.runtime.threads import thread_count
 
@@ -103,8 +104,7 @@ def encode_file(
 
 
 def _check(engine: str, output: Path, batch_size: int, concurrency: int | None) -> None:
-    if engine not in get_args(Engine):
-        raise ConfigError(f"engine={engine!r} should be one of {', '.join(get_args(Engine))}.")
+    check_choice("engine", engine, get_args(Engine))
     for name, value in (("batch_size", batch_size), ("concurrency", 1 if concurrency is None else concurrency)):
         if value < 1:
             raise ConfigError(f"{name}={value} should be 1 or more.")

@@ -26,6 +26,7 @@ from semid.data.items import Items
 from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
+from semid.runtime.checks import check_choice
 from semid.runtime.distributed import one_process_only
 from semid.runtime.tables import RowTable, Tables
 from semid.train.auxiliary import AuxiliaryTarget, CoOccurrenceTarget, TextEmbeddingTarget
@@ -70,8 +71,7 @@ class Signals:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value < np.inf:
                 raise ConfigError(f"{name}={value!r} should be a number, 0 (off) or above.")
-        if self.split not in get_args(Split):
-            raise ConfigError(f"split={self.split!r} should be one of {', '.join(get_args(Split))}.")
+        check_choice("split", self.split, get_args(Split))
         if self.llm_loss is not None and not isinstance(self.llm_loss, str):
             raise ConfigError(f"llm_loss={self.llm_loss!r} should be a string, the folder of a language model.")
 

@@ -7,6 +7,7 @@ devices.py       which torch device to use
 distributed.py   several processes that learn together
 progress.py      progress bars, lines about finished steps, stage timings
 arrays.py        small functions on arrays
+checks.py        checks and words that many messages share
 keyed_random.py  random numbers by key
 versions.py      installed packages, and which are newer than tested
 """

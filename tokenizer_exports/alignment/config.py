@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from semid.config import as_json, check_names
 from semid.errors import ConfigError
+from semid.runtime.checks import check_choice
 
 __all__ = ["SPLITS", "TASKS", "AlignmentConfig", "Format", "Negative", "Split"]
 
@@ -88,8 +89,7 @@ class AlignmentConfig:
 
     def __post_init__(self) -> None:
         for name, kind in CHOICES.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ConfigError(f"{name}={getattr(self, name)!r} should be one of {', '.join(get_args(kind))}.")
+            check_choice(name, getattr(self, name), get_args(kind))
         for name, lowest in LOWEST.items():
             value = getattr(self, name)
             if not (value is None and name == "max_records") and (type(value) is not int or value < lowest):

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from semid.data.values import has_surrogate
 from semid.errors import ConfigError, InputError
+from semid.runtime.checks import check_choice
 from semid.runtime.keyed_random import chance
 from semid.tokenizer_exports.entities.names import EntityTokens
 
@@ -118,8 +119,7 @@ class SoftHardPrompts:
     ) -> None:
         if not 0 < hidden < 1:
             raise ConfigError(f"hidden={hidden!r} should be a share between 0 and 1, such as 0.2.")
-        if targets not in get_args(Targets):
-            raise ConfigError(f"targets={targets!r} should be one of {', '.join(get_args(Targets))}.")
+        check_choice("targets", targets, get_args(Targets))
         for name, count in (("max_items", max_items), ("max_words", max_words)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ConfigError(f"{name}={count!r} should be an integer of 1 or more.")

@@ -28,6 +28,7 @@ from semid.artifact.atomic import drafting
 from semid.artifact.store import check_path
 from semid.artifact.tensors import tensor_blocks
 from semid.errors import ConfigError
+from semid.runtime.checks import check_choice, plural
 from semid.tokenizer_exports.formats.grammar import grammar_lines
 from semid.tokenizer_exports.formats.json_index import flashrec_blocks, flashrec_notes, lcrec_blocks, lcrec_notes
 from semid.tokenizer_exports.formats.parquet import parquet_blocks
@@ -109,8 +110,7 @@ def export(
     (9, '{\\n"0": ["<a_2>"')
     """
     path = Path(path)
-    if to not in get_args(Format):
-        raise ConfigError(f"to={to!r} should be one of {', '.join(get_args(Format))}.")
+    check_choice("to", to, get_args(Format))
     check_path(path, force)
     n_live = int(ids.ledger.live.sum())
     if not n_live:
@@ -122,7 +122,7 @@ def export(
         raise ConfigError(f"dense_levels={dense_levels} applies only to to='static'. Leave it out for {to!r}.")
     blocks, notes = _blocks(ids, to, base, dense_levels)
     if n_gone := len(ids) - n_live:
-        notes = [f"Without {n_gone:,} retired item{'s' * (n_gone > 1)}.", *notes]
+        notes = [f"Without {plural(n_gone, 'retired item')}.", *notes]
     with drafting(path.parent) as draft:
         check_path(path, force)  # again, now that nobody else is writing
         written = draft.write(blocks)

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from semid.errors import ConfigError
+from semid.runtime.checks import plural
 from semid.tokens.vocabulary import Vocabulary
 from semid.trie import Trie
 
@@ -69,7 +70,7 @@ def grammar_lines(trie: Trie, vocabulary: Vocabulary, dialect: Dialect) -> Itera
     span = "as text" if trie.base is None else f"in token ids from {trie.base} to {trie.base + trie.offsets[-1] - 1}"
     if trie.base is None and dialect == "lark":
         span = "by the names of the tokens"
-    yield f"{writer.comment} The {len(trie):,} item{'s' * (len(trie) > 1)} of a catalog, {span}.\n"
+    yield f"{writer.comment} The {plural(len(trie), 'item')} of a catalog, {span}.\n"
     yield writer.rule(writer.root, alternatives)
     for body, name in writer.names.items():
         yield writer.rule(name, body)

@@ -31,6 +31,7 @@ from semid.data.strings import PackedStrings
 from semid.errors import ConfigError, InputError
 from semid.ledger.ledger import Ledger
 from semid.ledger.lookup import code_keys
+from semid.runtime.checks import check_choice
 from semid.runtime.progress import log_step
 from semid.state import IMPORTED
 from semid.tokenizer import SemanticIDTokenizer
@@ -88,8 +89,7 @@ def import_index(
     >>> ids.tokens(["B1", "B2"]), ids.decode("<a_5><b_0>"), ids.sizes
     (['<a_5><b_12>', '<a_5><b_0>'], 'B2', (256, 256))
     """
-    if on_collision not in get_args(OnCollision):
-        raise ConfigError(f"on_collision={on_collision!r} should be one of {', '.join(get_args(OnCollision))}.")
+    check_choice("on_collision", on_collision, get_args(OnCollision))
     index = _sorted(source if isinstance(source, IndexFile) else read_index(source))
     _check_ids(index)
     own_template = _template_of(index)
