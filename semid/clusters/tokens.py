@@ -57,7 +57,7 @@ class Entity:
 class ParsedEntity:
     """Two tokens, or a malformed attempt at them, in a text: `text == whole[start:end]`.
 
-    `entity` is None if nobody has these tokens or they are malformed; `problem` then says why.
+    `entity` is None if no user or item has these tokens or they are malformed; `problem` then says why.
     """
 
     start: int
@@ -272,7 +272,7 @@ class ClusterTokens(TokenArtifact):
         parsed = []
         for one in attempts:
             entity = next(owners) if one.codes else None
-            problem = one.problem or (None if entity else "nobody has these tokens")
+            problem = one.problem or (None if entity else "no user or item has these tokens")
             parsed.append(ParsedEntity(one.start, one.end, one.text, one.codes, entity, problem))
         return parsed
 

@@ -286,7 +286,7 @@ def test_tokens_inside_text_are_found_and_faults_are_named(made):
     nobody = made.vocabulary.text([made.sizes[0] - 1, made.sizes[1] - 1])
     found = made.parse(f"{one} bought {other}, not {nobody} nor <c_a_0>")
     assert [attempt.entity for attempt in found] == [Entity("user", "g0-u0"), Entity("item", "g1-i1"), None, None]
-    assert [attempt.problem for attempt in found[2:]] == ["nobody has these tokens", "has 1 of 2 codes"]
+    assert [attempt.problem for attempt in found[2:]] == ["no user or item has these tokens", "has 1 of 2 codes"]
     assert made.decode(f"{one} ") == Entity("user", "g0-u0") and made.decode(f"the {one}{other}") is None
     with pytest.raises(UnknownIDError, match="g0-u0"):
         made.users.tokens("g0-u00")

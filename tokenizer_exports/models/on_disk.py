@@ -123,7 +123,7 @@ def _check_separate(folder: Path, output: Path) -> None:
     source, target = folder.resolve(), output.resolve()
     if source == target or source in target.parents or target in source.parents:
         raise ConfigError(
-            f"output={str(output)!r} should be apart from the base model {folder}. Choose another folder."
+            f"output={str(output)!r} should be outside of the base model {folder}. Choose another folder."
         )
 
 
