@@ -4,8 +4,9 @@ models/ adds tokens to models, generate/ generates items, serving/ does so in vL
 systems' files, entities/ has a token per user and item, alignment/ training data. Names are imported on first use.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from semid._late import late_names
 
 if TYPE_CHECKING:
     from semid.tokenizer_exports.alignment import write_alignment
@@ -31,10 +32,4 @@ __all__ = [
 ]  # fmt: skip
 __dir__ = __all__.copy  # completion knows the names before they are used
 
-
-def __getattr__(name: str) -> object:
-    rooms = (".formats", ".alignment", ".models", ".generate", ".entities") if name in __all__ else ()
-    for module in (import_module(room, __name__) for room in rooms):  # their names load late as well
-        if name in module.__all__:
-            return getattr(module, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+__getattr__ = late_names(__name__, __all__, (".formats", ".alignment", ".models", ".generate", ".entities"))

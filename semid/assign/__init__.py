@@ -14,18 +14,18 @@ global_search.py  assignment across all prefixes by beam search
 stable.py         items that keep the IDs they had
 """
 
-from semid.assign.choose import assign
-from semid.assign.global_search import assign_global
-from semid.assign.stable import assign_stable, reuse_old_ids
-from semid.assign.unique import Assignment, Certificate, assign_by_first_code, assign_unique
+from typing import TYPE_CHECKING
+
+from semid._late import late_names
+
+if TYPE_CHECKING:
+    from semid.assign.choose import assign
+    from semid.assign.global_search import assign_global
+    from semid.assign.stable import assign_stable, reuse_old_ids
+    from semid.assign.unique import Assignment, Certificate, assign_by_first_code, assign_unique
 
 __all__ = [
-    "Assignment",
-    "Certificate",
-    "assign",
-    "assign_global",
-    "assign_by_first_code",
-    "assign_stable",
-    "assign_unique",
+    "Assignment", "Certificate", "assign", "assign_by_first_code", "assign_global", "assign_stable", "assign_unique",
     "reuse_old_ids",
-]
+]  # fmt: skip
+__getattr__ = late_names(__name__, __all__, (".unique", ".stable", ".global_search", ".choose"))  # lightest first

@@ -8,9 +8,9 @@ cold_start.py        add_members: new users and items
 metrics.py           diversity and memorization of vectors
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from semid._late import late_names
 from semid.clusters.tokens import ClusterTokens, Entity, Members, ParsedEntity, Side, check_distinguishable
 
 if TYPE_CHECKING:
@@ -18,16 +18,10 @@ if TYPE_CHECKING:
     from semid.clusters.fit import ClusterConfig, default_clusters, fit_clusters
     from semid.clusters.metrics import adjusted_cosines, centered, diversity, interaction_matrix, memorization
 
-FILES = (".cold_start", ".metrics", ".fit")  # loaded on first use: opening cluster tokens needs NumPy alone
 __all__ = [
     "ClusterConfig", "ClusterTokens", "Entity", "Members", "ParsedEntity", "Side", "add_members", "adjusted_cosines",
     "centered", "check_distinguishable", "default_clusters", "diversity", "fit_clusters", "interaction_matrix",
     "memorization",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    modules = (import_module(file, __name__) for file in FILES)
-    return next(getattr(module, name) for module in modules if name in module.__all__)
+__getattr__ = late_names(__name__, __all__, (".cold_start", ".metrics", ".fit"))  # opening tokens needs NumPy alone

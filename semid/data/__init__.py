@@ -14,26 +14,23 @@ strings       string tables as two arrays
 index_files   ID files of other systems
 """
 
-from semid.data.index_files import IndexFile, read_index
-from semid.data.interactions import Histories, Interactions, read_interactions
-from semid.data.items import Items, read_items
-from semid.data.problems import Problems
-from semid.data.records import iter_records
-from semid.data.splits import held_out_interactions, training_interactions
-from semid.data.strings import PackedStrings, StringChain
+from typing import TYPE_CHECKING
+
+from semid._late import late_names
+
+if TYPE_CHECKING:
+    from semid.data.index_files import IndexFile, read_index
+    from semid.data.interactions import Histories, Interactions, read_interactions
+    from semid.data.items import Items, read_items
+    from semid.data.problems import Problems
+    from semid.data.records import iter_records
+    from semid.data.splits import held_out_interactions, training_interactions
+    from semid.data.strings import PackedStrings, StringChain
 
 __all__ = [
-    "Histories",
-    "IndexFile",
-    "Interactions",
-    "Items",
-    "PackedStrings",
-    "Problems",
-    "StringChain",
-    "held_out_interactions",
-    "iter_records",
-    "read_index",
-    "read_interactions",
-    "read_items",
-    "training_interactions",
-]
+    "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "StringChain",
+    "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items", "training_interactions",
+]  # fmt: skip
+__getattr__ = late_names(
+    __name__, __all__, (".strings", ".problems", ".records", ".items", ".interactions", ".splits", ".index_files")
+)

@@ -15,8 +15,9 @@ logits_processor.py       TrieLogitsProcessor: the same for `generate` of transf
 top_k.py                  build_top_k: recommendations for all users, computed ahead of time
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from semid._late import late_names
 
 if TYPE_CHECKING:
     from semid.tokenizer_exports.generate.constraint import Constraints, marker_ids
@@ -26,15 +27,10 @@ if TYPE_CHECKING:
     from semid.tokenizer_exports.generate.top_k import build_top_k
     from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 
-FILES = (".constraint", ".trie_tensors", ".token_masker", ".logits_processor", ".items", ".top_k")  # lightest first
 __all__ = [
     "Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors", "build_top_k",
     "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    modules = (import_module(file, __name__) for file in FILES)
-    return next(getattr(module, name) for module in modules if name in module.__all__)
+__getattr__ = late_names(
+    __name__, __all__, (".constraint", ".trie_tensors", ".token_masker", ".logits_processor", ".items", ".top_k")
+)  # lightest first

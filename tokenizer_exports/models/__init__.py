@@ -14,8 +14,9 @@ edit_shards.py    new rows in safetensors files
 freeze.py         train_only_new_rows: everything but the new rows stays as it is
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from semid._late import late_names
 
 if TYPE_CHECKING:
     from semid.tokenizer_exports.models.cluster_rows import bake_centroids, centroid_shifts, isometry
@@ -24,15 +25,10 @@ if TYPE_CHECKING:
     from semid.tokenizer_exports.models.on_disk import extend_folder
     from semid.tokenizer_exports.models.plan import Extended
 
-FILES = (".freeze", ".cluster_rows", ".plan", ".in_memory", ".on_disk")  # lightest first
 __all__ = [
     "Extended", "Frozen", "bake_centroids", "centroid_shifts", "extend", "extend_folder", "isometry",
     "train_only_new_rows",
 ]  # fmt: skip
-
-
-def __getattr__(name: str) -> object:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    modules = (import_module(file, __name__) for file in FILES)
-    return next(getattr(module, name) for module in modules if name in module.__all__)
+__getattr__ = late_names(
+    __name__, __all__, (".freeze", ".cluster_rows", ".plan", ".in_memory", ".on_disk")
+)  # lightest first
