@@ -27,8 +27,8 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
     type=click.Choice(["auto", "text", "codebook", "text+codebook", "default"]),
     default="auto",
     show_default=True,
-    help="What the new embedding rows start as: the items' texts, the codebooks, both, or random. auto: texts if the "
-    "artifact has them, else codebooks.",
+    help="Initial values of the new embedding rows: the items' texts, the codebooks, both, or random. auto: texts if "
+    "the artifact has them, else codebooks.",
 )
 @click.option(
     "--alpha", default=0.0, show_default=True, type=float,
