@@ -142,7 +142,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror}. Check its permissions.") from None
     try:
-        manifest = json.loads(content)
+        manifest: dict[str, Any] = json.loads(content)
     except (ValueError, RecursionError) as error:
         where = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
         raise ArtifactError(f"{path}: is not JSON{where}: cut short or damaged. {RESTORE}") from None

@@ -77,7 +77,7 @@ class Artifact:
     @property
     def fingerprint(self) -> str:
         """`sha256:` and 64 hex digits; equal for equal artifacts, whoever wrote them (`manifest.py`)."""
-        return self.manifest["fingerprint"]
+        return str(self.manifest["fingerprint"])
 
 
 def check_output(folder: str | Path, *, force: bool = False) -> None:
@@ -300,7 +300,7 @@ def _write(
         described = described | describe(part)
     whole = complete(manifest, files, dict(sorted(described.items())))
     _publish(draft, data, draft.write([as_text(whole)]), written, set(files))
-    return whole["fingerprint"]
+    return str(whole["fingerprint"])
 
 
 def _publish(
@@ -334,9 +334,10 @@ def _publish(
 def _files_of(folder: Path) -> dict[str, FileEntry]:
     """Return `files` of the present manifest; empty if none can be read."""
     try:
-        return read_manifest(folder)["files"]
+        files: dict[str, FileEntry] = read_manifest(folder)["files"]
     except ArtifactError:
         return {}
+    return files
 
 
 def _problems(artifact: Artifact) -> list[str]:

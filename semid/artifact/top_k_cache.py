@@ -110,7 +110,7 @@ class TopKCache:
     @property
     def k(self) -> int:
         """Largest number of items per user."""
-        return self.codes.shape[1]
+        return int(self.codes.shape[1])
 
     def get(self, user: str, history: Sequence[str]) -> TopK | None:
         """Return the items of a user; None if the user is unknown or the row was computed for another history.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -109,7 +110,7 @@ def resolve(problem: Problem, wanted: npt.NDArray[np.int32]) -> Resolution:
     return Resolution(codes, leaders, int(np.diff(bounds).max(initial=0)), int(overfull.sum()), len(unplaced))
 
 
-def _collisions(keys: npt.NDArray) -> npt.NDArray[np.bool_]:
+def _collisions(keys: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return which of the sorted keys [N] occur twice."""
     same = keys[1:] == keys[:-1]
     collides = np.zeros(len(keys), np.bool_)
@@ -118,7 +119,7 @@ def _collisions(keys: npt.NDArray) -> npt.NDArray[np.bool_]:
     return collides
 
 
-def _leaders(latents: RowTable, keys: npt.NDArray, rows: Ints) -> Ints:
+def _leaders(latents: RowTable, keys: npt.NDArray[Any], rows: Ints) -> Ints:
     """Return the first item with the same key and the identical latent, for every item: int64 [N].
 
     Only `rows`, in order of (key, row), can have such a duplicate: equal latents have equal codes.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ __all__ = ["code_dtype", "pack", "rank_within", "run_starts"]
 WORD = 2**64
 
 
-def pack(codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> npt.NDArray:
+def pack(codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> npt.NDArray[Any]:
     """Return one key for each row of `codes` [..., L]: uint64 in mixed radix, or bytes when ∏K is above 2^64.
 
     >>> pack(np.array([[1, 2], [0, 3]]), [4, 4]).tolist()
@@ -38,7 +39,7 @@ def code_dtype(sizes: Sequence[int]) -> np.dtype:
     return np.dtype(np.uint16 if max(sizes, default=0) <= 2**16 else np.int32)
 
 
-def run_starts(values: npt.NDArray) -> npt.NDArray[np.int64]:
+def run_starts(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return where each run of equal neighbors begins, then the length: bounds of R runs, int64 [R + 1].
 
     >>> run_starts(np.array([7, 7, 2, 9, 9])).tolist()
@@ -50,7 +51,7 @@ def run_starts(values: npt.NDArray) -> npt.NDArray[np.int64]:
     return np.concatenate(([0], changes, [len(values)])).astype(np.int64)
 
 
-def rank_within(groups: npt.NDArray) -> npt.NDArray[np.int64]:
+def rank_within(groups: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Return how many earlier rows belong to the same group, int64 [N].
 
     >>> rank_within(np.array([5, 3, 5, 5])).tolist()

@@ -72,7 +72,8 @@ def _solve_tiny(costs: Float64s) -> Ints:
     totals = prices[:, members, ranks].sum(axis=2)
     for one, other in itertools.combinations(range(n), 2):
         totals[offers[:, :, one] == offers[:, :, other]] = np.inf
-    return offers[np.arange(len(offers)), totals.argmin(axis=1)]
+    best: npt.NDArray[np.int64] = offers[np.arange(len(offers)), totals.argmin(axis=1)]
+    return best
 
 
 def _solve_one(costs: Float64s) -> Ints:

@@ -7,7 +7,7 @@ Computed only for the prefixes that are asked about. The IDs in use are a list (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -115,7 +115,7 @@ class Occupancy:
             place = np.searchsorted(self._known, distinct)
         return self._row_of_known[place][inverse]
 
-    def _add(self, keys: npt.NDArray, prefixes: npt.NDArray[np.integer], places: Ints) -> None:
+    def _add(self, keys: npt.NDArray[Any], prefixes: npt.NDArray[np.integer], places: Ints) -> None:
         rows = len(self.free) + np.arange(len(keys))
         self._known = np.insert(self._known, places, keys)
         self._row_of_known = np.insert(self._row_of_known, places, rows)

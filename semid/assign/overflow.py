@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +53,7 @@ def place_overflow(
     latents: RowTable,
     items: Ints,
     leaders: Ints,
-    homes: npt.NDArray,
+    homes: npt.NDArray[Any],
     codebooks: Sequence[Float64s],
     occupancy: Occupancy,
     *,

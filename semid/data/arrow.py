@@ -89,7 +89,7 @@ def column_values(column: Any, problems: Problems, line: int) -> list[Any]:
     if pyarrow.types.is_temporal(column.type) and not pyarrow.types.is_interval(column.type):
         column = column.cast(pyarrow.string())
     try:
-        return column.to_pylist()
+        return list(column.to_pylist())
     except UnicodeDecodeError:  # Arrow does not check strings when it reads them
         return [_value(cell, problems, line + i) for i, cell in enumerate(column)]
 

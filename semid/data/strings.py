@@ -93,7 +93,8 @@ class PackedStrings(Sequence[str]):
         return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
     def _ends(self) -> npt.NDArray[np.int64]:
-        return self.offsets[1:] - self.offsets[0]
+        ends: npt.NDArray[np.int64] = self.offsets[1:] - self.offsets[0]
+        return ends
 
     def _bytes(self) -> npt.NDArray[np.uint8]:
         return self.data[self.offsets[0] : self.offsets[-1]]
@@ -214,7 +215,7 @@ class StringChain(Sequence[str]):
         self._starts = np.cumsum([0, *map(len, self.parts)]).tolist()
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     @overload
     def __getitem__(self, i: int) -> str: ...
@@ -229,7 +230,7 @@ class StringChain(Sequence[str]):
         if i in self.replaced:
             return self.replaced[i]
         part = bisect_right(self._starts, i) - 1  # skips empty parts that start at i
-        return self.parts[part][i - self._starts[part]]
+        return self.parts[part][i - int(self._starts[part])]
 
     def __iter__(self) -> Iterator[str]:
         i = 0

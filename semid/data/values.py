@@ -112,7 +112,7 @@ def _scalar_text(value: object) -> str | None:
 def is_vector(value: object) -> bool:
     """Return whether a value is a list of fractional numbers: an embedding, which is text only where asked for."""
     if isinstance(value, np.ndarray):
-        return value.dtype.kind == "f"
+        return bool(value.dtype.kind == "f")
     while isinstance(value, list | tuple) and value:
         value = value[0]
         if isinstance(value, float):

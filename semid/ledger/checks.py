@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +125,7 @@ def repeated_codes(segment: Segment) -> list[tuple[int, int]]:
     return [(int(order[place]), int(order[place + 1])) for place in places]
 
 
-def _is_order(order: npt.NDArray[np.int32], keys: npt.NDArray) -> bool:
+def _is_order(order: npt.NDArray[np.int32], keys: npt.NDArray[Any]) -> bool:
     """Return whether `order` has every row once, with ascending keys, and rows of equal keys ascending."""
     if not len(order):
         return True

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -106,7 +107,7 @@ class Ledger:
     @property
     def n_levels(self) -> int:
         """Codes per item, L."""
-        return self.segments[0].codes.shape[1]
+        return int(self.segments[0].codes.shape[1])
 
     @cached_property
     def item_ids(self) -> StringChain:
@@ -145,7 +146,7 @@ class Ledger:
     @cached_property
     def live(self) -> npt.NDArray[np.bool_]:
         """Which items are not retired: bool [N]."""
-        return self.retired_in == 0
+        return np.equal(self.retired_in, 0)
 
     @cached_property
     def code_order(self) -> npt.NDArray[np.int32]:
@@ -376,7 +377,7 @@ class UsedCodes:
         return np.bincount(pairs[:, 0], minlength=len(prefixes)).astype(np.int64), pairs[:, 1]
 
 
-def _keys(prefixes: npt.NDArray[np.integer], last: int) -> npt.NDArray:
+def _keys(prefixes: npt.NDArray[np.integer], last: int) -> npt.NDArray[Any]:
     """Return the sortable keys of the prefixes with `last` as the last code."""
     column = np.full((len(prefixes), 1), last)
     return code_keys(np.concatenate((prefixes, column), axis=1).astype(np.uint16))

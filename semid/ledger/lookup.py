@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -145,13 +145,13 @@ def check_range(codes: npt.NDArray[np.integer], sizes: Sequence[int]) -> None:
         )
 
 
-def code_keys(codes: npt.NDArray[np.uint16]) -> npt.NDArray:
+def code_keys(codes: npt.NDArray[np.uint16]) -> npt.NDArray[Any]:
     """Return one sortable key for each row of codes [N, L], whatever the sizes of the levels."""
     return pack(codes, [MAX_CODE + 1] * codes.shape[1])
 
 
 def find_codes(
-    keys: npt.NDArray,
+    keys: npt.NDArray[Any],
     codes: npt.NDArray[np.uint16],
     order: npt.NDArray[np.integer],
     *,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -165,7 +166,7 @@ class Segment:
         """Rows and notes: the cost of copying the segment."""
         return len(self) + len(self.retired) + len(self.revised)
 
-    def places_of(self, keys: npt.NDArray) -> npt.NDArray[np.int64]:
+    def places_of(self, keys: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """Return the last row of this segment with each of the code keys, int64 [M]; -1 if there is none."""
         if not len(self):
             return np.full(len(keys), -1, np.int64)

@@ -79,7 +79,8 @@ def unit_rows(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """
     squares = np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True)
     scale = np.divide(1, np.sqrt(squares), out=np.zeros_like(squares), where=squares > 0)
-    return (vectors * scale).astype(np.float32)
+    scaled: npt.NDArray[np.float32] = (vectors * scale).astype(np.float32)
+    return scaled
 
 
 def divided_by_length(vectors: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

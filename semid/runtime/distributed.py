@@ -129,7 +129,8 @@ def broadcast(values: T) -> T:
     if world() == 1:
         return values
     if not is_writer():
-        return _receive()
+        received: T = _receive()
+        return received
     _, dist = _torch()
     dist.broadcast_object_list([values])
     return values
@@ -152,7 +153,8 @@ def from_writer(make: Callable[[], T]) -> T:
     if world() == 1:
         return make()
     if not is_writer():
-        return _receive()
+        received: T = _receive()
+        return received
     with _by_itself():
         made = make()
     return broadcast(made)

@@ -96,7 +96,8 @@ def track(items: Iterable[T], label: str, *, total: int | None = None, unit: str
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, total=total, unit=f" {unit}", unit_scale=True, leave=False)
+    shown: Iterable[T] = tqdm(items, desc=label, total=total, unit=f" {unit}", unit_scale=True, leave=False)
+    return shown
 
 
 def log_step(name: str, result: str) -> None:

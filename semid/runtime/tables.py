@@ -64,7 +64,7 @@ class MappedRows:
         self.shape, self.dtype = array.shape, array.dtype
 
     def __len__(self) -> int:
-        return self.shape[0]
+        return int(self.shape[0])
 
     def __getitem__(self, rows: Rows, /) -> np.ndarray:
         """Return a copy of these rows: a slice, row numbers of any shape, or a mask."""
