@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,13 @@ def test_decode_gives_none_for_what_is_not_exactly_one_id(ids):
 def test_an_unknown_item_names_near_ones(ids):
     with pytest.raises(UnknownIDError, match=r"'i0001' is not among the 60 items. Did you mean 'i001'"):
         ids.encode(["i001", "i0001"])
+
+
+def test_it_prints_as_one_line_and_knows_its_items(ids):
+    assert repr(ids) == f"SemanticIDTokenizer(60 items, 3x8, rqkmeans, {ids.fingerprint[:15]}…)"
+    assert re.fullmatch(r"Codebooks\(8x8x8 codes, \d+ -> \d+ dims\)", repr(ids.codebooks))
+    assert "i002" in ids and "i999" not in ids and 2 not in ids
+    assert list(ids) == list(ids.item_ids) and len(ids) == 60
 
 
 # ---- parse

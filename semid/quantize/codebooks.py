@@ -26,7 +26,7 @@ __all__ = ["Codebooks", "chosen_backend"]
 Advance = Callable[[int], object]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codebooks:
     """L levels of centroids in a latent space, with the maps into it and back.
 
@@ -46,6 +46,9 @@ class Codebooks:
     encoder: Encoder
     decoder: Decoder
     biases: tuple[npt.NDArray[np.float64] | None, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return f"Codebooks({'x'.join(map(str, self.sizes))} codes, {self.input_dim} -> {self.latent_dim} dims)"
 
     @classmethod
     def from_float(
