@@ -30,7 +30,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
-TOKEN = re.compile(r"<s_([a-z])_\d+>")
+TOKEN = re.compile(r"<(?:s_)?[a-z]_\d+>")
 NUMBER = re.compile(r"(?<![\w.,])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
 # Figures of another machine differ by up to this factor, or this much; the largest share of a code, by most.
 TIMES, FEW = 3, 10
