@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "arguments_or_stdin",
     "cli",
+    "fields_of",
     "folder_argument",
+    "interaction_fields",
     "json_option",
     "log",
     "main",
@@ -44,6 +46,19 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 # readable=False: what cannot be read is wrong input, not a wrong command, and the readers name it.
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, readable=False))
+
+
+def interaction_fields(command: Any) -> Any:
+    """Add the options that name the fields of interactions; `fields_of` takes them out of the choices."""
+    for role, more in [("time", "; '' keeps the order of the lines"), ("item", ""), ("user", "")]:
+        wording = f"Field of the interactions with the {role}{more}. Default: found by its name."
+        command = click.option(f"--{role}-field", help=wording)(command)
+    return command
+
+
+def fields_of(choices: dict[str, Any]) -> dict[str, str | None]:
+    """Take the options of `interaction_fields` out of the choices."""
+    return {name: choices.pop(name) for name in ("user_field", "item_field", "time_field")}
 
 
 def main() -> None:

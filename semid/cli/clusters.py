@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import json_option, print_json
+from semid.cli.app import fields_of, interaction_fields, json_option, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 
 @click.command()
 @click.argument("interactions", type=click.Path(readable=False))
+@interaction_fields
 @click.option("-o", "--output", type=readable, required=True, help="Folder to write.")
 @click.option(
     "--clusters", "n_clusters", type=int,
@@ -80,8 +81,8 @@ def clusters(interactions: str, output: Path, force: bool, as_json: bool, **give
     from semid.runtime.progress import log_step
 
     check_output(output, force=force)
-    config = _config(given)
-    histories = read_interactions(interactions)
+    config, fields = _config(given), fields_of(given)
+    histories = read_interactions(interactions, **fields)
     made = _fit(histories, config, given)
     fingerprint = made.save(output, force=force)
     log_step("saved", str(output))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import json_option, log, nearest_folder, print_quality
+from semid.cli.app import fields_of, interaction_fields, json_option, log, nearest_folder, print_quality
 
 if TYPE_CHECKING:
     from semid.data.interactions import Interactions
@@ -110,6 +110,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
     type=click.Path(readable=False),
     help="User histories, for quality figures and signals.",
 )
+@interaction_fields
 @signal_options
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
@@ -145,10 +146,10 @@ def fit(
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
-    signals = signals_of(choices)
+    signals, fields = signals_of(choices), fields_of(choices)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
-    histories = None if interactions is None else read_interactions(interactions)
+    histories = None if interactions is None else read_interactions(interactions, **fields)
     made = run(
         items,
         config,

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, json_option, open_tokens, print_json, print_quality
+from semid.cli.app import folder_argument, interaction_fields, json_option, open_tokens, print_json, print_quality
 
 
 @click.command()
 @click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
 @click.option("--interactions", type=click.Path(readable=False), help="User histories, for sequence_lift.")
+@interaction_fields
 @click.option("--items", type=click.Path(readable=False), help="The catalog, for the order of --embeddings.")
 @click.option(
     "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors of the items, for neighbor_recall."
 )
 @json_option
-def doctor(source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool) -> None:
+def doctor(
+    source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool, **fields: Any
+) -> None:
     """Report the quality of an ID set: collisions, use of the codes, neighbor recall, sequence lift; with advice.
 
     The argument is an artifact, or another system's index file {item: ["<a_1>", "<b_2>", ...]}.
@@ -31,7 +35,7 @@ def doctor(source: Path, interactions: str | None, items: str | None, embeddings
     """
     from semid.diagnostics.doctor import judge
 
-    quality = judge(source, interactions=interactions, items=items, embeddings=embeddings)
+    quality = judge(source, interactions=interactions, items=items, embeddings=embeddings, **fields)
     print_quality(quality, as_json, {})
 
 

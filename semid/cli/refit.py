@@ -8,7 +8,15 @@ from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, json_option, nearest_folder, open_ids, print_json
+from semid.cli.app import (
+    fields_of,
+    folder_argument,
+    interaction_fields,
+    json_option,
+    nearest_folder,
+    open_ids,
+    print_json,
+)
 from semid.cli.fit import signal_options, signals_of, sizes_option
 
 
@@ -50,6 +58,7 @@ from semid.cli.fit import signal_options, signals_of, sizes_option
     "--codebook-size", callback=sizes_option, help="Codes per level, with --init scratch. Default: as before."
 )
 @click.option("--interactions", type=click.Path(readable=False), help="User histories for collaborative signals.")
+@interaction_fields
 @signal_options
 @click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
 @click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
@@ -89,13 +98,14 @@ def refit(
       semid refit my-sid items.jsonl -o my-sid-2 --init scratch --interactions log.jsonl --collaborative-fusion 1
     """
     from semid.artifact.store import check_output
+    from semid.data.interactions import read_interactions
     from semid.evaluation.churn import remap_lines
     from semid.pipeline.refit import refit as run
     from semid.pipeline.refit import settings_of
     from semid.runtime.progress import log_step
 
     check_output(output, force=force)
-    signals = signals_of(choices)
+    signals, fields = signals_of(choices), fields_of(choices)
     if interactions and not signals.uses_interactions:
         raise click.UsageError("--interactions requires --collaborative-fusion or --collaborative-loss.")
     old = open_ids(folder)
@@ -106,7 +116,7 @@ def refit(
         embeddings=embeddings,
         config=dataclasses.replace(settings_of(old), **{name: value for name, value in given.items() if value}),
         signals=signals,
-        interactions=interactions,
+        interactions=None if interactions is None else read_interactions(interactions, **fields),
         id_field=id_field,
         memory=memory,
         folder=nearest_folder(output),

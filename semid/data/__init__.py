@@ -8,6 +8,7 @@ arrow         Parquet, datasets and Arrow streams for `records`
 columns       columns of the tables that batch functions receive
 values        the value of a field as clean text, an id or a time
 items         a catalog: ids and text fields
+interaction_fields  which column is the user, the item, the time
 interactions  who met what and when
 splits        training and held-out interactions
 strings       string tables as two arrays

@@ -177,6 +177,9 @@ def id_fault(value: object) -> str:
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+AMAZON_DATE = re.compile(r"(\d\d?) (\d\d?), (\d{4})")  # 09 3, 2009
+TWITTER_DATE = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d\d) (\d\d:\d\d:\d\d) ([+-]\d{4}) (\d{4})")
+MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 MICROSECOND = timedelta(microseconds=1)
 LARGEST_TIME = 1e300  # fits into float64; a larger number is no time
 
@@ -202,19 +205,37 @@ def as_number(value: object) -> int | float | None:
 
 
 def as_microseconds(value: object) -> int | None:
-    """Return a time that is a date, or an ISO string, in microseconds since 1970, UTC; None for any other value.
+    """Return a time that is a date, or a string that spells one, in microseconds since 1970, UTC; None for any other.
+
+    Strings are ISO dates; also with slashes, with UTC at the end, or as Amazon's reviews and Twitter write them. Dates
+    such as 01/02/2020 are none: the month could be either.
 
     >>> as_microseconds("1970-01-02"), as_microseconds("1970-01-01T01:00+01:00"), as_microseconds("soon")
     (86400000000, 0, None)
+    >>> [as_microseconds(text) for text in ("1970/01/02", "01 2, 1970", "1970-01-02 00:00:00 UTC")]
+    [86400000000, 86400000000, 86400000000]
     """
     if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            return None
+        value = _date_of(value.strip())
     if not isinstance(value, date):
         return None
     if not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day)
     moment = value if value.tzinfo else value.replace(tzinfo=UTC)
     return (moment - EPOCH) // MICROSECOND
+
+
+def _date_of(text: str) -> datetime | None:
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text)
+    if found := AMAZON_DATE.fullmatch(text):
+        month, day, year = found.groups()
+        text = f"{year}-{month:0>2}-{day:0>2}"
+    elif found := TWITTER_DATE.fullmatch(text):
+        month, day, clock, zone, year = found.groups()
+        text = f"{year}-{MONTHS.find(month) // 3 + 1:02}-{day}T{clock}{zone}"
+    else:
+        text = text.removesuffix("UTC").removesuffix("GMT").rstrip().replace("/", "-")
+    with contextlib.suppress(ValueError):
+        return datetime.fromisoformat(text)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,9 @@ def judge(
     interactions: str | Path | None = None,
     items: str | Path | None = None,
     embeddings: str | Path | None = None,
+    user_field: str | None = None,
+    item_field: str | None = None,
+    time_field: str | None = None,
 ) -> Quality:
     """Return the quality of an ID set.
 
@@ -34,6 +37,8 @@ def judge(
         User histories. Adds `sequence_lift`.
     items, embeddings : path, optional
         The catalog, and vectors in its order. Adds `neighbor_recall`.
+    user_field, item_field, time_field : str, optional
+        Fields of the interactions, as in `read_interactions`.
 
     Raises
     ------
@@ -53,17 +58,20 @@ def judge(
 
         index = read_index(source)
         item_ids = index.item_ids
-    histories = _histories(interactions, item_ids)
+    fields = {"user_field": user_field, "item_field": item_field, "time_field": time_field}
+    histories = _histories(interactions, item_ids, fields)
     vectors = _vectors(items, embeddings, list(item_ids)) if embeddings is not None and items is not None else None
     if index is None:
         return ids.quality(histories=histories, vectors=vectors)
     return evaluate(index.codes, vectors=vectors, histories=histories)
 
 
-def _histories(interactions: str | Path | None, item_ids: Sequence[str]) -> Histories | None:
+def _histories(
+    interactions: str | Path | None, item_ids: Sequence[str], fields: Mapping[str, str | None]
+) -> Histories | None:
     if interactions is None:
         return None
-    histories = read_interactions(interactions).map_to(item_ids)
+    histories = read_interactions(interactions, **fields).map_to(item_ids)
     if len(histories.rows) and histories.n_unknown == len(histories.rows):
         raise InputError(f"{interactions}: none of its items is in the catalog. Are the ids the same?")
     return histories

@@ -25,7 +25,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters()), inner, max_size=4),
     max_leaves=12,
 )
-known_names = st.sampled_from(["id", "title", "tags", "user", "items", "item", "time", "x"])
+known_names = st.sampled_from(
+    ["id", "title", "tags", "user", "items", "item", "time", "x", "foo_id", "history", "date", "clicked_at"]
+)
 field_names = known_names | st.text(st.characters())
 records = st.lists(st.dictionaries(field_names, json_values, max_size=5), max_size=6)
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))

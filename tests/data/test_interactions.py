@@ -66,7 +66,7 @@ def test_fields_can_be_named():
     rows = [{"who": "u", "what": item, "when": time, "user": "x"} for item, time in [("b", 2), ("a", 1)]]
     read = read_interactions(rows, user_field="who", item_field="what", time_field="when")
     assert histories(read) == {"u": ["a", "b"]}
-    assert "Name it with user_field." in refusal(rows, user_field="whom")
+    assert "Name it with user_field (--user-field)." in refusal(rows, user_field="whom")
     misspelt = refusal(rows, item_field="what", time_field="whn")
     assert misspelt.startswith('items[0]: missing field "whn" (have: who, what, when, user), named as')
 

@@ -9,8 +9,9 @@ packed, and one user or item at a time, however much is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -78,6 +79,9 @@ def write_alignment(
     id_field: str = "id",
     title_field: str = "title",
     description_field: str | None = None,
+    user_field: str | None = None,
+    item_field: str | None = None,
+    time_field: str | None = None,
     **settings: Any,
 ) -> AlignmentData:
     """Write training data for a language model whose vocabulary has the IDs, or will have them.
@@ -102,6 +106,8 @@ def write_alignment(
         A .toml or .json file of templates. By default the package's own.
     id_field, title_field, description_field : str
         Fields of `items`. By default the description is in `description`, if there is such a field.
+    user_field, item_field, time_field : str, optional
+        Fields of the interactions, as in `read_interactions`.
     **settings
         Fields of `AlignmentConfig`.
 
@@ -135,8 +141,9 @@ def write_alignment(
     _check_output(output)
     wording = read_templates(templates)
     tokens = read_user_tokens(user_tokens, ids.vocabulary)
+    read = partial(read_interactions, interactions, user_field=user_field, item_field=item_field, time_field=time_field)
     material, tasks, notes = _gathered(
-        ids, interactions, config, items, queries, preferences, tokens, (id_field, title_field, description_field)
+        ids, read, config, items, queries, preferences, tokens, (id_field, title_field, description_field)
     )
     for task in tasks:
         wording.of(task)
@@ -162,7 +169,7 @@ def _check_output(output: Path) -> None:
 
 def _gathered(
     ids: SemanticIDTokenizer,
-    interactions: object,
+    read: Callable[[], Interactions],
     config: AlignmentConfig,
     items: object,
     queries: object,
@@ -183,7 +190,7 @@ def _gathered(
             raise ConfigError(f"tasks: {task} needs {lacking[task]}. Give the file, or leave the task out.")
     tasks = [task for task in config.tasks or TASKS if task not in lacking]
     notes = [f"{task} is left out: no {lacking[task]}." for task in TASKS if task in lacking and not config.tasks]
-    log = read_interactions(interactions)
+    log = read()
     histories = split_histories(log, ids.ledger, _ends(log, config))
     if histories.n_unknown:
         notes.append(f"interactions with items without a live ID: {histories.n_unknown:,} left out.")
