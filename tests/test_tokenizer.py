@@ -80,7 +80,7 @@ def test_every_item_decodes_to_itself(ids):
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=3),
 )
 def test_every_catalog_that_fits_gets_distinct_ids(texts, sizes):
-    items = [{"id": str(n), "title": text} for n, text in enumerate(texts)]
+    items = [{"id": str(n), "title": text} for n, text in enumerate(["red lamp", *texts])]  # one has text at least
     choices = {"method": "rqkmeans", "codebook_size": sizes}
     if len(items) > np.prod(sizes):
         with pytest.raises(CapacityError):

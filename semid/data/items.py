@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,10 @@ class Items:
     rows : int64 [N], optional
         Row of each item in the source, from 0: `vectors[items.rows]` puts vectors in source order into the order of
         the items. By default 0 .. N - 1.
+    left_out : dict of field name -> reason, optional
+        The fields that `read_items` did not take as text: numbers, identifiers, links, a constant, ...
+    id_field : str
+        Name of the field that the ids come from.
 
     >>> items = Items(["b", "a"], {"title": ["Red polish.", "Kohl"], "brand": ["OPI", ""]})
     >>> items, next(iter(items))
@@ -59,6 +65,8 @@ class Items:
     fields: Mapping[str, Sequence[str]]
     source: str = "items"
     rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    id_field: str = "id"
 
     def __post_init__(self) -> None:
         if not len(self.rows):
@@ -92,12 +100,12 @@ class Items:
         chosen = np.asarray(rows)
         chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.astype(np.int64)
         fields = {name: _packed(column).take(chosen) for name, column in self.fields.items()}
-        return Items(_packed(self.ids).take(chosen), fields, self.source, self.rows[chosen])
+        return replace(self, ids=_packed(self.ids).take(chosen), fields=fields, rows=self.rows[chosen])
 
     def part(self, start: int, stop: int) -> Items:
         """Return the items from position `start` up to `stop`."""
         fields = {name: column[start:stop] for name, column in self.fields.items()}
-        return Items(self.ids[start:stop], fields, self.source, self.rows[start:stop])
+        return replace(self, ids=self.ids[start:stop], fields=fields, rows=self.rows[start:stop])
 
     def order(self) -> npt.NDArray[np.int64]:
         """Return the positions sorted by the UTF-8 bytes of the ids: int64 [N]."""
@@ -106,6 +114,20 @@ class Items:
     def sorted(self) -> Items:
         """Return the items sorted by the UTF-8 bytes of their ids, whatever the order of the source."""
         return self.take(self.order())
+
+    def require_text(self) -> None:
+        """Raise InputError, which says what the catalog holds instead, if no item has any text."""
+        if not len(self) or any(any(column) for column in self.fields.values()):
+            return
+        if self.fields:
+            found = f"no item has text in {name_list(self.fields)}"
+        else:
+            numeric = sorted(name for name, reason in self.left_out.items() if reason == NUMBERS)
+            others = {name: reason for name, reason in self.left_out.items() if reason != NUMBERS}
+            found = "no text field"
+            found += f"; numeric fields: {name_list(numeric)}" if numeric else ""
+            found += f"; left out: {_reasons(others)}" if others else ""
+        raise InputError(f"{self.source}: {found}. Name text fields with --text, or give vectors with --embeddings.")
 
 
 def _packed(column: Sequence[str]) -> PackedStrings:
@@ -124,6 +146,7 @@ def read_items(
     *,
     text: Sequence[str] | str | None = None,
     id_field: str = "id",
+    keep: Collection[str] = (),
     on_warning: Callable[[str], None] | None = None,
 ) -> Items:
     """Read a catalog.
@@ -134,18 +157,30 @@ def read_items(
         JSONL, CSV, TSV, plain or gzipped, or Parquet. `iter_records` says how the format is detected. In a CSV every
         cell is a string; JSON inside a cell is not parsed.
     text : names, or one string "title,brand"
-        The text fields, in this order. Numbers in them become text. By default every field that holds strings or
-        nested lists of strings, if they are more than numbers, dates or links: well-known names (title, name, brand,
-        categories, description, ...) first, the others by name.
+        The text fields, in this order. Numbers in them become text. By default well-known names (title, name, brand,
+        categories, description, ...) first, then the others by name; see Notes.
     id_field : str
         The field with the item's id, a string or an integer. Ids are kept as strings.
+    keep : names
+        Fields that are text whatever they hold, wherever an item has them: the fields of an earlier choice. The others
+        are chosen as by default.
     on_warning : callable, optional
         Called with each warning, a string. By default warnings are logged to "semid".
 
     Returns
     -------
     Items
-        In the order of the source, with text cleaned by `clean_text`. Items without text are kept.
+        In the order of the source, with text cleaned by `clean_text`. Items without text are kept. `left_out` names
+        the fields that were not taken, and one warning lists them.
+
+    Notes
+    -----
+    A field of strings, or of nested lists of strings, is text if more than half of its filled values are words: not
+    numbers, prices, dates, links, or yes and no. "N/A", "NA", "nan", "None", "null", "\\N", "-" and "unknown" count as
+    empty here. In catalogs with at least eight values of the field, two kinds of words are left out: identifiers (at
+    least 90 % of the values are numbers or one ASCII token with a digit, such as B004756YJA or sku-00017, and at least
+    95 % of them differ), and a constant (every item has the same value). A well-known name is text unless all of its
+    values are links or empty.
 
     Raises
     ------
@@ -165,13 +200,13 @@ def read_items(
     if isinstance(source, Items):
         return source if names is None else _select(source, names)
     problems = Problems.of(source)
-    reader = ColumnReader(problems, id_field, names)
-    named = {id_field, *(names or ())}
+    reader = ColumnReader(problems, id_field, names, keep)
+    named = {id_field, *(names or ()), *keep}
     records = iter_records(source, keep=named.__contains__, problems=problems)
     for line, record in track(records, f"reading {problems.name}", unit="record"):
         reader.add(line, record)
     ids, fields = reader.finish(on_warning or logger.warning)
-    return Items(ids, fields, problems.name)
+    return Items(ids, fields, problems.name, left_out=reader.left_out, id_field=id_field)
 
 
 def _field_names(text: Sequence[str] | str | None) -> list[str] | None:
@@ -188,7 +223,7 @@ def _select(items: Items, names: list[str]) -> Items:
     for name in names:
         if name not in items.fields:
             raise InputError(f"{items.source}: {no_such_field(name, items.fields)}")
-    return Items(items.ids, {name: items.fields[name] for name in names}, items.source, items.rows)
+    return replace(items, fields={name: items.fields[name] for name in names})
 
 
 # ---- Columns: records become ids and columns of clean text, one record at a time. No record is kept.
@@ -202,35 +237,113 @@ WELL_KNOWN = (
 )  # fmt: skip
 
 
+# The kinds of values; a field that is not text is left out for the kind that most of its values have.
+WORDS, NUMBERS, DATES, LINKS, FLAGS, SIGNS = "words", "numbers", "dates", "links", "yes/no", "signs"
+IDENTIFIERS, CONSTANT, EMPTY = "identifiers", "constant", "empty"
+
+NO_VALUE = frozenset({"", "n/a", "na", "nan", "none", "null", "\\n", "-", "unknown"})  # casefolded
+LINK = ("http://", "https://")
+DATE = re.compile(r"(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?!\d).*")
+DIGIT = re.compile(r"\d")
+CODE = re.compile(r"(?=.*[0-9])[!-~]{1,64}")  # one ASCII token with a digit
+PUNCTUATION = re.compile(r"[^A-Za-z0-9]+")
+FEW = 8  # with fewer values, neither a constant nor identifiers can be told from words
+REFUSED = {"an object": "objects", "a list of numbers": "vectors"}
+
+
+def _kind(value: str) -> str:
+    """Return the kind of a clean value that is not "".
+
+    >>> [_kind(value) for value in ("red kohl", "9.99", "N/A", "B004756YJA", "red-nail-polish-15", "15 ml")]
+    ['words', 'numbers', 'empty', 'identifiers', 'words', 'words']
+    """
+    if value.startswith(LINK):
+        return LINKS
+    if " " in value and value[0].isalpha():  # the fast path for titles and descriptions
+        return WORDS
+    if value.casefold() in NO_VALUE:
+        return EMPTY
+    if not is_wordy(value):
+        if not DIGIT.search(value):
+            return FLAGS if value[0].isalpha() else SIGNS
+        return DATES if DATE.fullmatch(value) else NUMBERS
+    if CODE.fullmatch(value) and sum(len(p) > 2 and p.isalpha() for p in PUNCTUATION.split(value)) < 2:
+        return IDENTIFIERS
+    return WORDS
+
+
 @dataclass
 class _Column:
     """One text field while it is being read."""
 
     values: StringPacker = field(default_factory=StringPacker)  # ends at the last item that has the field
-    has_words: bool = False  # whether some value is more than a number, a date or a link
-    only_links: bool = True
+    kinds: Counter[str] = field(default_factory=Counter)  # of the values so far, without ""
+    first: str = ""
+    same: bool = True  # whether all values so far are `first`
     refused: str | None = None  # the first value that cannot be text, and its place
+    refused_kind: str = ""
+    has_words: bool = False  # of a refused one: whether some value is text
+    packed: PackedStrings | None = None  # all values, when the column is finished
 
     def put(self, row: int, value: str) -> None:
         self.values.pad(row)
         self.values.append(value)
-        if value and not self.has_words:
-            link = value.startswith(("http://", "https://"))
-            self.only_links = self.only_links and link
-            self.has_words = not link and is_wordy(value)
 
-    def refuse(self, why: str) -> None:
-        self.refused = self.refused or why
+    def count(self, value: str) -> None:
+        """Note the kind of a value, for the choice of the fields."""
+        if value:
+            self.kinds[_kind(value)] += 1
+            self.first = self.first or value
+            self.same = self.same and value == self.first
+
+    def refuse(self, kind: str, where: str) -> None:
+        self.refused, self.refused_kind = f"{kind} at {where}", kind
+        self.has_words = self.kinds[WORDS] + self.kinds[IDENTIFIERS] > 0
         self.values = StringPacker()
+
+    def finish(self, n_items: int) -> PackedStrings:
+        if self.packed is None:
+            self.values.pad(n_items)
+            self.packed = self.values.finish()
+        return self.packed
+
+    def not_text(self, n_items: int, well_known: bool) -> str | None:
+        """Return why the field is not text; None if it is."""
+        filled = self.kinds.total() - self.kinds[EMPTY]
+        codes = self.kinds[IDENTIFIERS]
+        words = self.kinds[WORDS] + codes
+        if not filled:
+            return EMPTY
+        if well_known:
+            return LINKS if self.kinds[LINKS] == filled else None
+        tokens = codes + self.kinds[NUMBERS]  # the codes of a column may be digits alone, but not all of them
+        if codes and filled >= FEW and 10 * tokens >= 9 * filled and 100 * self._distinct(n_items) >= 95 * filled:
+            return IDENTIFIERS
+        if 2 * words > filled:
+            return CONSTANT if self.same and filled == n_items >= FEW else None
+        others = {kind: count for kind, count in self.kinds.items() if kind not in (WORDS, IDENTIFIERS, EMPTY)}
+        return max(sorted(others), key=others.__getitem__)
+
+    def _distinct(self, n_items: int) -> int:
+        """Return the number of different values that are not empty."""
+        values = self.finish(n_items)
+        first = np.ones(n_items, np.bool_)
+        first[values.repeats()[0]] = False
+        first &= np.diff(values.offsets) > 0
+        longest = max(map(len, NO_VALUE))
+        short = np.flatnonzero(first & (np.diff(values.offsets) <= longest))
+        return int(first.sum()) - sum(values[int(row)].casefold() in NO_VALUE for row in short)
 
 
 class ColumnReader:
     """Turns records into columns, one record at a time."""
 
-    def __init__(self, problems: Problems, id_field: str, names: list[str] | None) -> None:
+    def __init__(self, problems: Problems, id_field: str, names: list[str] | None, keep: Collection[str] = ()) -> None:
         self.problems = problems
         self.id_field = id_field
         self.names = names  # None: detect them
+        self.keep = frozenset(keep)  # of the detected ones, those that are text whatever they hold
+        self.left_out: dict[str, str] = {}  # field name -> why it is not text
         self.ids = StringPacker()
         self.lines = array("q")  # of each id
         self.columns: dict[str, _Column] = {name: _Column() for name in names or ()}
@@ -267,7 +380,7 @@ class ColumnReader:
 
     def _add_any(self, row: int, line: int, record: dict[str, Any]) -> None:
         for name, raw in record.items():
-            if name == self.id_field or not isinstance(name, str):
+            if not isinstance(name, str) or (name == self.id_field and name not in self.keep):
                 continue
             column = self.columns.get(name)
             if column is None:
@@ -276,13 +389,14 @@ class ColumnReader:
                 column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
                 continue
             if type(raw) is str:  # the fast path for nearly every value
-                column.put(row, clean_text(raw))
+                value = clean_text(raw)
+            elif is_vector(raw) or (text := text_of(raw)) is None:
+                column.refuse(kind_of(raw), self.problems.where(line))
                 continue
-            value = None if is_vector(raw) else text_of(raw)
-            if value is None:
-                column.refuse(f"{kind_of(raw)} at {self.problems.where(line)}")
             else:
-                column.put(row, value)
+                value = text
+            column.put(row, value)
+            column.count(value)
 
     def finish(self, warn: Callable[[str], None]) -> tuple[PackedStrings, dict[str, PackedStrings]]:
         """Return the ids and the text columns, or raise the error that lists everything wrong with the source."""
@@ -294,10 +408,8 @@ class ColumnReader:
         self._add_duplicates(ids)
         self.problems.raise_if_any()
         fields = {}
-        for name in self.names if self.names is not None else self._text_fields():
-            column = self.columns[name].values
-            column.pad(len(ids))
-            fields[name] = column.finish()
+        for name in self.names if self.names is not None else self._text_fields(len(ids)):
+            fields[name] = self.columns[name].finish(len(ids))
         self._warn(fields, len(ids), warn)
         return ids, fields
 
@@ -307,15 +419,21 @@ class ColumnReader:
             place = self.problems.first_at(self.lines[first])
             self.problems.add(self.lines[row], f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them.")
 
-    def _text_fields(self) -> list[str]:
+    def _text_fields(self, n_items: int) -> list[str]:
         """Return the names of the fields that are text, in an order that does not depend on the order of the rows."""
         rank = {name: i for i, name in enumerate(WELL_KNOWN)}
-        chosen = [
-            name
-            for name, column in self.columns.items()
-            if column.values.n_bytes and not has_surrogate(name)  # a refused column holds nothing
-            if column.has_words or (name.casefold() in rank and not column.only_links)
-        ]
+        chosen = []
+        for name in sorted(self.columns):
+            column = self.columns[name]
+            if column.refused:  # holds nothing
+                if not column.has_words:  # else a warning of its own
+                    self.left_out[name] = REFUSED.get(column.refused_kind, "no text")
+            elif column.values.n_bytes and not has_surrogate(name):
+                reason = None if name in self.keep else column.not_text(n_items, name.casefold() in rank)
+                if reason is None:
+                    chosen.append(name)
+                else:
+                    self.left_out[name] = reason
         return sorted(chosen, key=lambda name: (rank.get(name.casefold(), len(rank)), name))
 
     def _warn(self, fields: dict[str, PackedStrings], n_items: int, warn: Callable[[str], None]) -> None:
@@ -323,6 +441,10 @@ class ColumnReader:
             column = self.columns[name]
             if column.refused and column.has_words:
                 warn(f"field {quote(name)} is left out: text in some items, but {column.refused}.")
+        if not fields:  # `Items.require_text` says so where text is needed
+            return
+        if self.left_out and not self.keep:
+            warn(f"left out: {_reasons(self.left_out)}; choose fields with --text")
         filled = np.zeros(n_items, np.bool_)
         for packed in fields.values():
             filled |= np.diff(packed.offsets) > 0
@@ -331,6 +453,12 @@ class ColumnReader:
             warn(f"1 item of {n_items:,} has no text; it still gets an ID.")
         elif empty:
             warn(f"{empty:,} items of {n_items:,} have no text; they still get IDs.")
+
+
+def _reasons(left_out: Mapping[str, str]) -> str:
+    """Return fields and why they are no text, for a message: "isbn (identifiers), year (numbers)"."""
+    shown = [f"{name if name.isprintable() else quote(name)} ({reason})" for name, reason in sorted(left_out.items())]
+    return name_list(shown)
 
 
 def no_such_field(name: str, found: Iterable[str]) -> str:

@@ -49,6 +49,7 @@ def embed(
     (2, 2)
     """
     items = items if isinstance(items, Items) else read_items(items)
+    items.require_text()
     if isinstance(encoder, str | PathLike):
         return make_encoder(encoder, **options).fit_transform(items)
     if options:

@@ -1,27 +1,35 @@
 """Open files of vectors: `.npy` and `.safetensors` are mapped, `.parquet` is read once, folders of any of them.
 
-Rows are read when they are needed. A header is checked against the size of its file. Pickled arrays are refused without
-being unpickled. Not here: which item a row belongs to, and whether its numbers are finite (`vectors.py`).
+Rows are read when they are needed. `stored_ids` reads the ids that a file holds beside its vectors. A header is checked
+against the size of its file. Pickled arrays are refused without being unpickled. Not here: which item a row belongs to,
+and whether its numbers are finite (`vectors.py`).
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
 
+from semid.data.strings import PackedStrings, StringPacker
 from semid.errors import DependencyError, InputError
 from semid.runtime.tables import Rows, RowTable, Tables, mapped_rows
 
-__all__ = ["open_vectors"]
+__all__ = ["open_vectors", "stored_ids"]
 
 FLOATS = "float16, float32, float64 or bfloat16"
 SAFETENSORS_DTYPES = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 PARQUET_ROWS = 8192  # converted at a time
+ID_NAMES = ("id", "item_id")  # of columns of ids, after the name that the catalog gives them
+ID_TENSORS = ("ids", "item_ids", *ID_NAMES)
+ID_DTYPES = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+INDEX = "__index_level_0__"  # of a pandas table without a name for its index
 
 
 def open_vectors(path: Path, name: str | None, tables: Tables) -> RowTable:
@@ -100,7 +108,9 @@ def _open_safetensors(path: Path, name: str | None, tables: Tables) -> RowTable:
         header_bytes = int.from_bytes(file.read(8), "little")
         try:
             with safe_open(path, "np") as checked:  # checks the header against the size of the file
-                name = _tensor_name(path, list(checked.keys()), name)
+                ranks = {key: len(checked.get_slice(key).get_shape()) for key in checked.keys()}  # noqa: SIM118
+                kept = [key for key, rank in ranks.items() if rank != 1 or key not in ID_TENSORS]
+                name = _tensor_name(path, kept or list(ranks), name)
         except SafetensorError as error:
             raise InputError(
                 f"{path}: damaged, cut short, or not a safetensors file ({error}). Write it again."
@@ -153,6 +163,14 @@ def _check_size(path: Path, have: int, expected: int) -> None:
 
 
 def _open_parquet(path: Path, name: str | None, tables: Tables) -> RowTable:
+    with _parquet(path) as file:
+        name = _column_name(path, file.schema_arrow, name)
+        return _kept(path, name, file, tables)
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    """Open a Parquet file; pyarrow's errors become InputErrors."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -160,8 +178,7 @@ def _open_parquet(path: Path, name: str | None, tables: Tables) -> RowTable:
         raise DependencyError.missing("reading Parquet", "pyarrow", "parquet") from error
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            name = _column_name(path, file.schema_arrow, name)
-            return _kept(path, name, file, tables)
+            yield file
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: not a readable Parquet file: {str(error).rstrip('.')}.") from None
 
@@ -205,6 +222,110 @@ def _kept(path: Path, name: str, file: Any, tables: Tables) -> RowTable:
     if table is None:
         raise _wrong_shape(path, (n_rows, width))
     return table.finish()
+
+
+def _id_column(path: Path, schema: Any, id_field: str, wanted: str | None) -> str | None:
+    """Return the column that holds the ids, None where no column can; InputError where it is unclear which does."""
+    import pyarrow.types as types
+
+    def plain(kind: Any) -> Any:
+        return kind.value_type if types.is_dictionary(kind) else kind
+
+    kinds = {field.name: plain(field.type) for field in schema}
+    repeated = len(kinds) != len(schema.names)
+    if wanted is not None and wanted not in kinds:
+        raise InputError(f"{path}: no column {wanted!r}. Columns there: {', '.join(sorted(kinds))}.")
+    fit = [name for name, kind in kinds.items() if _is_string(kind) or types.is_integer(kind)]
+    others = [name for name in fit if name != INDEX or not types.is_integer(kinds[name])]  # old row numbers, mostly
+    fit = others or fit
+    named = [name for name in ID_NAMES if name in kinds]
+    if wanted is None:
+        wanted = id_field if id_field in kinds else named[0] if len(named) == 1 else None
+    if wanted is None and len(fit) == 1:
+        wanted = fit[0]
+    if wanted is None and fit:
+        raise InputError(
+            f"{path}: several columns may hold the item ids: {', '.join(sorted(fit))}. Rename that column to "
+            f"{id_field!r}, or leave these columns out to use the order of the rows."
+        )
+    if wanted is not None and (wanted not in fit or (repeated and schema.names.count(wanted) > 1)):
+        what = "is there twice" if wanted in fit else f"holds values of type {kinds[wanted]}"
+        raise InputError(f"{path}: column {wanted!r} {what}; expected one column of item ids, strings or integers.")
+    return wanted
+
+
+def _is_string(kind: Any) -> bool:
+    return str(kind) in ("string", "large_string", "string_view")
+
+
+def _read_ids(path: Path, name: str, file: Any, ids: StringPacker) -> None:
+    start = 0
+    for batch in file.iter_batches(PARQUET_ROWS, columns=[name]):
+        for row, value in enumerate(batch.column(0).to_pylist(), start + 1):
+            if value is None:
+                raise InputError(f"{path}, row {row}: column {name!r} is empty. Give every vector the id of its item.")
+            ids.append(str(value))
+        start += len(batch)
+
+
+def stored_ids(path: Path, id_field: str, wanted: str | None) -> tuple[str, PackedStrings] | None:
+    """Return where a file, or a folder of files, holds the ids of its rows, and these; None where it holds none.
+
+    Parquet holds them in the column `wanted`, else in the one named `id_field`, else `id` or `item_id`, else in the
+    only column of strings or integers. A `.safetensors` file holds them in a tensor of integers of such a name.
+
+    Raises
+    ------
+    InputError
+        No such column, several that it may be, one that holds something else, or a row without an id.
+    """
+    is_folder = path.is_dir() and path.suffix.lower() not in OPENERS
+    paths = _shards(path) if is_folder else [path]
+    opener = OPENERS.get(paths[0].suffix.lower())
+    if opener is _open_npy:
+        if wanted is not None:
+            raise InputError(f"{path}: id_column={wanted!r} names a column of a .parquet file. Leave it out.")
+        return None
+    read = _parquet_ids if opener is _open_parquet else _safetensors_ids
+    names: dict[str | None, Path] = {}
+    ids = StringPacker()
+    for shard in paths:
+        names.setdefault(read(shard, id_field, wanted, ids), shard)
+    if len(names) > 1:
+        found = "; ".join(f"{shard.name}: {name or 'none'}" for name, shard in names.items())
+        raise InputError(f"{path}: the files differ in their ids: {found}. Write them alike.")
+    (name,) = names
+    kind = "column" if opener is _open_parquet else "tensor"
+    return None if name is None else (f"{kind} {name!r}", ids.finish())
+
+
+def _parquet_ids(path: Path, id_field: str, wanted: str | None, ids: StringPacker) -> str | None:
+    """Add the ids of a file, and return the name of their column; None where it has none."""
+    with _parquet(path) as file:
+        name = _id_column(path, file.schema_arrow, id_field, wanted)
+        if name is not None:
+            _read_ids(path, name, file, ids)
+    return name
+
+
+def _safetensors_ids(path: Path, id_field: str, wanted: str | None, ids: StringPacker) -> str | None:
+    """Add the ids of a file, and return the name of their tensor; None where it has none."""
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+        names = [name for name in (id_field, *ID_TENSORS) if len(shapes.get(name, ())) == 1]
+        if wanted is not None and len(shapes.get(wanted, ())) != 1:
+            have = ", ".join(sorted(shapes))
+            raise InputError(f"{path}: no tensor {wanted!r} with one id per row. Tensors there: {have}.")
+        name = wanted or (names[0] if names else None)
+        if name is None:
+            return None
+        if file.get_slice(name).get_dtype() not in ID_DTYPES:
+            raise InputError(f"{path}: tensor {name!r} should hold the item ids as integers.")
+        for number in file.get_tensor(name).tolist():
+            ids.append(str(number))
+    return name
 
 
 OPENERS = {".npy": _open_npy, ".safetensors": _open_safetensors, ".parquet": _open_parquet, ".pq": _open_parquet}

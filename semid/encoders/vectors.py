@@ -1,25 +1,30 @@
 """Vectors that the user brings, checked before use: which row belongs to which item, and that all numbers are finite.
 
 `read_vectors` checks the header, the number of rows and every value, a block at a time. Its result reads rows when they
-are needed, so files may be larger than memory. Beside `vectors.npy`, or a folder `vectors` of many files, there may be
-`vectors.ids.txt` with one item id a line: then rows are found by id, in any order.
+are needed, so files may be larger than memory. Rows with ids are found by id, in any order: a Parquet file may have a
+column of ids, and beside `vectors.npy`, or a folder `vectors` of many files, there may be `vectors.ids.txt` with one
+item id a line. The order of the rows counts only where there are no ids.
 
 Not here: file formats (`vector_files.py`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.encoders.vector_files import open_vectors
+from semid.data.strings import PackedStrings, joined
+from semid.encoders.vector_files import open_vectors, stored_ids
 from semid.errors import SHOWN_PROBLEMS, InputError
 from semid.runtime.tables import RowTable, Tables
 
 __all__ = ["VectorFile", "read_vectors"]
+
+logger = logging.getLogger("semid")
 
 BLOCK_BYTES = 1 << 25  # float32 bytes in memory at a time
 PARQUET_ROOM = 1 << 28  # bytes of a Parquet file's vectors that are kept in memory
@@ -84,6 +89,8 @@ def read_vectors(
     name: str | None = None,
     source: str = "the catalog",
     tables: Tables | None = None,
+    id_field: str = "id",
+    id_column: str | None = None,
 ) -> VectorFile:
     """Open a file of vectors, or a folder of such files, and check all of it.
 
@@ -93,14 +100,20 @@ def read_vectors(
         `.npy`; `.safetensors` with one 2-D tensor, or several and `name`; `.parquet` with one column of lists of
         floats, or several and `name`; or a folder of files of one of these formats, in the order of their names.
     ids : sequence of N strings, optional
-        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the file names
-        the item of each row; then the file may hold other items too.
+        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the file, or a
+        column of a Parquet file, names the item of each row. Then rows are found by id, and those of other items are
+        left out and counted in a warning.
     name : str, optional
         The tensor in a `.safetensors` file, or the column of a `.parquet` file.
     source : str
         Name of the file that the ids come from, for messages.
     tables : Tables, optional
         Where vectors from Parquet are kept while in use.
+    id_field : str
+        Name of the ids in the catalog. A Parquet column of this name holds the ids, else `id` or `item_id`, else the
+        only column of strings or integers.
+    id_column : str, optional
+        The Parquet column that holds the ids, instead.
 
     Returns
     -------
@@ -111,14 +124,17 @@ def read_vectors(
     ------
     InputError
         The file does not exist, is not of the format of its name, is damaged or cut short; is not 2-D, empty, or not
-        floats; has another number of rows than ids; holds NaN, infinity or numbers beyond float32 (the first ten items
-        are named); or shards do not fit together.
+        floats; has another number of rows than ids; has ids, and one twice or not all of `ids`; has no column
+        `id_column`, or several columns that may hold ids; holds NaN, infinity or numbers beyond float32 (the first ten
+        items are named); or shards do not fit together.
     DependencyError
         Parquet without pyarrow installed.
     """
     path = Path(path)
     array = open_vectors(path, name, tables or Tables(PARQUET_ROOM))
-    places = None if ids is None else _places(path, ids, array.shape[0], source)
+    places = None
+    if ids is not None:
+        places = _places(path, ids, array.shape[0], source, id_field=id_field, id_column=id_column)
     vectors = VectorFile(path, array, places)
     _check_finite(vectors, ids)
     return vectors
@@ -127,31 +143,63 @@ def read_vectors(
 # ---- checking ---------------------------------------------------------------------------------------------
 
 
-def _places(path: Path, ids: Sequence[str], n_rows: int, source: str) -> npt.NDArray[np.int64] | None:
+def _places(
+    path: Path, ids: Sequence[str], n_rows: int, source: str, *, id_field: str, id_column: str | None
+) -> npt.NDArray[np.int64] | None:
     """Return the row of the file of each id, int64 [N]; None for the same order."""
     beside = path.with_suffix(".ids.txt")
-    if not beside.exists():
-        if n_rows != len(ids):
-            raise InputError(
-                f"{path} has {n_rows} rows, {source} has {len(ids)} items. Give one row per item, in the "
-                f"same order, or write the id of each row to {beside.name}."
-            )
-        return None
+    if id_column is None and beside.exists():
+        return _rows_by_id(str(beside), _listed(beside, path, n_rows), ids, source, at=":{}", advice="Add them.")
+    stored = stored_ids(path, id_field, id_column)
+    if stored is not None:
+        where, named = stored
+        if len(named) != n_rows:
+            raise InputError(f"{path}: {where} holds {len(named)} ids for {n_rows} rows. Expected one each.")
+        advice = f"Add them. If {where} does not hold item ids, leave it out: without ids the order of the rows counts."
+        return _rows_by_id(f"{path}: {where}", named, ids, source, at=", row {}", advice=advice)
+    if n_rows != len(ids):
+        raise InputError(
+            f"{path} has {n_rows} rows, {source} has {len(ids)} items. Give one row per item, in the "
+            f"same order, or write the id of each row to {beside.name}."
+        )
+    return None
+
+
+def _listed(beside: Path, path: Path, n_rows: int) -> PackedStrings:
+    """Return the ids that are listed in a file, one a line."""
     try:
         named = beside.read_text("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{beside}: byte {error.start} is not UTF-8. Save it as UTF-8.") from None
     if len(named) != n_rows:
         raise InputError(f"{beside} has {len(named)} lines, {path} has {n_rows} rows. Expected one each.")
-    place: dict[str, int] = {}
-    for line, item_id in enumerate(named):
-        if place.setdefault(item_id, line) != line:
-            raise InputError(f"{beside}:{line + 1}: {item_id!r} is on line {place[item_id] + 1} already.")
-    missing = [item_id for item_id in ids if item_id not in place]
-    if missing:
-        shown = ", ".join(map(repr, missing[:SHOWN_PROBLEMS]))
-        raise InputError(f"{beside}: no row for {len(missing)} items of {source}: {shown}. Add them.")
-    return np.array([place[item_id] for item_id in ids], np.int64)
+    return PackedStrings.pack(named)
+
+
+def _rows_by_id(
+    where: str, named: PackedStrings, ids: Sequence[str], source: str, *, at: str, advice: str
+) -> npt.NDArray[np.int64]:
+    """Return the row of `named` that each of `ids` has, int64 [N]; every one must be there, and none twice."""
+    wanted = ids if isinstance(ids, PackedStrings) else PackedStrings.pack(ids)
+    both = joined([named, wanted])  # sorted together: a dict of all ids would take more memory than the arrays
+    again, firsts = both.repeats()
+    inside = again < len(named)
+    if inside.any():
+        row, first = int(again[inside][0]), int(firsts[inside][0])
+        kind = at.strip(":, {}") or "line"
+        raise InputError(f"{where}{at.format(row + 1)}: {named[row]!r} is on {kind} {first + 1} already.")
+    places = np.full(len(wanted), -1, np.int64)
+    found = firsts < len(named)
+    places[again[found] - len(named)] = firsts[found]
+    missing = np.flatnonzero(places < 0)
+    if len(missing):
+        shown = ", ".join(repr(wanted[int(row)]) for row in missing[:SHOWN_PROBLEMS])
+        more = ", ..." if len(missing) > SHOWN_PROBLEMS else ""
+        raise InputError(f"{where}: no row for {len(missing)} items of {source}: {shown}{more}. {advice}")
+    extra = len(named) - len(np.unique(places))
+    if extra:
+        logger.warning("%s: left out %s vectors of items that %s does not have", where, f"{extra:,}", source)
+    return places
 
 
 def _check_finite(vectors: VectorFile, ids: Sequence[str] | None) -> None:

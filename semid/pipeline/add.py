@@ -11,7 +11,7 @@ Not here: files and locks (`update.py`). N new items, D dims, L levels.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -220,12 +220,12 @@ def _read(ids: TokenizerState, source: Any, id_field: str) -> Items:
     if ids.text_fields is None:
         return read_items(source, id_field=id_field)
     if not isinstance(source, Items):
-        source = read_items(source, id_field=id_field)
+        source = read_items(source, id_field=id_field, keep=ids.text_fields)
     fields = {name: source.fields[name] for name in ids.text_fields if name in source.fields}
     if ids.text_fields and not fields:
         have, want = ", ".join(source.fields) or "none", ", ".join(ids.text_fields)
         raise InputError(f"{source.source}: text fields are {have}; the IDs were learned from {want}. Rename them.")
-    return Items(source.ids, fields, source.source, source.rows)
+    return replace(source, fields=fields)
 
 
 @dataclass(frozen=True)

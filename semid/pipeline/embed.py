@@ -49,6 +49,7 @@ def embed(
     if embeddings is not None:
         vectors = given_vectors(items, embeddings, tables=tables, prepare=prepare)
         return vectors, ({}, {"kind": "vectors", "dim": vectors.shape[1]})
+    items.require_text()
     from semid.encoders import LexicalEncoder, make_encoder
 
     options = {}
@@ -70,6 +71,7 @@ def embed_as_before(
     """Return vectors in the items' order by the encoder of an artifact, and that encoder; or ready ones, if given."""
     if embeddings is not None:
         return given_vectors(items, embeddings, tables=tables, prepare=prepare), old.encoder_state
+    items.require_text()
     prepare(old.codebooks.input_dim)
     return _filled(tables, len(items), old.codebooks.input_dim, old.encoder.blocks(items)), old.encoder_state
 
@@ -85,7 +87,9 @@ def given_vectors(
         from semid.encoders.vectors import read_vectors
 
         in_source_order = Items(items.ids, {}, items.source, items.rows).take(np.argsort(items.rows)).ids
-        file = read_vectors(embeddings, ids=in_source_order, source=items.source, tables=tables)
+        file = read_vectors(
+            embeddings, ids=in_source_order, source=items.source, tables=tables, id_field=items.id_field
+        )
         prepare(file.shape[1])
         return _filled(tables, len(items), file.shape[1], file.chunks(items.rows))
     given = np.asarray(embeddings) if hasattr(embeddings, "dtype") else np.asarray(embeddings, np.float32)

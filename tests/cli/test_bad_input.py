@@ -99,10 +99,54 @@ def test_items_that_all_have_the_same_vector_get_distinct_ids(semid, learner):
     assert ids.quality().raw_collision_rate == pytest.approx(209 / 210)
 
 
-def test_items_without_any_text_get_ids_and_are_counted(semid):
-    done = semid("fit", write([{"id": n} for n in range(30)]), "-o", "sid", *KMEANS)
-    assert done.code == 0 and "30 items of 30 have no text" in done.err
+def test_a_catalog_without_any_text_is_refused_unless_vectors_are_given(semid):
+    catalog = write([{"id": n, "price": n, "year": 1990} for n in range(30)])
+    done = semid("fit", catalog, "-o", "sid", *KMEANS)
+    assert done.code == 1 and "no text field; numeric fields: price, year. Name text fields with --text" in done.err
+    assert not Path("sid").exists()
+    np.save("v.npy", np.random.default_rng(0).normal(size=(30, 4)))
+    assert semid("fit", catalog, "-o", "sid", "--embeddings", "v.npy", *KMEANS).code == 0
     check_sound(semid, "sid", 30)
+
+
+def test_vectors_with_ids_go_to_their_items_in_every_command(semid):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    vectors = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    names = [f"item{n:02}" for n in range(60)]
+    first = write([{"sku": name, "title": "lamp"} for name in names[:40]])
+    command = ("-o", "sid", "--id-field", "sku", *KMEANS)
+    np.save("v.npy", vectors[:40])
+    assert semid("fit", first, "--embeddings", "v.npy", *command).code == 0
+    expected = SemanticIDTokenizer.from_pretrained("sid").codes
+
+    np.save("all.npy", vectors)
+    everything = write([{"sku": name, "title": "lamp"} for name in names], "all.jsonl")
+    assert semid("add", "sid", everything, "--id-field", "sku", "--embeddings", "all.npy").code == 0
+    grown = SemanticIDTokenizer.from_pretrained("sid").codes
+
+    order = np.random.default_rng(1).permutation(60)
+    pq.write_table(pa.table({"sku": [names[i] for i in order], "id": order, "v": vectors[order].tolist()}), "v.parquet")
+    done = semid("fit", first, "--embeddings", "v.parquet", *command, "--force")
+    assert done.code == 0 and "left out 20 vectors of items that" in done.err
+    assert np.array_equal(SemanticIDTokenizer.from_pretrained("sid").codes, expected)
+    assert semid("add", "sid", everything, "--id-field", "sku", "--embeddings", "v.parquet").code == 0
+    assert np.array_equal(SemanticIDTokenizer.from_pretrained("sid").codes, grown)
+
+    recall = []
+    for_doctor = write([{"id": name, "title": "lamp"} for name in names], "doctor.jsonl")
+    table = pa.table({"id": [names[i] for i in order], "v": vectors[order].tolist()})
+    pq.write_table(table, "by_id.parquet")
+    for file in ("all.npy", "by_id.parquet"):
+        done = semid("doctor", "sid", "--items", for_doctor, "--embeddings", file, "--json")
+        assert done.code == 0
+        recall.append(json.loads(done.out)["neighbor_recall"])
+    assert recall[0] == recall[1]
+
+    pq.write_table(table.slice(5), "fewer.parquet")
+    done = semid("doctor", "sid", "--items", for_doctor, "--embeddings", "fewer.parquet")
+    assert done.code == 1 and "column 'id': no row for 5 items of doctor.jsonl" in done.err
 
 
 @BOTH

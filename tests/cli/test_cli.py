@@ -247,7 +247,8 @@ def test_a_dash_reads_lines_from_stdin(semid, sid):
 
 
 def test_ids_with_tabs_and_line_ends_stay_in_their_cell(semid, tmp_path):
-    write(tmp_path / "odd.jsonl", [{"id": "a\tb\nc"}, {"id": "line\u2028end"}, {"id": "-"}, {"id": "--json"}])
+    odd = ["a\tb\nc", "line\u2028end", "-", "--json"]
+    write(tmp_path / "odd.jsonl", [{"id": item_id, "title": "lamp"} for item_id in odd])
     assert semid("fit", "odd.jsonl", "-o", "odd", *SMALL).code == 0
     line = semid("encode", "odd", "a\tb\nc").out
     assert line.count("\n") == 1 and line.startswith("a\\tb\\nc\t<s_a_")

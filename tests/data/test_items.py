@@ -256,7 +256,7 @@ def test_found_fields_are_words_not_numbers_dates_links_vectors_or_objects():
 
 
 def test_found_fields_do_not_depend_on_the_order_of_rows():
-    records = [{"id": i, "b": "x" if i % 3 else 7, "a": "y" if i == 5 else "12", "c": i} for i in range(20)]
+    records = [{"id": i, "b": "x" if i % 3 else 7, "a": "12" if i == 5 else "yellow", "c": i} for i in range(20)]
     records[3]["title"] = "late"
     seen = set()
     for seed in range(5):
@@ -324,8 +324,108 @@ def test_items_without_text_are_kept_and_counted(caplog):
     assert len(read_items(records, on_warning=warnings.append)) == 1200
     assert warnings == ["1,198 items of 1,200 have no text; they still get IDs."]
     with caplog.at_level(logging.WARNING, "semid"):
-        assert read_items([{"id": "a", "price": 3}]).texts() == [""]
-    assert caplog.messages == ["1 item of 1 has no text; it still gets an ID."]
+        read_items([{"id": "a", "title": "x"}, {"id": "b"}])
+    assert caplog.messages == ["1 item of 2 has no text; it still gets an ID."]
+
+
+# ---- which fields are text: by the share of their values ------------------------------------------------
+
+
+def chosen_and_left_out(columns, **options):
+    """Read columns of strings; return the fields taken as text, and the warnings."""
+    warnings: list[str] = []
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    records = [{"id": f"item{i}", **row} for i, row in enumerate(rows)]
+    items = read_items(records, on_warning=warnings.append, **options)
+    other = read_items(records[::-1], on_warning=str, **options)
+    assert (list(other.fields), other.left_out) == (list(items.fields), items.left_out)
+    return list(items.fields), warnings
+
+
+def test_one_value_with_a_letter_does_not_make_numbers_text():
+    columns = {
+        "title": [f"lamp {i}" for i in range(10)],
+        "code": ["80442957X" if i == 3 else f"80442957{i}" for i in range(10)],
+        "Year": ["N/A" if i == 2 else f"{1980 + i // 2}" for i in range(10)],
+        "zip": ["K1A" if i == 5 else f"0213{i // 3}" for i in range(10)],
+        "image": ["none" if i == 1 else f"https://x.org/{i}.jpg" for i in range(10)],
+    }
+    fields, warnings = chosen_and_left_out(columns)
+    assert fields == ["title"]
+    left_out = "left out: Year (numbers), code (identifiers), image (links), zip (numbers)"
+    assert warnings == [left_out + "; choose fields with --text"]
+    assert chosen_and_left_out(columns, text="title,code")[0] == ["title", "code"]
+
+
+@pytest.mark.parametrize("empty", ["N/A", "NA", "nan", "NaN", "None", "null", "\\N", "-", "unknown", ""])
+def test_words_for_nothing_count_as_empty(empty):
+    columns = {"title": ["lamp"] * 10, "pages": [empty] * 7 + ["120", "80", "95"], "color": [empty] * 9 + ["red"]}
+    assert chosen_and_left_out(columns)[0] == ["title", "color"]
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [
+        [f"B00{i}56YJA" for i in range(10, 50)],
+        [f"sku-{i:05}" for i in range(40)],
+        [f"804429570{i}" if i % 3 else f"B0{i}44295" for i in range(40)],  # digits alone in some
+        [f"{i:08x}-6b1d-4c2e-9d7a-0242ac13{i:04x}" for i in range(40)],
+    ],
+    ids=["letters and digits", "a prefix", "mixed", "uuid"],
+)
+def test_identifiers_and_constants_are_left_out(codes):
+    n = len(codes)
+    columns = {"kind": ["red lamp" if i % 2 else "blue lamp" for i in range(n)], "code": codes, "shop": ["main"] * n}
+    fields, warnings = chosen_and_left_out(columns)
+    assert fields == ["kind"]
+    assert warnings == ["left out: code (identifiers), shop (constant); choose fields with --text"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [("red", "blue", "green")[i % 3] for i in range(40)],  # a color
+        [("S", "M", "L", "3XL")[i % 4] for i in range(40)],
+        [f"{5 * (i % 4 + 1)}ml" for i in range(40)],  # codes that repeat
+        [f"maker{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(40)],  # one word, all distinct
+        [f"red-lamp-{i}" for i in range(40)],  # a slug holds words
+        [f"红色指甲油{i}号" for i in range(40)],  # no blanks between words
+        [f"Vol. {i}" for i in range(40)],
+        ["prize"] + [""] * 39,  # says much about one item
+        ["12" if i % 3 == 0 else "twelve" for i in range(40)],
+    ],
+)
+def test_columns_of_words_stay(values):
+    assert chosen_and_left_out({"x": values}) == (["x"], []) or "" in values
+    assert chosen_and_left_out({"title": ["lamp"] * 40, "x": values}) == (["title", "x"], [])
+
+
+def test_a_few_values_are_not_taken_for_identifiers_or_a_constant():
+    assert chosen_and_left_out({"model": ["x100", "t5", "m10"], "maker": ["fuji"] * 3}) == (["maker", "model"], [])
+
+
+def test_well_known_names_stay_whatever_they_hold():
+    columns = {"title": [f"mp{i}x" for i in range(20)], "brand": ["OPI"] * 20, "category": ["12"] * 20}
+    assert chosen_and_left_out(columns) == (["title", "brand", "category"], [])
+
+
+def test_kept_fields_are_text_whatever_they_hold_and_nothing_is_said_of_the_others():
+    columns = {"title": ["lamp"] * 9, "code": [f"b{i}" for i in range(9)], "year": ["1990"] * 9, "size": ["1"] * 9}
+    assert chosen_and_left_out(columns, keep=["code", "year"]) == (["title", "code", "year"], [])
+
+
+def test_without_text_the_error_names_the_numeric_fields():
+    items = read_items([{"id": i, "price": i, "year": "1990", "image": "http://x.org/a"} for i in range(3)])
+    assert items.sorted().left_out == {"image": "links", "price": "numbers", "year": "numbers"}
+    with pytest.raises(InputError) as caught:
+        items.sorted().require_text()
+    assert str(caught.value) == (
+        "items: no text field; numeric fields: price, year; left out: image (links). Name text fields with --text, or "
+        "give vectors with --embeddings."
+    )
+    with pytest.raises(InputError, match=r"items: no item has text in title\. Name text"):
+        Items(["a"], {"title": [""]}).require_text()
+    Items(["a", "b"], {"title": ["", "x"]}).require_text()
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------

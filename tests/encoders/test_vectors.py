@@ -333,3 +333,99 @@ def test_vectors_of_a_part_of_a_source_are_refused_with_the_reason():
     items = Items(["a", "b", "c"], {}).take([2])
     with pytest.raises(InputError, match="of a source with 3 rows or more"):
         given_vectors(items, np.ones((1, 4), np.float32))
+
+
+# ---- ids in the file ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """Write columns into a Parquet file; return its path."""
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    def written(name="v.parquet", **columns):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+        return path
+
+    return written
+
+
+@pytest.mark.parametrize("column", ["id", "item_id", "sku", "anything"])
+def test_rows_of_parquet_are_found_by_their_ids(parquet, matrix, column, monkeypatch):
+    monkeypatch.setattr("semid.encoders.vector_files.PARQUET_ROWS", 4)
+    path = parquet(**{column: IDS[::-1], "v": matrix[::-1].tolist()})
+    assert np.array_equal(read_vectors(path, ids=IDS, id_field="sku").rows(), matrix)
+    items = Items(IDS, {}).take([4, 0, 5, 1, 3, 2])
+    assert np.array_equal(given_vectors(items, path)[np.arange(6)], matrix[[4, 0, 5, 1, 3, 2]])
+
+
+def test_the_id_column_may_be_named_and_may_hold_integers_or_categories(parquet, matrix):
+    pa = pytest.importorskip("pyarrow")
+    numbers = [5, 4, 3, 2, 1, 0]
+    path = parquet(id=range(6), other=numbers, v=matrix[::-1].tolist(), text=pa.array(IDS[::-1]).dictionary_encode())
+    names = [str(i) for i in range(6)]
+    assert np.array_equal(read_vectors(path, ids=names, id_column="other").rows(), matrix)
+    assert np.array_equal(read_vectors(path, ids=names, id_field="other").rows(), matrix)
+    assert np.array_equal(read_vectors(path, ids=names).rows(), matrix[::-1])
+    assert np.array_equal(read_vectors(path, ids=IDS, id_field="text").rows(), matrix)
+
+
+def test_without_a_column_of_ids_the_order_of_the_rows_counts(parquet, matrix):
+    path = parquet(score=[0.5] * 6, v=matrix.tolist())
+    assert np.array_equal(read_vectors(path, ids=IDS).rows(), matrix)
+
+
+def test_extra_ids_are_left_out_and_counted(parquet, matrix, caplog, tmp_path):
+    path = parquet(id=IDS[::-1], v=matrix[::-1].tolist())
+    assert np.array_equal(read_vectors(path, ids=IDS[1:3], source="items.jsonl").rows(), matrix[1:3])
+    assert caplog.messages == [f"{path}: column 'id': left out 4 vectors of items that items.jsonl does not have"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({"id": [*IDS[:5], "x"]}, {}, "column 'id': no row for 1 items of items.jsonl: 'item5'. Add them."),
+        ({"id": [*IDS[:5], "item1"]}, {}, "column 'id', row 6: 'item1' is on row 2 already."),
+        ({"id": [*IDS[:5], None]}, {}, ", row 6: column 'id' is empty."),
+        ({"id": [0.5] * 6}, {}, "column 'id' holds values of type double; expected one column of item ids"),
+        ({"id": IDS}, {"id_column": "sku"}, "no column 'sku'. Columns there: id, v."),
+        ({"a": IDS, "b": IDS}, {}, "several columns may hold the item ids: a, b. Rename that column to 'id'"),
+        ({"id": IDS, "item_id": IDS}, {"id_field": "sku"}, "several columns may hold the item ids: id, item_id."),
+        ({"title": ["lamp"] * 5 + ["rug"]}, {}, "column 'title', row 2: 'lamp' is on row 1 already."),
+        ({"title": list("abcdef")}, {}, "If column 'title' does not hold item ids, leave it out"),
+    ],
+)
+def test_parquet_with_wrong_ids_is_refused(parquet, matrix, columns, options, message):
+    with pytest.raises(InputError) as caught:
+        read_vectors(parquet(**columns, v=matrix.tolist()), ids=IDS, source="items.jsonl", **options)
+    assert message in str(caught.value)
+
+
+def test_of_many_missing_ids_ten_are_named(parquet):
+    path = parquet(id=["x"], v=[[1.0]])
+    with pytest.raises(InputError, match=r"no row for 25 items of the catalog: '0', .*'9', \.\.\.\. Add"):
+        read_vectors(path, ids=[str(i) for i in range(25)])
+
+
+def test_ids_of_a_folder_of_parquet_are_joined(parquet, matrix):
+    parquet("v/part-2.parquet", id=IDS[:2], v=matrix[:2].tolist())
+    folder = parquet("v/part-10.parquet", id=IDS[:1:-1], v=matrix[:1:-1].tolist()).parent
+    assert np.array_equal(read_vectors(folder, ids=IDS).rows(), matrix)
+    parquet("v/part-2.parquet", v=matrix[:2].tolist())
+    with pytest.raises(InputError, match="the files differ in their ids: part-2.parquet: none; part-10.parquet: id"):
+        read_vectors(folder, ids=IDS)
+
+
+def test_safetensors_with_a_tensor_of_ids_are_found_by_them(tmp_path, matrix):
+    numbers = np.arange(6)[::-1].copy()
+    path = tmp_path / "v.safetensors"
+    write_safetensors(path, {"ids": ("I64", numbers), "v": ("F32", matrix[::-1].copy())})
+    assert np.array_equal(read_vectors(path, ids=[str(i) for i in range(6)]).rows(), matrix)
+    with pytest.raises(InputError, match="tensor 'ids': no row for 6 items of the catalog"):
+        read_vectors(path, ids=IDS)
+    write_safetensors(path, {"ids": ("I64", numbers[:4].copy()), "v": ("F32", matrix)})
+    with pytest.raises(InputError, match="tensor 'ids' holds 4 ids for 6 rows"):
+        read_vectors(path, ids=IDS)

@@ -60,7 +60,7 @@ class ItemTexts:
         self.descriptions: Sequence[str] | None = None
         self.places: npt.NDArray[np.int64] | None = None  # of each row in the file; None: the rows themselves
         if items is not None:
-            read = read_items(items, id_field=id_field)
+            read = read_items(items, id_field=id_field, keep=(title_field, description_field or "description"))
             self.titles = _field(read, title_field)
             self.descriptions = _field(read, description_field or "description", needed=description_field is not None)
             self.places = np.full(len(ids), -1, np.int64)
