@@ -16,6 +16,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -251,6 +252,7 @@ FEW = 8  # with fewer values, neither a constant nor identifiers can be told fro
 REFUSED = {"an object": "objects", "a list of numbers": "vectors"}
 
 
+@lru_cache(maxsize=4096)  # brands and categories come again and again
 def _kind(value: str) -> str:
     """Return the kind of a clean value that is not "".
 
@@ -259,8 +261,6 @@ def _kind(value: str) -> str:
     """
     if value.startswith(LINK):
         return LINKS
-    if " " in value and value[0].isalpha():  # the fast path for titles and descriptions
-        return WORDS
     if value.casefold() in NO_VALUE:
         return EMPTY
     if not is_wordy(value):
@@ -277,7 +277,8 @@ class _Column:
     """One text field while it is being read."""
 
     values: StringPacker = field(default_factory=StringPacker)  # ends at the last item that has the field
-    kinds: Counter[str] = field(default_factory=Counter)  # of the values so far, without ""
+    kinds: Counter[str] = field(default_factory=Counter)  # of the values so far, without "" and phrases
+    n_phrases: int = 0  # values of several words
     first: str = ""
     same: bool = True  # whether all values so far are `first`
     refused: str | None = None  # the first value that cannot be text, and its place
@@ -291,14 +292,19 @@ class _Column:
 
     def count(self, value: str) -> None:
         """Note the kind of a value, for the choice of the fields."""
-        if value:
-            self.kinds[_kind(value)] += 1
+        if not value:
+            return
+        if self.same:
             self.first = self.first or value
-            self.same = self.same and value == self.first
+            self.same = value == self.first
+        if " " in value and value[0].isalpha() and not value.startswith(LINK):  # titles, descriptions: the fast path
+            self.n_phrases += 1
+        else:
+            self.kinds[_kind(value)] += 1
 
     def refuse(self, kind: str, where: str) -> None:
         self.refused, self.refused_kind = f"{kind} at {where}", kind
-        self.has_words = self.kinds[WORDS] + self.kinds[IDENTIFIERS] > 0
+        self.has_words = self.n_phrases + self.kinds[WORDS] + self.kinds[IDENTIFIERS] > 0
         self.values = StringPacker()
 
     def finish(self, n_items: int) -> PackedStrings:
@@ -309,9 +315,9 @@ class _Column:
 
     def not_text(self, n_items: int, well_known: bool) -> str | None:
         """Return why the field is not text; None if it is."""
-        filled = self.kinds.total() - self.kinds[EMPTY]
+        filled = self.n_phrases + self.kinds.total() - self.kinds[EMPTY]
         codes = self.kinds[IDENTIFIERS]
-        words = self.kinds[WORDS] + codes
+        words = self.n_phrases + self.kinds[WORDS] + codes
         if not filled:
             return EMPTY
         if well_known:
