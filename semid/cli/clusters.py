@@ -77,7 +77,7 @@ def clusters(interactions: str, output: Path, force: bool, as_json: bool, **give
       semid clusters histories.jsonl -o my-clusters --items items.jsonl --item-ids my-sid
     """
     from semid.artifact.store import check_output
-    from semid.data.interactions import read_interactions
+    from semid.data.interaction_reader import read_interactions
     from semid.runtime.progress import log_step
 
     check_output(output, force=force)

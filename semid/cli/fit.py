@@ -139,7 +139,7 @@ def fit(
       zcat items.jsonl.gz | semid fit - -o my-sid --encoder sentence-transformers/all-MiniLM-L6-v2
     """
     from semid.artifact.store import check_output
-    from semid.data.interactions import read_interactions
+    from semid.data.interaction_reader import read_interactions
     from semid.pipeline.fit import fit as run
     from semid.runtime.distributed import is_writer
     from semid.runtime.progress import Stages, log_step

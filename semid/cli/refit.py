@@ -98,7 +98,7 @@ def refit(
       semid refit my-sid items.jsonl -o my-sid-2 --init scratch --interactions log.jsonl --collaborative-fusion 1
     """
     from semid.artifact.store import check_output
-    from semid.data.interactions import read_interactions
+    from semid.data.interaction_reader import read_interactions
     from semid.evaluation.churn import remap_lines
     from semid.pipeline.refit import refit as run
     from semid.pipeline.refit import settings_of

@@ -50,7 +50,7 @@ def add_members(
 
     >>> from semid.clusters.fit import ClusterConfig, fit_clusters
     >>> from semid.encoders.collaborative import WalkConfig
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> lines = [{"user": f"u{n}", "items": [f"i{(n + k) % 6}" for k in range(4)]} for n in range(6)]
     >>> config = ClusterConfig(clusters=2, spare_codes=1, walks=WalkConfig(dim=4))
     >>> clusters = add_members(fit_clusters(read_interactions(lines), config), users={"u9": ["i1", "i2"]})

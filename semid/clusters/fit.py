@@ -116,7 +116,7 @@ def fit_clusters(
     InputError
         No interaction to train on; arrays that do not match the ids.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> lines = [{"user": f"u{n}", "items": [f"i{(n + k) % 6}" for k in range(4)]} for n in range(6)]
     >>> clusters = fit_clusters(read_interactions(lines), ClusterConfig(clusters=2, walks=WalkConfig(dim=4)))
     >>> clusters.decode(clusters.users.tokens("u3"))

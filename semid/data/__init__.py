@@ -2,17 +2,18 @@
 
 Files in reading order:
 
-problems      what is wrong with a source, collected with its place
-records       a file, table or iterable -> (line number, dict) pairs
-arrow         Parquet, datasets and Arrow streams for `records`
-columns       columns of the tables that batch functions receive
-values        the value of a field as clean text, an id or a time
-items         a catalog: ids and text fields
-interaction_fields  which column is the user, the item, the time
-interactions  who met what and when
-splits        training and held-out interactions
-strings       string tables as two arrays
-index_files   ID files of other systems
+problems            what is wrong with a source, collected with its place
+records             a file, table or iterable -> (line number, dict) pairs
+arrow               Parquet, datasets and Arrow streams for `records`
+columns             columns of the tables that batch functions receive
+values              the value of a field as clean text, an id or a time
+items               a catalog: ids and text fields
+interactions        who interacted with what, and when
+interaction_fields  which field is the user, the item, the time
+interaction_reader  histories and logs -> interactions
+splits              training and held-out interactions
+strings             string tables as two arrays
+index_files         ID files of other systems
 """
 
 from typing import TYPE_CHECKING
@@ -21,7 +22,8 @@ from semid._late import late_names
 
 if TYPE_CHECKING:
     from semid.data.index_files import IndexFile, read_index
-    from semid.data.interactions import Histories, Interactions, read_interactions
+    from semid.data.interaction_reader import read_interactions
+    from semid.data.interactions import Histories, Interactions
     from semid.data.items import Items, read_items
     from semid.data.problems import Problems
     from semid.data.records import iter_records
@@ -32,6 +34,5 @@ __all__ = [
     "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "StringChain",
     "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items", "training_interactions",
 ]  # fmt: skip
-__getattr__ = late_names(
-    __name__, __all__, (".strings", ".problems", ".records", ".items", ".interactions", ".splits", ".index_files")
-)
+FILES = ".strings .problems .records .items .interactions .interaction_reader .splits .index_files"  # lightest first
+__getattr__ = late_names(__name__, __all__, FILES.split())

@@ -43,7 +43,7 @@ def training_interactions(
     InputError
         `own`, and a record does not say how many of its items are held out.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> log = read_interactions([{"user": "u", "items": ["a", "b", "c", "d"]}])
     >>> training_interactions(log).history(0), training_interactions(log, include_valid=True).history(0)
     (['a', 'b'], ['a', 'b', 'c'])
@@ -60,7 +60,7 @@ def training_interactions(
 def held_out_interactions(log: Interactions, training: Interactions) -> Interactions:
     """Return the interactions that are not training data; `training` holds the first part of each history.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> log = read_interactions([{"user": "u", "items": ["a", "b", "c", "d"]}])
     >>> held_out_interactions(log, training_interactions(log)).history(0)
     ['c', 'd']
@@ -83,7 +83,7 @@ def own_split(log: Interactions) -> npt.NDArray[np.int64]:
 
     InputError lists the records that do not say so.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> own_split(read_interactions([{"user": "u", "items": ["a", "b", "c"], "n_valid": 0, "n_test": 1}])).tolist()
     [[2, 2]]
     """

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from semid.data.interactions import Histories, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Histories
 from semid.data.items import read_items
 from semid.errors import InputError
 from semid.evaluation.metrics import evaluate

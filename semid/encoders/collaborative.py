@@ -101,7 +101,7 @@ def learn_behavior(edges: Interactions, config: WalkConfig | None = None) -> Beh
     BehaviorVectors
         Equal interactions, settings and seed give equal vectors on one machine, for any number of threads.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> edges = read_interactions([{"user": "u", "items": ["a", "b"]}, {"user": "v", "items": ["b", "c"]}])
     >>> learn_behavior(edges, WalkConfig(dim=4, walks_per_node=1)).items.shape
     (3, 4)
@@ -181,7 +181,7 @@ class Links:
 class Graph:
     """The nodes and links of some interactions: user u is node u, item i is node U + i.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> graph = Graph(read_interactions([{"user": "u", "items": ["b", "a"]}, {"user": "v", "items": ["a"]}]))
     >>> graph.n_users, graph.n_nodes, graph.degrees.tolist()
     (2, 4, [2, 1, 2, 1])
@@ -269,7 +269,7 @@ def walk_rounds(
     ConfigError
         A schema is not valid.
 
-    >>> from semid.data.interactions import read_interactions
+    >>> from semid.data.interaction_reader import read_interactions
     >>> graph = Graph(read_interactions([{"user": "u", "items": ["a"]}]))
     >>> [walks.tolist() for walks in walk_rounds(graph, ["U-I-U"], number=2, length=4, seed=0)]
     [[[0, 1, 0, 1]], [[0, 1, 0, 1]]]

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.config import SemanticIDConfig
-from semid.data.interactions import Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Interactions
 from semid.data.items import Items
 from semid.data.splits import Split, training_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior

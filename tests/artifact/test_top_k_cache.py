@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from semid import artifact
 from semid.artifact import TopKCache, history_hash, save_top_k
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.errors import ArtifactError, ConfigError, InputError, OutputExistsError
 from tests.helpers.tiny_models import ITEMS, ids_of, new_model, new_tokenizer
 

@@ -27,7 +27,8 @@ from semid.clusters.fit import ClusterConfig, fit_clusters
 from semid.clusters.metrics import adjusted_cosines, diversity, interaction_matrix, memorization
 from semid.clusters.tokens import ClusterTokens
 from semid.data.index_files import read_index
-from semid.data.interactions import Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Interactions
 from semid.data.splits import training_interactions
 from semid.encoders.collaborative import learn_behavior
 from semid.evaluation.metrics import number_prefixes, sequence_lift

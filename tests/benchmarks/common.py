@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.interactions import Histories, Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Histories, Interactions
 from semid.data.items import read_items
 from semid.encoders.vectors import read_vectors
 

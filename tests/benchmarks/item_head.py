@@ -33,7 +33,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import nn
 
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.data.items import Items, read_items
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.entities.item_head import CodeRows, TokenRows

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.interactions import Histories, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Histories
 from semid.data.items import read_items
 from semid.evaluation.advice import advise
 from semid.evaluation.metrics import evaluate

@@ -23,7 +23,7 @@ from semid.clusters import (
 )
 from semid.clusters.fit import vectors_by_text
 from semid.clusters.spherical_kmeans import assign_capped, balanced_clusters, spherical_kmeans
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig
 from semid.errors import ArtifactError, CapacityError, ConfigError, InputError, UnknownIDError
 from semid.runtime.arrays import divided_by_length

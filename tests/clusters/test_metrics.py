@@ -16,7 +16,7 @@ from semid.clusters.metrics import (
     published_diversity,
     published_memorization,
 )
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.errors import InputError
 
 

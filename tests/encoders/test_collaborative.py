@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.data.splits import training_interactions
 from semid.encoders import WalkConfig, learn_behavior
 from semid.encoders.collaborative import Graph, walk_rounds

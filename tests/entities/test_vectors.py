@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semid.data.interactions import read_interactions
+from semid.data.interaction_reader import read_interactions
 from semid.encoders.collaborative import BehaviorVectors, WalkConfig, learn_behavior
 from semid.errors import ConfigError, InputError
 from semid.tokenizer_exports.entities import EntityNames, EntityVectors, find_entities

@@ -22,7 +22,8 @@ import numpy.typing as npt
 from semid._version import __version__
 from semid.artifact.atomic import check_folder
 from semid.artifact.staging import staged_folder
-from semid.data.interactions import Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Interactions
 from semid.data.splits import cut_by_time, leave_one_out, own_split
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.runtime.keyed_random import chance, share

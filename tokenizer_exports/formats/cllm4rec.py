@@ -33,7 +33,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.interactions import Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Interactions
 from semid.data.problems import Problems
 from semid.errors import InputError
 

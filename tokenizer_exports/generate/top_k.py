@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from semid.artifact.store import check_output
 from semid.artifact.top_k_cache import TopKCache, save_top_k
-from semid.data.interactions import Interactions, read_interactions
+from semid.data.interaction_reader import read_interactions
+from semid.data.interactions import Interactions
 from semid.errors import ConfigError, InputError
 from semid.runtime.progress import bar
 from semid.tokenizer import SemanticIDTokenizer
