@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, interaction_fields, json_option, open_ids, print_json
+from semid.cli.app import folder_argument, interaction_fields, json_option, open_ids, output_option, print_json
 
 
 def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -22,7 +22,7 @@ def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) 
 @folder_argument
 @click.argument("interactions", type=click.Path(allow_dash=True, readable=False))
 @interaction_fields
-@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
+@output_option
 @click.option("--items", type=click.Path(readable=False), help="The catalog, for titles and descriptions.")
 @click.option("--id-field", default="id", show_default=True, help="Id field of --items.")
 @click.option("--title-field", default="title", show_default=True, help="Title field of --items.")

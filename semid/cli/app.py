@@ -26,17 +26,22 @@ if TYPE_CHECKING:
 __all__ = [
     "arguments_or_stdin",
     "cli",
+    "device_option",
     "fields_of",
     "folder_argument",
+    "id_field_option",
     "interaction_fields",
     "json_option",
     "log",
     "main",
+    "memory_option",
     "nearest_folder",
     "open_ids",
     "open_tokens",
+    "output_option",
     "print_json",
     "print_quality",
+    "ready_vectors_option",
 ]
 
 log = logging.getLogger("semid")
@@ -46,6 +51,17 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 # readable=False: what cannot be read is wrong input, not a wrong command, and the readers name it.
 folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, readable=False))
+output_option = click.option(
+    "-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write."
+)
+id_field_option = click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
+ready_vectors_option = click.option(
+    "--embeddings",
+    type=click.Path(path_type=Path, readable=False),
+    help="Ready vectors, if the IDs were fitted to ready vectors.",
+)
+device_option = click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
+memory_option = click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
 
 
 def interaction_fields(command: Any) -> Any:

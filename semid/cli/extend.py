@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, print_json
+from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, output_option, print_json
 from semid.cli.fit import sizes_option
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ FORMATS = ["lcrec", "flashrec", "static", "parquet", "ebnf", "lark"]
 @click.command()
 @click.argument("base", metavar="BASE")
 @folder_argument
-@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
+@output_option
 @click.option(
     "--init",
     type=click.Choice(["auto", "text", "codebook", "text+codebook", "default"]),
@@ -138,7 +138,7 @@ def export(
 
 @click.command("import")
 @click.argument("index", metavar="INDEX.json", type=click.Path(path_type=Path, readable=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
+@output_option
 @click.option("--items", type=click.Path(readable=False), help="Catalog to take the items' text from.")
 @click.option("--template", help="Token pattern. Default: as in the file.")
 @click.option("--sizes", callback=sizes_option, help="Codes per level: 256, or 64,256,256. Default: from the file.")

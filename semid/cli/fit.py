@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import fields_of, interaction_fields, json_option, log, nearest_folder, print_quality
+from semid.cli.app import (
+    device_option,
+    fields_of,
+    id_field_option,
+    interaction_fields,
+    json_option,
+    log,
+    memory_option,
+    nearest_folder,
+    output_option,
+    print_quality,
+)
 
 if TYPE_CHECKING:
     from semid.data.interactions import Interactions
@@ -60,9 +71,9 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 
 @click.command()
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
+@output_option
 @click.option("--text", help="Comma-separated text fields. Default: detected.")
-@click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
+@id_field_option
 @click.option("--encoder", help="Text encoder: lexical (default), or a model's folder or Hub id.")
 @click.option(
     "--pooling",
@@ -97,14 +108,14 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 )
 @click.option("--store-text/--no-store-text", default=None, help="Store the items' text in the folder (default).")
 @click.option("--seed", type=int, help="Random seed. Default: 0.")
-@click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
+@device_option
 @click.option(
     "--config",
     "config_file",
     type=click.Path(path_type=Path, readable=False),
     help="JSON file with settings; options override it.",
 )
-@click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
+@memory_option
 @click.option(
     "--interactions",
     type=click.Path(readable=False),

@@ -9,13 +9,18 @@ from typing import Any
 import click
 
 from semid.cli.app import (
+    device_option,
     fields_of,
     folder_argument,
+    id_field_option,
     interaction_fields,
     json_option,
+    memory_option,
     nearest_folder,
     open_ids,
+    output_option,
     print_json,
+    ready_vectors_option,
 )
 from semid.cli.fit import signal_options, signals_of, sizes_option
 
@@ -23,7 +28,7 @@ from semid.cli.fit import signal_options, signals_of, sizes_option
 @click.command()
 @folder_argument
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write.")
+@output_option
 @click.option(
     "--init",
     type=click.Choice(["warm", "scratch"]),
@@ -47,12 +52,8 @@ from semid.cli.fit import signal_options, signals_of, sizes_option
     type=click.FloatRange(0),
     help="Keep an item's old code if it is at most this share of the level's error worse than the nearest code.",
 )
-@click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
-@click.option(
-    "--embeddings",
-    type=click.Path(path_type=Path, readable=False),
-    help="Ready vectors, if the IDs were fitted to ready vectors.",
-)
+@id_field_option
+@ready_vectors_option
 @click.option("--levels", type=int, help="Codes per item, with --init scratch. Default: as before.")
 @click.option(
     "--codebook-size", callback=sizes_option, help="Codes per level, with --init scratch. Default: as before."
@@ -60,8 +61,8 @@ from semid.cli.fit import signal_options, signals_of, sizes_option
 @click.option("--interactions", type=click.Path(readable=False), help="User histories for collaborative signals.")
 @interaction_fields
 @signal_options
-@click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
-@click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
+@device_option
+@memory_option
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
 def refit(

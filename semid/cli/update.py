@@ -6,7 +6,16 @@ from pathlib import Path
 
 import click
 
-from semid.cli.app import arguments_or_stdin, folder_argument, json_option, log, open_ids, print_json
+from semid.cli.app import (
+    arguments_or_stdin,
+    folder_argument,
+    id_field_option,
+    json_option,
+    log,
+    open_ids,
+    print_json,
+    ready_vectors_option,
+)
 
 date_option = click.option("--date", help="Date to record in the history, such as 2026-11-21. Default: none.")
 
@@ -14,12 +23,8 @@ date_option = click.option("--date", help="Date to record in the history, such a
 @click.command()
 @folder_argument
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
-@click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
-@click.option(
-    "--embeddings",
-    type=click.Path(path_type=Path, readable=False),
-    help="Ready vectors, if the IDs were fitted to ready vectors.",
-)
+@id_field_option
+@ready_vectors_option
 @click.option("--update", is_flag=True, help="Store the new text of known items; their IDs do not change.")
 @click.option(
     "--reuse-after",

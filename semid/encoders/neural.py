@@ -37,6 +37,7 @@ from semid.encoders.language_models import (
 )
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.runtime.arrays import unit_rows
+from semid.runtime.checks import check_choice
 from semid.runtime.progress import track
 
 if TYPE_CHECKING:
@@ -244,9 +245,7 @@ class NeuralEncoder:
 
     def _check(self) -> None:
         for name, choices in (("pooling", Pooling), ("fields", Fields), ("dtype", Precision)):
-            if getattr(self, name) not in get_args(choices):
-                expected = ", ".join(get_args(choices))
-                raise ConfigError(f"{name}={getattr(self, name)!r} should be one of {expected}.")
+            check_choice(name, getattr(self, name), get_args(choices))
         for name in ("max_length", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)!r} should be at least 1.")

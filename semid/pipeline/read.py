@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ from semid.data.items import Items, read_items
 from semid.runtime.progress import log_step
 
 __all__ = ["read_catalog"]
-
-logger = logging.getLogger("semid")
 
 
 def read_catalog(source: Any, text: Sequence[str] | None, id_field: str) -> Items:
@@ -26,11 +23,7 @@ def read_catalog(source: Any, text: Sequence[str] | None, id_field: str) -> Item
     id_field : str
         Field with the item's id.
     """
-
-    def warn(warning: str) -> None:
-        logger.warning("%s", warning)
-
     fields = list(text) if text else None
-    items = read_items(source, text=fields, id_field=id_field, on_warning=warn).sorted()
+    items = read_items(source, text=fields, id_field=id_field).sorted()
     log_step("read", f"{len(items):,} items; text from {', '.join(items.fields) or 'no field'}")
     return items

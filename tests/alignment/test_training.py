@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import semid
-from tests.helpers.tiny_models import ITEMS, ids_of, keep_activations, new_model, new_tokenizer
+from tests.helpers.tiny_models import ITEMS, ids_of, new_model, new_tokenizer, quiet_training
 
 pytestmark = pytest.mark.slow
 
@@ -50,16 +50,8 @@ def trainer(records, folder):
         max_steps=STEPS,
         per_device_train_batch_size=8,
         learning_rate=1e-2,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        bf16=False,
-        disable_tqdm=True,
-        completion_only_loss=True,
         max_length=None,
-        seed=0,
-        **keep_activations(),
+        **quiet_training(),
     )
     return trl.SFTTrainer(model, train_dataset=records, processing_class=tokenizer, args=arguments)
 

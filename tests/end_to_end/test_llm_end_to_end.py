@@ -48,7 +48,7 @@ def trained(ids, questions, tmp_path_factory) -> tuple[Path, list[float]]:
     from semid.tokenizer_exports.models.freeze import train_only_new_rows
     from semid.tokenizer_exports.models.on_disk import extend_folder
     from tests.helpers.real_models.smollm2 import smollm2_folder
-    from tests.helpers.tiny_models import keep_activations
+    from tests.helpers.tiny_models import quiet_training
 
     home = tmp_path_factory.mktemp("smollm2")
     extended = extend_folder(smollm2_folder(), ids, home / "extended")
@@ -71,15 +71,7 @@ def trained(ids, questions, tmp_path_factory) -> tuple[Path, list[float]]:
             per_device_train_batch_size=BATCH,
             learning_rate=3e-3,
             lr_scheduler_type="cosine",
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            use_cpu=True,
-            bf16=False,
-            disable_tqdm=True,
-            completion_only_loss=True,
-            seed=0,
-            **keep_activations(),
+            **quiet_training(),
         ),
     )
     trainer.train()

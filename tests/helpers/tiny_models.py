@@ -96,6 +96,12 @@ def keep_activations() -> dict[str, bool]:
     return {new if hasattr(TrainingArguments, new) else "gradient_checkpointing": False}
 
 
+def quiet_training() -> dict[str, object]:
+    """For SFTConfig: on the CPU, in float32, with the loss on completions; nothing saved, shown or sent."""
+    settings = {"save_strategy": "no", "report_to": "none", "logging_steps": 1, "disable_tqdm": True, "use_cpu": True}
+    return settings | {"bf16": False, "completion_only_loss": True, "seed": 0} | keep_activations()
+
+
 KINDS = (
     "qwen3 tied", "qwen3 untied", "llama untied", "phi with a head bias", "bart", "t5 tied", "t5 with a head of its own"
 )  # fmt: skip
