@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SAMPLE = Path("semid", "datasets", "debian-3000.jsonl")
 BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 TOKEN = re.compile(r"<(?:s_)?[a-z]_\d+>")
@@ -64,6 +65,8 @@ def run_page(path: Path) -> Page:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
         shutil.copytree(ROOT / "docs" / "examples", clone / "docs" / "examples")
+        (clone / SAMPLE).parent.mkdir(parents=True)
+        shutil.copy(ROOT / SAMPLE, clone / SAMPLE)
         names: dict[str, object] = {}
 
         def renew(block: re.Match[str]) -> str:

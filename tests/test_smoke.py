@@ -21,7 +21,7 @@ from semid import SemanticIDConfig, SemanticIDTokenizer, Trie, generate_items
 from semid.tokenizer_exports import TrieLogitsProcessor
 
 ROOT = Path(__file__).parents[1]
-SAMPLE = ROOT / "docs/examples/debian-3000.jsonl"
+SAMPLE = ROOT / "semid/datasets/debian-3000.jsonl"
 CATALOG, NEW, GONE = 600, 40, 50  # items: at first, added later, missing when the IDs are learned again
 
 pytestmark = pytest.mark.slow  # about a minute

@@ -1,7 +1,7 @@
 """Make `debian-3000.jsonl`, the sample catalog: 3,000 Debian packages, spread evenly over the sections.
 
     apt-get update                                         # a Debian machine, component main
-    python docs/examples/make_debian_sample.py > docs/examples/debian-3000.jsonl
+    python docs/examples/make_debian_sample.py > semid/datasets/debian-3000.jsonl
 
 Only packages with debtags are taken, so that each item has more than a name and a line of text, and none that
 merely belong to another (debug symbols, headers, transitional packages). Every section in turn gives one package, in

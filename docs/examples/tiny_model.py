@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM, logging
 
-SAMPLE = Path(__file__).with_name("debian-3000.jsonl")
+SAMPLE = Path(__file__).parents[2] / "semid" / "datasets" / "debian-3000.jsonl"
 CHAT = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}assistant: "
 
 

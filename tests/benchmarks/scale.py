@@ -1,7 +1,7 @@
 """`semid fit` at growing sizes: time, CPU time, peak memory and the share of each stage, as a Markdown table.
 
     python -m tests.benchmarks.scale packages.jsonl [--items 10000,100000,1000000] [--threads 2] [--memory 6GB]
-    python -m tests.benchmarks.scale docs/examples/debian-3000.jsonl --vary
+    python -m tests.benchmarks.scale semid/datasets/debian-3000.jsonl --vary
     python -m tests.benchmarks.scale packages.jsonl --update
 
 Takes the first so many lines of any JSONL, which should be in no order that matters (`shuf`). `--vary` makes as many

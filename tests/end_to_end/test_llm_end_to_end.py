@@ -15,7 +15,7 @@ import pytest
 from semid.tokenizer import SemanticIDTokenizer
 from semid.trie import Trie
 
-SAMPLE = Path(__file__).parents[2] / "docs/examples/debian-3000.jsonl"
+SAMPLE = Path(__file__).parents[2] / "semid/datasets/debian-3000.jsonl"
 STEPS, BATCH, PACKAGES = 100, 4, 50
 ASKED = 12
 
