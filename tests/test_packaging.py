@@ -16,7 +16,7 @@ import pytest
 import semid
 
 ROOT = Path(__file__).parents[1]
-HEAVY = ("torch", "transformers", "sklearn", "scipy", "faiss", "sentence_transformers", "pandas", "datasets")
+HEAVY = ("torch", "transformers", "sklearn", "scipy", "faiss", "sentence_transformers", "pandas", "datasets", "pyarrow")
 # A stand-in for Hugging Face's package: every public name is there, and does nothing.
 FAKE_KERNELS = """
 from unittest.mock import MagicMock
@@ -118,6 +118,12 @@ def test_kernels_is_no_package_at_the_root():
     """transformers probes for a package `kernels`, which is Hugging Face's name (see pyproject.toml)."""
     assert (ROOT / "kernels" / "ops" / "__init__.py").exists()
     assert not (ROOT / "kernels" / "__init__.py").exists()
+
+
+def test_the_old_extra_for_parquet_still_installs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert "pyarrow>=17" in project["dependencies"]
+    assert project["optional-dependencies"]["parquet"] == []
 
 
 def test_every_subpackage_is_named_in_pyproject():

@@ -24,7 +24,7 @@ from semid.artifact.store import check_path
 from semid.data.arrow import Drain
 from semid.data.problems import Problems
 from semid.data.records import iter_records
-from semid.errors import ConfigError, DependencyError, InputError
+from semid.errors import ConfigError, InputError
 from semid.pipeline.batch_encoder import BatchEncoder
 from semid.pipeline.ray_engine import on_ray
 from semid.runtime.checks import check_choice
@@ -85,7 +85,7 @@ def encode_file(
     InputError, ArtifactError : as `BatchEncoder`; or the data set cannot be read.
     OutputExistsError : the output is there and `force` is not given.
     ConfigError : an engine that there is not, Ray with something else than Parquet, an output not named .parquet.
-    DependencyError : without pyarrow, or Ray without ray[data] and aiohttp.
+    DependencyError : Ray without ray[data] and aiohttp.
     """
     output = Path(output)
     _check(engine, output, batch_size, concurrency)
@@ -110,10 +110,6 @@ def _check(engine: str, output: Path, batch_size: int, concurrency: int | None) 
             raise ConfigError(f"{name}={value} should be 1 or more.")
     if output.suffix not in PARQUET:
         raise ConfigError(f"{output}: the output is a Parquet file. Name it {output.with_suffix('.parquet').name}.")
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as error:
-        raise DependencyError.missing("writing Parquet", "pyarrow", "parquet") from error
 
 
 # ---- reading ----------------------------------------------------------------------------------------------
@@ -160,14 +156,12 @@ class _Source:
             seen.update(*rows)
             here = [name for name in self.columns if name in seen] or rows[0]  # so that messages name what is there
             yield Part({name: [row.get(name) for row in rows] for name in here}, problems, lines)
-        problems.raise_if_any()
+        problems.finish()
 
     def _opened(self, file: Path) -> Any:
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError as error:
-            raise DependencyError.missing("reading Parquet", "pyarrow", "parquet") from error
+        import pyarrow
+        import pyarrow.parquet
+
         try:
             return pyarrow.parquet.ParquetFile(file)
         except (pyarrow.ArrowException, OSError) as error:

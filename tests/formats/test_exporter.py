@@ -12,7 +12,6 @@ import itertools
 import json
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -21,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from semid.artifact.tensors import TensorFile
-from semid.errors import ArtifactError, ConfigError, DependencyError, OutputExistsError
+from semid.errors import ArtifactError, ConfigError, OutputExistsError
 from semid.ledger.ledger import Ledger
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokenizer_exports.formats import export, live_items, read_index
@@ -322,13 +321,6 @@ def test_items_that_were_added_later_keep_their_generation(tmp_path):
     ids = dataclasses.replace(ids, ledger=ids.ledger.append(["later"], [[1, 1]]))
     table = parquet.read_table(export(ids, tmp_path / "x.parquet", to="parquet").path)
     assert table.column("generation").to_pylist() == [0, 0, 1]
-
-
-def test_parquet_without_pyarrow_names_the_extra(ids, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DependencyError, match=r'writing Parquet needs pyarrow.*pip install "semid\[parquet\]"'):
-        export(ids, tmp_path / "x.parquet", to="parquet")
-    assert not list(tmp_path.iterdir())
 
 
 # ---- grammars

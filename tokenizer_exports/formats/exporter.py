@@ -96,8 +96,6 @@ def export(
         There is no live item, the tokenizer lacks the tokens, or the format cannot hold these IDs.
     ArtifactError
         The file cannot be written.
-    DependencyError
-        pyarrow is missing, which `parquet` needs.
 
     >>> import tempfile
     >>> from semid import SemanticIDTokenizer

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from semid.data.arrow import Drain
-from semid.errors import DependencyError
 from semid.tokenizer_exports.formats.live_items import live_blocks
 
 if TYPE_CHECKING:
@@ -21,12 +20,9 @@ __all__ = ["parquet_blocks"]
 
 
 def parquet_blocks(ids: SemanticIDTokenizer) -> Iterator[bytes]:
-    """Yield the bytes of the file; DependencyError at the call if pyarrow is missing."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DependencyError.missing("writing Parquet", "pyarrow", "parquet") from error
+    """Yield the bytes of the file."""
+    import pyarrow
+    import pyarrow.parquet
 
     levels = [f"c{level}" for level in range(len(ids.sizes))]
     schema = pyarrow.schema(
