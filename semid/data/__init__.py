@@ -2,6 +2,7 @@
 
 Files in reading order:
 
+reading             how to read a file: delimiter, columns, encoding, bad rows
 problems            what is wrong with a source, collected with its place
 records             a file, table or iterable -> (line number, dict) pairs
 arrow               Parquet, datasets and Arrow streams for `records`
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from semid.data.interactions import Histories, Interactions
     from semid.data.items import Items, read_items
     from semid.data.problems import Problems
+    from semid.data.reading import Reading
     from semid.data.records import iter_records
     from semid.data.splits import held_out_interactions, training_interactions
     from semid.data.strings import PackedStrings, StringChain
 
 __all__ = [
-    "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "StringChain",
+    "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "Reading", "StringChain",
     "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items", "training_interactions",
 ]  # fmt: skip
-FILES = ".strings .problems .records .items .interactions .interaction_reader .splits .index_files"  # lightest first
+FILES = ".strings .reading .problems .records .items .interactions .interaction_reader .splits .index_files"
 __getattr__ = late_names(__name__, __all__, FILES.split())

@@ -308,12 +308,8 @@ class _Reader:
             self._note(self.no_counts, line, f"{shown}: an earlier record of the user has other counts.")
 
     def _note(self, faults: Problems, line: int, message: str) -> None:
-        """Note a fault; past the first ones only their number counts, so that a log of many rows costs little."""
-        if faults.total < SHOWN_PROBLEMS:
-            faults.style = self.problems.style
-            faults.add(line, message)
-        else:
-            faults.total += 1
+        faults.style = self.problems.style
+        faults.add(line, message)
 
     def _append(self, user: int, item_id: str) -> None:
         self.user_of.append(user)
@@ -324,7 +320,7 @@ class _Reader:
         self._refuse_mixtures()
         if not self.users and not self.problems.total:
             self.problems.add(None, "no interactions. Expected a history or an interaction per record.")
-        self.problems.raise_if_any()
+        self.problems.finish()
         for user, item_ids in self.targets.longest.items():
             for item_id in item_ids:
                 self._append(self.users[user], item_id)

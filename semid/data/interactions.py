@@ -135,5 +135,5 @@ class Interactions:
 
     def _fault(self, name: str, otherwise: str) -> InputError:
         if name in self.faults and self.faults[name].total:
-            return InputError.listing(self.faults[name].shown, self.faults[name].total)
+            return self.faults[name].error()
         return InputError(f"{self.source}: {otherwise}")

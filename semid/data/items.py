@@ -412,7 +412,7 @@ class ColumnReader:
             self.problems.add(None, "no items. Expected one record per item.")
         ids = self.ids.finish()
         self._add_duplicates(ids)
-        self.problems.raise_if_any()
+        self.problems.finish()
         fields = {}
         for name in self.names if self.names is not None else self._text_fields(len(ids)):
             fields[name] = self.columns[name].finish(len(ids))

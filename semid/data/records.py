@@ -20,6 +20,7 @@ from typing import Any
 
 from semid.data.arrow import Record, from_parquet, from_table
 from semid.data.problems import Problems, is_table, quote
+from semid.data.reading import AS_FOUND, Reading
 from semid.errors import InputError
 
 __all__ = ["GZIP_MAGIC", "iter_records"]
@@ -33,7 +34,11 @@ CSV_FIELD_LIMIT = 2**31 - 1  # the csv module's own limit is 128 KiB; C long is 
 
 
 def iter_records(
-    source: object, *, keep: Callable[[str], bool] | None = None, problems: Problems | None = None
+    source: object,
+    *,
+    keep: Callable[[str], bool] | None = None,
+    problems: Problems | None = None,
+    reading: Reading = AS_FOUND,
 ) -> Iterator[Record]:
     """Yield (line number, dict) for each record of `source`, in order; numbers count from 1.
 
@@ -49,7 +54,9 @@ def iter_records(
         Returns for a name whether to read an Arrow column of that name even if it cannot be text (vectors, binary,
         structs, dates). By default such columns are not read. Dates are returned as ISO strings, in UTC.
     problems : Problems, optional
-        Collects mistakes; the caller must raise. Without it, this generator raises at its end.
+        Collects mistakes; the caller must call `finish`. Without it, this generator raises at its end.
+    reading : Reading, optional
+        Delimiter, columns and encoding of a file, and whether bad rows are skipped.
 
     Raises
     ------
@@ -61,7 +68,7 @@ def iter_records(
     >>> list(iter_records([{"id": "a"}, {"id": "b"}]))
     [(1, {'id': 'a'}), (2, {'id': 'b'})]
     """
-    collected = Problems.of(source) if problems is None else problems
+    collected = Problems.of(source, reading) if problems is None else problems
     keep = keep or (lambda name: False)
     if isinstance(source, str | os.PathLike):
         yield from _from_path(os.fsdecode(source), collected, keep)
@@ -76,7 +83,7 @@ def iter_records(
         kind = type(source).__name__
         raise InputError(f"source={kind}: expected a path, a datasets.Dataset or an iterable of dicts.{hint}")
     if problems is None:
-        collected.raise_if_any()
+        collected.finish()
 
 
 def _from_iterable(source: Iterable[object], problems: Problems) -> Iterator[Record]:

@@ -523,7 +523,7 @@ def test_the_row_number_column_that_pandas_writes_is_dropped(tmp_path):
 def test_many_problems_keep_ten_messages():
     problems = Problems("x")
     for line in range(1000):
-        problems.add(line, "wrong.")
+        problems.add(line, f"wrong in {line}.")
     assert (len(problems.shown), problems.total) == (10, 1000)
 
 

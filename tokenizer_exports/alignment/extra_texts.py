@@ -78,7 +78,7 @@ def iter_queries(
             left_out["queries of unknown users"] += 1
         else:
             yield from (Query(text, int(row), -1 if user is None else user) for text in texts)
-    problems.raise_if_any()
+    problems.finish()
 
 
 def iter_preferences(source: object, users: Sequence[str], left_out: Counter[str]) -> Iterator[Preference]:
@@ -96,7 +96,7 @@ def iter_preferences(source: object, users: Sequence[str], left_out: Counter[str
             left_out["preferences of unknown users"] += 1
         elif user is not None:
             yield from (Preference(text, user) for text in texts)
-    problems.raise_if_any()
+    problems.finish()
 
 
 def check_given(source: object, found: int) -> None:
