@@ -180,12 +180,14 @@ def _usable_device(device: str) -> str:
 
 READ = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
 NOT_READ = ("onnx/*", "openvino/*", "original/*")
+ADAPTER_CONFIG = "adapter_config.json"  # of peft; names a base model by its path or hub id
 
 
 def model_folder(name_or_path: str | os.PathLike[str], revision: str | None) -> tuple[Path, str | None]:
     """Return the folder of a model's files, fetched if needed, and its commit on the Hub; None for a local folder."""
     path = Path(name_or_path).expanduser()
     if path.is_dir():
+        _refuse_lora(str(path), path)
         if not (path / "config.json").exists() and not (path / "modules.json").exists():
             raise InputError(f"encoder={str(path)!r}: no config.json there; expected a model's folder.")
         return path, None
@@ -203,7 +205,21 @@ def model_folder(name_or_path: str | os.PathLike[str], revision: str | None) -> 
             f"encoder={name!r}: no such folder here, and the hub did not give it: {reason} "
             "Check the name and the network, or give the folder of a downloaded model, or use lexical."
         ) from error
+    _refuse_lora(name, Path(folder))
     return Path(folder), os.path.basename(folder)
+
+
+def _refuse_lora(name: str, folder: Path) -> None:
+    """Raise InputError for low-rank changes (LoRA) of a base model that lies elsewhere.
+
+    Libraries would load the base from the place that the adapter names. Another base there would give other vectors,
+    and no checksum of this folder would tell.
+    """
+    for path in (*folder.glob(ADAPTER_CONFIG), *folder.glob(f"[0-9]_*/{ADAPTER_CONFIG}")):  # of the first module
+        raise InputError(
+            f"encoder={name!r}: a LoRA adapter ({path.relative_to(folder)}) whose base model is not in the folder. "
+            "Merge the two with peft (merge_and_unload, then save_pretrained), and give the folder of the result."
+        )
 
 
 def sha256_of_model(folder: Path) -> str:

@@ -196,6 +196,26 @@ def test_another_model_under_the_same_name_is_refused(tmp_path):
         encoder_from_state(arrays, {"kind": "neural"})
 
 
+def test_a_lora_folder_is_refused_until_it_is_merged_with_its_base(llm, tmp_path):
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModel, AutoTokenizer
+
+    base = AutoModel.from_pretrained(llm)
+    lora = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+    lora.save_pretrained(tmp_path / "lora")
+    sentence = tmp_path / "sentence"  # sentence-transformers may keep a module in a folder of its own
+    shutil.copytree(tmp_path / "lora", sentence / "0_Transformer")
+    (sentence / "modules.json").write_text("[]")
+    for folder, where in ((tmp_path / "lora", ""), (sentence, "0_Transformer/")):
+        with pytest.raises(
+            InputError, match=rf"LoRA adapter \({where}adapter_config\.json\) whose base .* Merge the two"
+        ):
+            NeuralEncoder(folder).transform(ITEMS)
+    lora.merge_and_unload().save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(llm).save_pretrained(tmp_path / "merged")
+    assert NeuralEncoder(tmp_path / "merged", pooling="last").transform(ITEMS).shape == (len(ITEMS), 32)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
