@@ -1,7 +1,4 @@
-"""semid: semantic IDs for catalogs, made for language models.
-
-A public name is imported when it is first used, so `import semid` costs next to nothing.
-"""
+"""semid: semantic IDs for catalogs, made for language models. A public name is imported when it is first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -35,6 +32,8 @@ __dir__ = __all__.copy  # completion knows the names before they are used
 
 
 def __getattr__(name: str) -> object:
+    if name == "datasets":  # `semid.datasets.load`, without an import of its own
+        return import_module("semid.datasets")
     if name not in _HOME:
         raise AttributeError(f"module 'semid' has no attribute {name!r}. It has: {', '.join(__all__)}")
     return globals().setdefault(name, getattr(import_module(_HOME[name]), name))

@@ -222,6 +222,12 @@ def test_the_wheel_holds_the_type_marker_the_templates_and_the_licence(wheel):
     assert any(name.endswith("/LICENSE") for name in names)
 
 
+def test_the_wheel_holds_the_sample_catalog_and_where_it_is_from(wheel):
+    sample = ROOT / "semid" / "datasets" / "debian-3000.jsonl"
+    assert wheel.read("semid/datasets/debian-3000.jsonl") == sample.read_bytes()
+    assert b"Debian Free Software" in wheel.read("semid/datasets/debian-3000.md")
+
+
 def test_the_wheel_runs_without_the_clone(wheel, tmp_path):
     """Unpacked elsewhere, it is imported from there, and the command works."""
     wheel.extractall(tmp_path)
