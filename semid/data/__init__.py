@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from semid.data.interactions import Histories, Interactions
     from semid.data.items import Items, read_items
     from semid.data.problems import Problems
-    from semid.data.reading import Reading
+    from semid.data.reading import Reading, RecordFile
     from semid.data.records import iter_records
     from semid.data.splits import held_out_interactions, training_interactions
     from semid.data.strings import PackedStrings, StringChain
 
 __all__ = [
-    "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "Reading", "StringChain",
-    "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items", "training_interactions",
+    "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "Reading", "RecordFile",
+    "StringChain", "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items",
+    "training_interactions",
 ]  # fmt: skip
 FILES = ".strings .reading .problems .records .items .interactions .interaction_reader .splits .index_files"
 __getattr__ = late_names(__name__, __all__, FILES.split())

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
-from semid.data.reading import AS_FOUND, Reading
+from semid.data.reading import AS_FOUND, Reading, reading_of
 from semid.errors import SHOWN_PROBLEMS, ConfigError, InputError
 
 __all__ = ["Problems", "is_dataset", "is_table", "name_list", "quote"]
@@ -84,6 +84,7 @@ class Problems:
     @classmethod
     def of(cls, source: object, reading: Reading = AS_FOUND) -> Problems:
         """Return an empty collection with the name of a source."""
+        reading = reading_of(source, reading)
         if isinstance(source, str | os.PathLike):
             path = os.fsdecode(source)
             _check_target(path, reading)

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 from semid.errors import ConfigError
 
-__all__ = ["AS_FOUND", "Duplicates", "Reading"]
+__all__ = ["AS_FOUND", "Duplicates", "Reading", "RecordFile", "reading_of"]
 
 Duplicates = Literal["error", "first", "last"]
 DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " ", "colons": "::"}
@@ -71,6 +71,37 @@ class Reading:
 
 
 AS_FOUND = Reading()  # everything is found out from the content, and every fault is an error
+
+
+@dataclass(frozen=True)
+class RecordFile(os.PathLike[str]):
+    """A path together with how to read it, for functions that take the path of a catalog or of interactions.
+
+    Parameters
+    ----------
+    path : str or path
+        The file, or "-" for standard input.
+    reading : Reading
+        How to read it.
+
+    >>> log = RecordFile("ratings.txt", Reading(delimiter="pipe"))
+    >>> os.fspath(log), reading_of(log).delimiter, reading_of("ratings.txt").delimiter
+    ('ratings.txt', '|', None)
+    """
+
+    path: str | os.PathLike[str]
+    reading: Reading = AS_FOUND
+
+    def __fspath__(self) -> str:
+        return os.fsdecode(self.path)
+
+    def __str__(self) -> str:
+        return os.fsdecode(self.path)
+
+
+def reading_of(source: object, given: Reading = AS_FOUND) -> Reading:
+    """Return how to read a source: as `given`, or where that says nothing, as a `RecordFile` says."""
+    return source.reading if isinstance(source, RecordFile) and given == AS_FOUND else given
 
 
 def _names(given: tuple[str, ...] | str) -> tuple[str, ...]:

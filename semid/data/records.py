@@ -20,7 +20,7 @@ from typing import Any
 
 from semid.data.arrow import Record, from_parquet, from_table
 from semid.data.problems import Problems, is_table, quote
-from semid.data.reading import AS_FOUND, Reading
+from semid.data.reading import AS_FOUND, Reading, reading_of
 from semid.errors import InputError
 
 __all__ = ["GZIP_MAGIC", "iter_records"]
@@ -68,6 +68,7 @@ def iter_records(
     >>> list(iter_records([{"id": "a"}, {"id": "b"}]))
     [(1, {'id': 'a'}), (2, {'id': 'b'})]
     """
+    reading = reading_of(source, reading)
     collected = Problems.of(source, reading) if problems is None else problems
     keep = keep or (lambda name: False)
     if isinstance(source, str | os.PathLike):

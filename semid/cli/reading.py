@@ -1,0 +1,121 @@
+"""The options that say how files of records are read: the same ones on every command that reads such files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from semid.data.reading import RecordFile
+
+__all__ = ["Files", "reading_options"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+INTERACTION_FIELDS = ("user_field", "item_field", "time_field")
+BY_FILE = ("delimiter", "columns", "encoding", "duplicates")  # a command of several files takes one for each
+
+
+def reading_options(
+    *kinds: str, text: str | None = "detected", duplicates: bool = True
+) -> Callable[[Command], Command]:
+    """Add the options for reading to a command; `Files.of` takes all but `text` out of its choices.
+
+    Parameters
+    ----------
+    *kinds : {"items", "interactions", "queries", "preferences"}
+        The files of records that the command reads. With several, a value may be for one of them: `items=latin-1`.
+    text : str or None
+        The default of --text in words; None for a command that needs no text of the items.
+    duplicates : bool
+        Whether the command notices that an item comes twice.
+    """
+    options = []
+    if "items" in kinds:
+        options.append(click.option("--id-field", help="Field of the items with the item's id. Default: id."))
+        if text is not None:
+            options.append(click.option("--text", help=f"Comma-separated text fields of the items. Default: {text}."))
+    if "interactions" in kinds:
+        for role, more in [("user", ""), ("item", ""), ("time", "; '' keeps the order of the lines")]:
+            wording = f"Field of the interactions with the {role}{more}. Default: found by its name."
+            options.append(click.option(f"--{role}-field", help=wording))
+    wordings = {
+        "delimiter": "Separator of cells: tab, comma, semicolon, pipe, space, '::', ... Default: detected.",
+        "columns": "Comma-separated names of the columns, for a file without a header. Default: the header.",
+        "encoding": "Encoding, such as latin-1. Default: by byte order mark, else utf-8.",
+        "duplicates": "Rows that repeat an id: error (default), or keep the first or the last.",
+    }
+    for name in BY_FILE if duplicates else BY_FILE[:-1]:
+        of_one = f" For one file: {kinds[0]}=..." if len(kinds) > 1 else ""
+        metavar = "[error|first|last]" if name == "duplicates" else name.upper()
+        options.append(
+            click.option(
+                f"--{name}", multiple=True, callback=_by_file(kinds), metavar=metavar, help=wordings[name] + of_one
+            )
+        )
+    wording = "Skip rows that cannot be read, and write them to FILE.bad-rows.txt. Default: stop."
+    options.append(click.option("--skip-bad-rows", is_flag=True, help=wording))
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def _by_file(kinds: Sequence[str]) -> Callable[[click.Context, click.Parameter, Sequence[str]], dict[str, str]]:
+    """Return the callback that turns values, some of them `items=VALUE`, into kind of file -> value."""
+
+    def parse(_ctx: click.Context, _option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
+        of_all, of_one = dict[str, str](), dict[str, str]()
+        for value in values:
+            kind, sign, rest = value.partition("=")
+            if sign and kind in kinds and len(kinds) > 1:
+                of_one[kind] = rest
+            else:
+                of_all = dict.fromkeys(kinds, value)
+        return of_all | of_one
+
+    return parse
+
+
+@dataclass(frozen=True)
+class Files:
+    """What the options for reading say."""
+
+    id_field: str
+    interaction_fields: dict[str, str | None]  # keywords of `read_interactions`
+    by_file: dict[str, dict[str, str]]  # option -> kind of file -> value
+    skip_bad_rows: bool
+
+    @classmethod
+    def of(cls, choices: dict[str, Any]) -> Files:
+        """Take the options out of the choices of a command."""
+        id_field = choices.pop("id_field", None) or "id"
+        fields = {name: choices.pop(name, None) for name in INTERACTION_FIELDS}
+        by_file = {name: choices.pop(name, None) or {} for name in BY_FILE}
+        return cls(id_field, fields, by_file, choices.pop("skip_bad_rows", False))
+
+    def open(self, kind: str, path: str | os.PathLike[str]) -> RecordFile:
+        """Return a file of a kind with how to read it."""
+        from semid.data.reading import Reading, RecordFile
+
+        how: dict[str, Any] = {name: found[kind] for name, found in self.by_file.items() if kind in found}
+        if self.skip_bad_rows:
+            name = os.path.basename(os.fsdecode(path).rstrip("/"))
+            how["skip_bad_rows"] = f"{'stdin' if name == '-' else name}.bad-rows.txt"
+        return RecordFile(path, Reading(**how))
+
+    def open_interactions(self, path: str | os.PathLike[str] | None) -> RecordFile | None:
+        """Return the file that --interactions names; UsageError for one of its fields without it."""
+        if path is not None:
+            return self.open("interactions", path)
+        for name, field in self.interaction_fields.items():
+            if field is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} goes with --interactions, which is missing.")
+        return None
