@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from semid.artifact.atomic import check_folder
@@ -50,15 +50,22 @@ def check_model_output(output: Path, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def staged_folder(output: Path, force: bool) -> Iterator[Path]:
+def staged_folder(
+    output: Path, force: bool, *, check: Callable[[Path, bool], None] = check_model_output
+) -> Iterator[Path]:
     """Yield a folder beside the output, which gets the output's name at the end; remove it if anything fails.
 
     The folder is locked while its process lives, so the next writer can recognize and remove what a killed one left.
 
-    Raises
-    ------
-    OutputExistsError, ArtifactError
-        As `check_model_output`, which runs again at the end.
+    Parameters
+    ----------
+    output : Path
+        The folder to make.
+    force : bool
+        Replace an existing one.
+    check : callable
+        `check(output, force)` raises if the output must not be written. It runs at the end, and before the work by the
+        caller.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     stem = f".{output.name}.semid-tmp-"
@@ -70,7 +77,7 @@ def staged_folder(output: Path, force: bool) -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield draft
         _sync(draft)
-        check_model_output(output, force)
+        check(output, force)
         _replace(draft, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -22,7 +22,16 @@ from semid.runtime.devices import check_device
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["ModelSource", "PooledModel", "Pooling", "Precision", "SentenceModel", "model_folder", "sha256_of_model"]
+__all__ = [
+    "ModelSource",
+    "PooledModel",
+    "Pooling",
+    "Precision",
+    "SentenceModel",
+    "model_files",
+    "model_folder",
+    "sha256_of_model",
+]
 
 
 Loaded = TypeVar("Loaded")
@@ -225,13 +234,20 @@ def _refuse_lora(name: str, folder: Path) -> None:
 def sha256_of_model(folder: Path) -> str:
     """Return one checksum over the content of all files that are read, by name; hidden files are left out."""
     digest = hashlib.sha256()
-    for path in sorted(p for pattern in READ for p in folder.rglob(pattern)):
-        relative = path.relative_to(folder)
-        if any(part.startswith(".") for part in relative.parts) or relative.parts[0] in (
-            pattern.partition("/")[0] for pattern in NOT_READ
-        ):
-            continue
+    for path in model_files(folder):
         with open(path, "rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(json.dumps([relative.as_posix(), content]).encode())
+        digest.update(json.dumps([path.relative_to(folder).as_posix(), content]).encode())
     return digest.hexdigest()
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a model that are read, sorted; hidden files and other formats of the weights are left out."""
+    others = {pattern.partition("/")[0] for pattern in NOT_READ}
+    found = sorted(path for pattern in READ for path in folder.rglob(pattern))
+    parts = [path.relative_to(folder).parts for path in found]
+    return [
+        path
+        for path, names in zip(found, parts, strict=True)
+        if names[0] not in others and not any(name.startswith(".") for name in names)
+    ]
