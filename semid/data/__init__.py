@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Histories", "IndexFile", "Interactions", "Items", "PackedStrings", "Problems", "Reading", "RecordFile",
     "StringChain", "held_out_interactions", "iter_records", "read_index", "read_interactions", "read_items",
-    "training_interactions",
-]  # fmt: skip
+    "training_interactions"]  # fmt: skip
 FILES = ".strings .reading .problems .records .items .interactions .interaction_reader .splits .index_files"
 __getattr__ = late_names(__name__, __all__, FILES.split())
