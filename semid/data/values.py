@@ -7,7 +7,6 @@ fields are read, and what happens to other values.
 from __future__ import annotations
 
 import contextlib
-import html
 import math
 import numbers
 import re
@@ -19,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from semid.data.markup import is_tag_piece, strip_tags, unescape
+from semid.data.paths import label_of
 from semid.data.problems import quote
 
 __all__ = [
@@ -38,39 +39,69 @@ __all__ = [
 UNESCAPE_ROUNDS = 3  # "&amp;amp;lt;" is the deepest escaping seen in scraped catalogs
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 SURROGATE = re.compile(r"[\ud800-\udfff]")
+MARKS = 30  # combining marks in a row that are kept (UAX 15, section 13): composing takes time quadratic in them
+MADE_OF_MARKS = "\u0f73\u0f75\u0f81"  # no combining marks by their class, but made of two
+MAY_BE_MARKS = re.compile(  # every combining mark of Unicode is in these ranges
+    "[\u0300-\u036f\u0483-\u0487\u0591-\u108d\u135d-\u135f\u1714-\u193b\u1a17-\u1dff\u20d0-\u20f0\u2cef-\u2dff"
+    "\u302a-\u302f\u3099\u309a\ua66f-\ua6f1\ua806-\uabed\ufb1e\ufe20-\ufe2f\U000101fd-\U0001efff]"
+    f"{{{MARKS + 1},}}"
+)
 LETTER = re.compile(r"[^\W\d_]")
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d[T ][\d:.]+(Z|[+-][\d:]+)?")
 NOT_WORDS = frozenset({"true", "false", "yes", "no", "null", "none"})
 
 
 def clean_text(text: str) -> str:
-    """Undo HTML entities (also doubly escaped), collapse blanks and control characters, compose to NFC.
+    """Take out HTML, decode entities (also doubly escaped), collapse blanks and control characters, compose to NFC.
 
-    A lone surrogate, which no UTF-8 file can hold, becomes U+FFFD.
+    Escaped tags are tags: "&lt;br&gt;" is taken out, too. A string that begins inside a tag (`class="a-bordered">...`)
+    is a piece of a page and becomes "". A lone surrogate, which no UTF-8 file can hold, becomes U+FFFD. Of more than 30
+    combining marks in a row, 30 are kept.
 
-    >>> clean_text("Fish &amp;amp; chips\\n\\x00 caf\\u0065\\u0301")
-    'Fish & chips café'
+    >>> clean_text("<b>Fish</b> &amp;amp; chips<br>\\n\\x00 caf\\u0065\\u0301"), clean_text("a < b, List<int>")
+    ('Fish & chips café', 'a < b, List<int>')
     """
-    plain = text.isascii() and text.isprintable() and "&" not in text
+    plain = text.isascii() and text.isprintable() and "&" not in text and "<" not in text and '="' not in text
     if plain and "  " not in text and text[:1] != " " and text[-1:] != " ":
         return text
+    if is_tag_piece(text):
+        return ""
     for _ in range(UNESCAPE_ROUNDS):
-        unescaped = html.unescape(text) if "&" in text else text
+        text = strip_tags(text)
+        unescaped = unescape(text) if "&" in text else text
         if unescaped == text:
             break
         text = unescaped
+    else:
+        text = strip_tags(text)
     text = " ".join(CONTROL.sub(" ", text).split())
-    return text if text.isascii() else unicodedata.normalize("NFC", SURROGATE.sub("\ufffd", text))
+    return text if text.isascii() else unicodedata.normalize("NFC", _few_marks(SURROGATE.sub("\ufffd", text)))
+
+
+def _few_marks(text: str) -> str:
+    return MAY_BE_MARKS.sub(_first_marks, text)
+
+
+def _first_marks(found: re.Match[str]) -> str:
+    kept, n_marks = [], 0
+    for character in found[0]:
+        is_mark = unicodedata.combining(character) or character in MADE_OF_MARKS
+        n_marks = n_marks + 1 if is_mark else 0
+        if n_marks <= MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def text_of(value: object) -> str | None:
     """Return the clean text of a field's value: "" for null, None if the value cannot be text.
 
-    Lists are flattened at any depth and joined with ", ", each string once. Numbers are written out; NaN and
-    infinities give "".
+    Lists are flattened at any depth and joined with ", ", each string once. An object in a list gives its name, title,
+    label, text or value, or nothing. Numbers are written out; NaN and infinities give "".
 
     >>> text_of(["Makeup", ["Makeup", "Nails"]]), text_of(4.5), text_of(None), text_of({"a": 1})
     ('Makeup, Nails', '4.5', '', None)
+    >>> text_of([{"id": 28, "name": "Drama"}, {"id": 10}])
+    'Drama'
     """
     if not isinstance(value, list | tuple | np.ndarray):
         return _scalar_text(value)
@@ -78,6 +109,8 @@ def text_of(value: object) -> str | None:
     stack = [_leaves(value)]  # not recursion: nesting may be as deep as the JSON parser allows
     while stack:
         for leaf in stack[-1]:
+            while isinstance(leaf, dict):
+                leaf = label_of(leaf)
             if isinstance(leaf, list | tuple | np.ndarray):
                 stack.append(_leaves(leaf))
                 break

@@ -186,7 +186,7 @@ def test_ids_are_strings_or_integers_only(bad):
     [
         ("Fish &amp; chips", "Fish & chips"),
         ("Fish &amp;amp;amp; chips", "Fish & chips"),
-        ("&amp;lt;b&amp;gt;", "<b>"),
+        ("&amp;lt;b&amp;gt;", ""),  # an escaped tag is a tag
         (" a\t\n b\x00c\x85d\xa0e\u2028f ", "a b c d e f"),
         ("cafe\u0301", "caf\u00e9"),
         ("x\ud800y", "x\ufffdy"),
@@ -215,7 +215,7 @@ def test_text_is_unescaped_collapsed_and_composed(raw, clean):
         (np.float32(0.5), "0.5"),
         (np.array([["a", "b"], ["b", "c"]]), "a, b, c"),
         ({"a": 1}, None),
-        (["a", {"b": 1}], None),
+        (["a", {"b": 1}], "a"),  # an object without a name
         (b"x", None),
     ],
 )
