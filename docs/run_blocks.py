@@ -4,8 +4,9 @@
     python docs/run_blocks.py README.md --update     # write the real output into the page
 
 A block marked `console` holds commands after `$ `, each with its output (stdout and stderr together). In a block
-marked `python`, the comment behind an expression is its repr. All blocks of a page run in order, in one copy of the
-clone and one Python. Blocks of other kinds are for reading.
+marked `python`, the comment behind an expression is its repr. A block marked with a language and a name, as
+`csv movies.csv`, is a file of that name. All blocks of a page run in order, in one copy of the clone and one Python.
+Blocks of other kinds are for reading.
 
 Learning gives the same result again on one machine with one number of threads, here 1. On another CPU, or with other
 library versions, the last bits of a matrix product differ, and with them codes; the fingerprint tells. So where the
@@ -29,7 +30,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = Path("semid", "datasets", "debian-3000.jsonl")
-BLOCK = re.compile(r"^```(console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(console|python|\w+ \S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
 TOKEN = re.compile(r"<(?:s_)?[a-z]_\d+>")
 NUMBER = re.compile(r"(?<![\w.,])-?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?")
@@ -71,7 +72,12 @@ def run_page(path: Path) -> Page:
 
         def renew(block: re.Match[str]) -> str:
             kind, body = block.groups()
-            body = _run_console(body, clone) if kind == "console" else _run_python(body, clone, names)
+            if kind == "console":
+                body = _run_console(body, clone)
+            elif kind == "python":
+                body = _run_python(body, clone, names)
+            else:
+                (clone / kind.split()[1]).write_text(body, encoding="utf-8")
             return f"```{kind}\n{body}```"
 
         return Page(path, text, BLOCK.sub(renew, text))

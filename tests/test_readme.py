@@ -47,6 +47,13 @@ def test_the_pages_differences_are_found(tmp_path):
     assert [line for line in ran.differences() if line.startswith("+")] == ["+++ as it ran", "+2", "+value + 1  # 3"]
 
 
+def test_a_block_with_a_name_is_a_file(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```csv made.csv\nid;title\n```\n```console\n$ cat made.csv\nid,title\n```\n```csv\nno file\n```\n")
+    ran = blocks.run_page(page)
+    assert ran.renewed == page.read_text().replace("id,title", "id;title")
+
+
 def test_a_failing_command_is_an_error(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("```console\n$ semid show nowhere git\n```\n")
