@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, interaction_fields, json_option, open_ids, output_option, print_json
+from semid.cli.app import folder_argument, json_option, open_ids, output_option, print_json
+from semid.cli.reading import Files, reading_options
 
 
 def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -21,10 +22,9 @@ def _show_templates(ctx: click.Context, _option: click.Parameter, wanted: bool) 
 @click.command()
 @folder_argument
 @click.argument("interactions", type=click.Path(allow_dash=True, readable=False))
-@interaction_fields
+@reading_options("interactions", "items", "queries", "preferences", text=None)
 @output_option
 @click.option("--items", type=click.Path(readable=False), help="The catalog, for titles and descriptions.")
-@click.option("--id-field", default="id", show_default=True, help="Id field of --items.")
 @click.option("--title-field", default="title", show_default=True, help="Title field of --items.")
 @click.option("--description-field", help="Description field of --items. Default: description, if there is one.")
 @click.option(
@@ -89,6 +89,7 @@ def align(
     \b
     Examples:
       semid align my-sid histories.jsonl -o my-data --items items.jsonl
+      semid align my-sid ratings.dat -o my-data --columns user,item,rating,time --items items.jsonl
       semid align my-sid log.csv -o my-data --split time --tasks next-item,negative --shards 8
       semid align --show-templates > mine.toml
     """
@@ -97,7 +98,19 @@ def align(
 
     if cuts is not None:
         settings["cuts"] = cuts
-    done = write_alignment(open_ids(folder), interactions, output, **settings, format=format_)
+    files = Files.of(settings)
+    for kind in ("items", "queries", "preferences"):
+        if settings[kind] is not None:
+            settings[kind] = files.open(kind, settings[kind])
+    done = write_alignment(
+        open_ids(folder),
+        files.open("interactions", interactions),
+        output,
+        id_field=files.id_field,
+        **files.interaction_fields,
+        **settings,
+        format=format_,
+    )
     log_step("saved", str(output))
     if as_json:
         print_json(done.to_dict())

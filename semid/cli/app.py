@@ -27,10 +27,7 @@ __all__ = [
     "arguments_or_stdin",
     "cli",
     "device_option",
-    "fields_of",
     "folder_argument",
-    "id_field_option",
-    "interaction_fields",
     "json_option",
     "log",
     "main",
@@ -54,7 +51,6 @@ folder_argument = click.argument("folder", metavar="DIR", type=click.Path(path_t
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path, readable=False), required=True, help="Folder to write."
 )
-id_field_option = click.option("--id-field", default="id", show_default=True, help="Field with the item's id.")
 ready_vectors_option = click.option(
     "--embeddings",
     type=click.Path(path_type=Path, readable=False),
@@ -62,19 +58,6 @@ ready_vectors_option = click.option(
 )
 device_option = click.option("--device", help="Device to train on: auto (default), cpu, cuda, ...")
 memory_option = click.option("--memory", help="Memory budget, such as 4GB. Default: 60 % of the machine's.")
-
-
-def interaction_fields(command: Any) -> Any:
-    """Add the options that name the fields of interactions; `fields_of` takes them out of the choices."""
-    for role, more in [("time", "; '' keeps the order of the lines"), ("item", ""), ("user", "")]:
-        wording = f"Field of the interactions with the {role}{more}. Default: found by its name."
-        command = click.option(f"--{role}-field", help=wording)(command)
-    return command
-
-
-def fields_of(choices: dict[str, Any]) -> dict[str, str | None]:
-    """Take the options of `interaction_fields` out of the choices."""
-    return {name: choices.pop(name) for name in ("user_field", "item_field", "time_field")}
 
 
 def main() -> None:

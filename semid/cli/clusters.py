@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from semid.cli.app import fields_of, interaction_fields, json_option, print_json
+from semid.cli.app import json_option, print_json
+from semid.cli.reading import Files, reading_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     import numpy.typing as npt
 
     from semid.clusters.fit import ClusterConfig
     from semid.clusters.tokens import ClusterTokens
     from semid.data.interactions import Interactions
+    from semid.data.items import Items
 
 WALKS = ("walks_per_node", "walk_length", "window", "negatives", "dim")
 readable = click.Path(path_type=Path, readable=False)  # the readers report what cannot be read
@@ -25,7 +25,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 
 @click.command()
 @click.argument("interactions", type=click.Path(readable=False))
-@interaction_fields
+@reading_options("interactions", "items")
 @click.option("-o", "--output", type=readable, required=True, help="Folder to write.")
 @click.option(
     "--clusters", "n_clusters", type=int,
@@ -74,6 +74,7 @@ def clusters(interactions: str, output: Path, force: bool, as_json: bool, **give
     Examples:
       semid clusters histories.jsonl -o my-clusters
       semid clusters histories.jsonl -o my-clusters --clusters 200 --second-token residual --spare-codes 0.2
+      semid clusters ratings.dat -o my-clusters --columns user,item,rating,time
       semid clusters histories.jsonl -o my-clusters --items items.jsonl --item-ids my-sid
     """
     from semid.artifact.store import check_output
@@ -81,9 +82,11 @@ def clusters(interactions: str, output: Path, force: bool, as_json: bool, **give
     from semid.runtime.progress import log_step
 
     check_output(output, force=force)
-    config, fields = _config(given), fields_of(given)
-    histories = read_interactions(interactions, **fields)
-    made = _fit(histories, config, given)
+    config, files = _config(given), Files.of(given)
+    if given["embeddings"] and not given["items"]:
+        raise click.UsageError("--embeddings requires --items CATALOG.")
+    histories = read_interactions(files.open("interactions", interactions), **files.interaction_fields)
+    made = _fit(histories, config, files, given)
     fingerprint = made.save(output, force=force)
     log_step("saved", str(output))
     figures = _figures(made, histories) | {"folder": str(output), "fingerprint": fingerprint}
@@ -109,7 +112,7 @@ def _config(given: dict[str, Any]) -> ClusterConfig:
     )
 
 
-def _fit(histories: Interactions, config: ClusterConfig, given: dict[str, Any]) -> ClusterTokens:
+def _fit(histories: Interactions, config: ClusterConfig, files: Files, given: dict[str, Any]) -> ClusterTokens:
     from semid.clusters.fit import fit_clusters
     from semid.encoders.collaborative_files import read_behavior
 
@@ -120,25 +123,25 @@ def _fit(histories: Interactions, config: ClusterConfig, given: dict[str, Any]) 
         choices["item_ids"] = open_ids(given["item_ids"]).vocabulary
     if given["vectors"]:
         choices["vectors"] = read_behavior(given["vectors"], histories)
-    if given["embeddings"] and not given["items"]:
-        raise click.UsageError("--embeddings requires --items CATALOG.")
     if given["items"]:
-        choices["catalog"], choices["texts"] = _texts(given["items"], given["embeddings"])
+        from semid.data.items import read_items
+        from semid.data.unknown_items import check_known_items
+
+        catalog = read_items(files.open("items", given["items"]), text=given["text"], id_field=files.id_field)
+        check_known_items(histories, catalog.ids, fate="they get tokens without text")
+        choices["catalog"], choices["texts"] = catalog.ids, _texts(catalog, given["embeddings"])
     return fit_clusters(histories, config, **choices)
 
 
-def _texts(items: Path, embeddings: Path | None) -> tuple[Sequence[str], npt.NDArray[np.floating]]:
-    """Return the ids of a catalog, and vectors of its texts."""
-    from semid.data.items import read_items
-
-    found = read_items(items)
+def _texts(catalog: Items, embeddings: Path | None) -> npt.NDArray[np.floating]:
+    """Return vectors of the texts of a catalog."""
     if embeddings is None:
         from semid.encoders import embed
 
-        return found.ids, embed(found)
+        return embed(catalog)
     from semid.encoders import read_vectors
 
-    return found.ids, read_vectors(embeddings, ids=found.ids, source=str(items)).rows()
+    return read_vectors(embeddings, ids=catalog.ids, source=catalog.source, id_field=catalog.id_field).rows()
 
 
 def _figures(made: ClusterTokens, histories: Interactions) -> dict[str, Any]:

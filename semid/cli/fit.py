@@ -10,9 +10,6 @@ import click
 
 from semid.cli.app import (
     device_option,
-    fields_of,
-    id_field_option,
-    interaction_fields,
     json_option,
     log,
     memory_option,
@@ -20,6 +17,7 @@ from semid.cli.app import (
     output_option,
     print_quality,
 )
+from semid.cli.reading import Files, reading_options
 
 if TYPE_CHECKING:
     from semid.data.interactions import Interactions
@@ -72,8 +70,7 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.command()
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
 @output_option
-@click.option("--text", help="Comma-separated text fields. Default: detected.")
-@id_field_option
+@reading_options("items", "interactions")
 @click.option("--encoder", help="Text encoder: lexical (default), or a model's folder or Hub id.")
 @click.option(
     "--pooling",
@@ -121,14 +118,12 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
     type=click.Path(readable=False),
     help="User histories, for quality figures and signals.",
 )
-@interaction_fields
 @signal_options
 @click.option("--force", is_flag=True, help="Replace the artifact in an existing folder.")
 @json_option
 def fit(
     items: str,
     output: Path,
-    id_field: str,
     embeddings: Path | None,
     preset: str | None,
     config_file: Path | None,
@@ -140,12 +135,13 @@ def fit(
 ) -> None:
     """Learn semantic IDs for a catalog.
 
-    ITEMS is JSONL, CSV or Parquet (.gz too), or - for JSONL on standard input: an id and text fields per item.
+    ITEMS is a file of records in any common format, or - for standard input: an id and text fields per item.
 
     \b
     Examples:
       semid fit items.jsonl -o my-sid
       semid fit items.csv -o my-sid --text title,brand --levels 3 --codebook-size 512
+      semid fit movies.dat -o my-sid --columns id,title,genres --encoding latin-1
       semid fit items.jsonl -o my-sid --embeddings vectors.npy --interactions histories.jsonl
       zcat items.jsonl.gz | semid fit - -o my-sid --encoder sentence-transformers/all-MiniLM-L6-v2
     """
@@ -157,15 +153,17 @@ def fit(
     from semid.tokenizer import SemanticIDTokenizer
 
     check_output(output, force=force)
-    signals, fields = signals_of(choices), fields_of(choices)
+    signals, files = signals_of(choices), Files.of(choices)
     config = _config(preset, config_file, choices)
     log.info("settings: %s", json.dumps(config.to_dict()))
-    histories = None if interactions is None else read_interactions(interactions, **fields)
+    source, met = files.open("items", items), files.open_interactions(interactions)
+    signals.check(config, interactions=met is not None)  # before anything is read
+    histories = None if met is None else read_interactions(met, **files.interaction_fields)
     made = run(
-        items,
+        source,
         config,
         embeddings=embeddings,
-        id_field=id_field,
+        id_field=files.id_field,
         memory=memory,
         folder=nearest_folder(output),
         signals=signals,
@@ -177,8 +175,6 @@ def fit(
     if histories is not None and signals.uses_interactions:
         histories = _held_out(histories, signals)
     known = None if histories is None else histories.map_to(ids.item_ids)
-    if known is not None and known.n_unknown == len(known.rows):
-        log.warning("%s: none of its items is in the catalog. Are the ids the same?", interactions)
     stages = Stages()
     quality = ids.quality(histories=known)  # before saving: an interrupt until there leaves nothing behind
     fingerprint = ids.save_pretrained(output, force=force)

@@ -8,20 +8,21 @@ from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, interaction_fields, json_option, open_tokens, print_json, print_quality
+from semid.cli.app import folder_argument, json_option, open_tokens, print_json, print_quality
+from semid.cli.reading import Files, reading_options
 
 
 @click.command()
 @click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
 @click.option("--interactions", type=click.Path(readable=False), help="User histories, for sequence_lift.")
-@interaction_fields
+@reading_options("interactions", "items", text=None)
 @click.option("--items", type=click.Path(readable=False), help="The catalog, for the order of --embeddings.")
 @click.option(
     "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors of the items, for neighbor_recall."
 )
 @json_option
 def doctor(
-    source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool, **fields: Any
+    source: Path, interactions: str | None, items: str | None, embeddings: Path | None, as_json: bool, **choices: Any
 ) -> None:
     """Report the quality of an ID set: collisions, use of the codes, neighbor recall, sequence lift; with advice.
 
@@ -31,11 +32,20 @@ def doctor(
     Examples:
       semid doctor my-sid
       semid doctor my-sid --interactions histories.jsonl --json
+      semid doctor my-sid --interactions ratings.csv --item-field movieId --delimiter semicolon
       semid doctor letter.index.json --items items.jsonl --embeddings vectors.npy
     """
     from semid.diagnostics.doctor import judge
 
-    quality = judge(source, interactions=interactions, items=items, embeddings=embeddings, **fields)
+    files = Files.of(choices)
+    quality = judge(
+        source,
+        interactions=files.open_interactions(interactions),
+        items=None if items is None else files.open("items", items),
+        embeddings=embeddings,
+        id_field=files.id_field,
+        **files.interaction_fields,
+    )
     print_quality(quality, as_json, {})
 
 

@@ -16,6 +16,7 @@ from semid.cli.app import (
     open_tokens,
     print_json,
 )
+from semid.cli.reading import Files, reading_options
 
 __all__ = ["batch_options", "encode_items"]
 
@@ -24,7 +25,7 @@ __all__ = ["batch_options", "encode_items"]
 
 
 OPTIONS = [
-    click.option("--items", "source", metavar="FILE", help="Encode every row of a data set: Parquet, JSONL or CSV."),
+    click.option("--items", "source", metavar="FILE", help="Encode every row of a data set."),
     click.option(
         "-o",
         "--output",
@@ -35,8 +36,6 @@ OPTIONS = [
         "--engine", type=click.Choice(["local", "ray"]), help="With --items: run here or on Ray. Default: local."
     ),
     click.option("--vector-column", metavar="COLUMN", help="With --items: column of ready vectors. Default: none."),
-    click.option("--text", help="With --items: comma-separated text columns. Default: those of the fit."),
-    click.option("--id-field", help="With --items: column with the item's id. Default: id."),
     click.option("--batch-size", type=click.IntRange(1), help="With --items: rows per batch. Default: 8192."),
     click.option("--concurrency", type=click.IntRange(1), help="With --items: batches to encode in parallel."),
     click.option("--force", is_flag=True, help="With --items: replace an existing file."),
@@ -47,7 +46,7 @@ def batch_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of `semid encode` that go with --items."""
     for option in reversed(OPTIONS):
         command = option(command)
-    return command
+    return reading_options("items", text="those of the fit", duplicates=False)(command)
 
 
 def encode_items(folder: Path, items: tuple[str, ...], as_json: bool, given: dict[str, Any]) -> bool:
@@ -70,13 +69,14 @@ def encode_items(folder: Path, items: tuple[str, ...], as_json: bool, given: dic
     from semid.runtime.progress import log_step
 
     text = given.pop("text", None)
+    files = Files.of(given)
     encoder = BatchEncoder(
         folder,
-        id_field=given.pop("id_field", "id"),
+        id_field=files.id_field,
         vector_column=given.pop("vector_column", None),
         text=None if text is None else [name.strip() for name in text.split(",")],
     )
-    done = encode_file(encoder, source, **given)
+    done = encode_file(encoder, files.open("items", source), **given)
     log_step("encoded", f"{done.n_items:,} rows, {done.n_known:,} of them items of the catalog")
     if as_json:
         print_json({"output": str(done.path), "items": done.n_items, "known": done.n_known})
@@ -135,6 +135,7 @@ def encode(folder: Path, items: tuple[str, ...], as_json: bool, **batch: Any) ->
       semid encode my-sid B004756YJA
       cut -f1 purchases.tsv | semid encode my-sid -
       semid encode my-sid --items new.parquet -o codes.parquet --engine ray
+      semid encode my-sid --items movies.csv -o codes.parquet --id-field movieId
     """
     from semid.artifact.store import tsv_escape
 

@@ -50,7 +50,7 @@ def reading_options(
         "duplicates": "Rows that repeat an id: error (default), or keep the first or the last.",
     }
     for name in BY_FILE if duplicates else BY_FILE[:-1]:
-        of_one = f" For one file: {kinds[0]}=..." if len(kinds) > 1 else ""
+        of_one = f" For one file: {kinds[0]}=VALUE." if len(kinds) > 1 else ""
         metavar = "[error|first|last]" if name == "duplicates" else name.upper()
         options.append(
             click.option(

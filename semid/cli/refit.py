@@ -10,10 +10,7 @@ import click
 
 from semid.cli.app import (
     device_option,
-    fields_of,
     folder_argument,
-    id_field_option,
-    interaction_fields,
     json_option,
     memory_option,
     nearest_folder,
@@ -23,6 +20,7 @@ from semid.cli.app import (
     ready_vectors_option,
 )
 from semid.cli.fit import signal_options, signals_of, sizes_option
+from semid.cli.reading import Files, reading_options
 
 
 @click.command()
@@ -52,14 +50,13 @@ from semid.cli.fit import signal_options, signals_of, sizes_option
     type=click.FloatRange(0),
     help="Keep an item's old code if it is at most this share of the level's error worse than the nearest code.",
 )
-@id_field_option
+@reading_options("items", "interactions", text="those of the fit; others with --init scratch")
 @ready_vectors_option
 @click.option("--levels", type=int, help="Codes per item, with --init scratch. Default: as before.")
 @click.option(
     "--codebook-size", callback=sizes_option, help="Codes per level, with --init scratch. Default: as before."
 )
 @click.option("--interactions", type=click.Path(readable=False), help="User histories for collaborative signals.")
-@interaction_fields
 @signal_options
 @device_option
 @memory_option
@@ -73,7 +70,7 @@ def refit(
     match_codes: bool,
     keep_prefix: int,
     keep_tolerance: float,
-    id_field: str,
+    text: str | None,
     embeddings: Path | None,
     levels: int | None,
     codebook_size: int | tuple[int, ...] | None,
@@ -94,37 +91,39 @@ def refit(
     \b
     Examples:
       semid refit my-sid items.jsonl -o my-sid-2
-      semid refit my-sid items.jsonl -o my-sid-2 --keep-prefix 1
+      semid refit my-sid items.csv -o my-sid-2 --keep-prefix 1 --delimiter semicolon
       semid refit my-sid items.jsonl -o my-sid-2 --init scratch --codebook-size 512
       semid refit my-sid items.jsonl -o my-sid-2 --init scratch --interactions log.jsonl --collaborative-fusion 1
     """
     from semid.artifact.store import check_output
     from semid.data.interaction_reader import read_interactions
     from semid.evaluation.churn import remap_lines
+    from semid.pipeline.refit import check_refit, settings_of
     from semid.pipeline.refit import refit as run
-    from semid.pipeline.refit import settings_of
+    from semid.pipeline.relearn import RefitOptions
     from semid.runtime.progress import log_step
 
     check_output(output, force=force)
-    signals, fields = signals_of(choices), fields_of(choices)
+    signals, files = signals_of(choices), Files.of(choices)
     if interactions and not signals.uses_interactions:
         raise click.UsageError("--interactions requires --collaborative-fusion or --collaborative-loss.")
+    source, met = files.open("items", items), files.open_interactions(interactions)
     old = open_ids(folder)
-    given: dict[str, Any] = {"levels": levels, "codebook_size": codebook_size, "device": device}
+    given: dict[str, Any] = {"levels": levels, "codebook_size": codebook_size, "device": device, "text": text}
+    config = dataclasses.replace(settings_of(old), **{name: value for name, value in given.items() if value})
+    options = RefitOptions(init=init, match_codes=match_codes, keep_prefix=keep_prefix, keep_tolerance=keep_tolerance)
+    check_refit(old, options, config, embeddings=embeddings, signals=signals, interactions=met)
     new, churn = run(
         old,
-        items,
+        source,
         embeddings=embeddings,
-        config=dataclasses.replace(settings_of(old), **{name: value for name, value in given.items() if value}),
+        config=config,
         signals=signals,
-        interactions=None if interactions is None else read_interactions(interactions, **fields),
-        id_field=id_field,
+        interactions=None if met is None else read_interactions(met, **files.interaction_fields),
+        id_field=files.id_field,
         memory=memory,
         folder=nearest_folder(output),
-        init=init,
-        match_codes=match_codes,
-        keep_prefix=keep_prefix,
-        keep_tolerance=keep_tolerance,
+        **dataclasses.asdict(options),
     )
     fingerprint = new.save_pretrained(output, force=force, tables={"remap.tsv": remap_lines(old, new)})
     log_step("saved", str(output))

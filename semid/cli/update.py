@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from semid.cli.app import (
     arguments_or_stdin,
     folder_argument,
-    id_field_option,
     json_option,
     log,
     open_ids,
     print_json,
     ready_vectors_option,
 )
+from semid.cli.reading import Files, reading_options
 
 date_option = click.option("--date", help="Date to record in the history, such as 2026-11-21. Default: none.")
 
@@ -23,7 +24,7 @@ date_option = click.option("--date", help="Date to record in the history, such a
 @click.command()
 @folder_argument
 @click.argument("items", type=click.Path(allow_dash=True, readable=False))
-@id_field_option
+@reading_options("items", text="those of the fit; give others in their order")
 @ready_vectors_option
 @click.option("--update", is_flag=True, help="Store the new text of known items; their IDs do not change.")
 @click.option(
@@ -37,30 +38,34 @@ date_option = click.option("--date", help="Date to record in the history, such a
 def add(
     folder: Path,
     items: str,
-    id_field: str,
+    text: str | None,
     embeddings: Path | None,
     update: bool,
     reuse_after: int | None,
     date: str | None,
     as_json: bool,
+    **choices: Any,
 ) -> None:
     """Add new items to an artifact. Known items keep their IDs; adding a file twice changes nothing.
 
-    ITEMS is JSONL, CSV or Parquet, or - for standard input, as for fit. Each new item gets the nearest free ID.
+    ITEMS is a file of records, or - for standard input, as for fit. Each new item gets the nearest free ID.
 
     \b
     Examples:
       semid add my-sid new.jsonl
+      semid add my-sid movies.csv --id-field movieId --skip-bad-rows
       semid add my-sid catalog.jsonl --update --date 2026-11-21
       zcat new.jsonl.gz | semid add my-sid -
     """
     from semid.pipeline import update as changing
 
+    files = Files.of(choices)
     report = changing.add(
         folder,
-        items,
+        files.open("items", items),
         embeddings=embeddings,
-        id_field=id_field,
+        id_field=files.id_field,
+        text=text,
         update=update,
         reuse_after=reuse_after,
         date=date,

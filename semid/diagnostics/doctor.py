@@ -9,7 +9,8 @@ import numpy as np
 
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Histories
-from semid.data.items import read_items
+from semid.data.items import Items, read_items
+from semid.data.unknown_items import check_known_items
 from semid.errors import InputError
 from semid.evaluation.metrics import evaluate
 from semid.evaluation.quality import Quality
@@ -21,9 +22,10 @@ __all__ = ["judge"]
 def judge(
     source: Path,
     *,
-    interactions: str | Path | None = None,
-    items: str | Path | None = None,
+    interactions: object = None,
+    items: object = None,
     embeddings: str | Path | None = None,
+    id_field: str = "id",
     user_field: str | None = None,
     item_field: str | None = None,
     time_field: str | None = None,
@@ -34,10 +36,14 @@ def judge(
     ----------
     source : Path
         The folder of an artifact, or an index file `{item: [tokens]}` of another system.
-    interactions : path, optional
+    interactions : source of `read_interactions`, optional
         User histories. Adds `sequence_lift`.
-    items, embeddings : path, optional
-        The catalog, and vectors in its order. Adds `neighbor_recall`.
+    items : source of `read_items`, optional
+        The catalog, for the order of `embeddings`.
+    embeddings : path, optional
+        Vectors of the catalog. Adds `neighbor_recall`.
+    id_field : str
+        Field of `items` with the item's id.
     user_field, item_field, time_field : str, optional
         Fields of the interactions, as in `read_interactions`.
 
@@ -61,31 +67,30 @@ def judge(
         item_ids = index.item_ids
     fields = {"user_field": user_field, "item_field": item_field, "time_field": time_field}
     histories = _histories(interactions, item_ids, fields)
-    vectors = _vectors(items, embeddings, list(item_ids)) if embeddings is not None and items is not None else None
+    vectors = None
+    if items is not None and embeddings is not None:
+        catalog = read_items(items, id_field=id_field, on_warning=lambda _: None)  # no text of it is used
+        vectors = _vectors(catalog, embeddings, list(item_ids))
     if index is None:
         return ids.quality(histories=histories, vectors=vectors)
     return evaluate(index.codes, vectors=vectors, histories=histories)
 
 
-def _histories(
-    interactions: str | Path | None, item_ids: Sequence[str], fields: Mapping[str, str | None]
-) -> Histories | None:
+def _histories(interactions: object, item_ids: Sequence[str], fields: Mapping[str, str | None]) -> Histories | None:
     if interactions is None:
         return None
-    histories = read_interactions(interactions, **fields).map_to(item_ids)
-    if len(histories.rows) and histories.n_unknown == len(histories.rows):
-        raise InputError(f"{interactions}: none of its items is in the catalog. Are the ids the same?")
-    return histories
+    log = read_interactions(interactions, **fields)
+    check_known_items(log, item_ids, kind="artifact")
+    return log.map_to(item_ids)
 
 
-def _vectors(items: str | Path, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:
+def _vectors(catalog: Items, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:
     """Return vectors in the order of the IDs."""
     from semid.encoders.vectors import read_vectors
 
-    catalog = read_items(items)
     place = {item_id: row for row, item_id in enumerate(catalog.ids)}
     missing = [item_id for item_id in item_ids if item_id not in place]
     if missing:
-        raise InputError(f"{items}: lacks {len(missing):,} items that have IDs, for instance {missing[0]!r}.")
-    vectors = read_vectors(embeddings, ids=catalog.ids, source=catalog.source)
+        raise InputError(f"{catalog.source}: lacks {len(missing):,} items that have IDs, for instance {missing[0]!r}.")
+    vectors = read_vectors(embeddings, ids=catalog.ids, source=catalog.source, id_field=catalog.id_field)
     return vectors.rows(np.array([place[item_id] for item_id in item_ids]))

@@ -135,6 +135,7 @@ def add(
     *,
     embeddings: Any = None,
     id_field: str = "id",
+    text: Sequence[str] | str | None = None,
     update: bool = False,
     reuse_after: int | None = None,
     date: str | None = None,
@@ -144,6 +145,7 @@ def add(
     Parameters
     ----------
     source : as for `read_items`
+    text : the text fields of `source`, in the order of those of the fit, where they have other names
     embeddings : array [N, D] or path, in the order of `source`; needed where the IDs were learned from ready vectors
     update : store the text of items that are there with another one; their IDs stand
     reuse_after : give out IDs again that were retired at least so many generations ago; by default never
@@ -171,7 +173,7 @@ def add(
             "embeddings were given, but these IDs have an encoder of their own, which embeds new items too. "
             "Leave them out."
         )
-    items = _read(ids, source, id_field)
+    items = _read(ids, source, id_field, text)
     rows = ids.ledger.find_rows(items.ids)
     known = _Known.among(ids, items, rows)
     places = sorted(np.flatnonzero(rows < 0).tolist(), key=items.ids.__getitem__)  # one order, however they came
@@ -215,8 +217,10 @@ def add(
     return ids.changed(ledger, noted, date=date), report
 
 
-def _read(ids: TokenizerState, source: Any, id_field: str) -> Items:
+def _read(ids: TokenizerState, source: Any, id_field: str, text: Sequence[str] | str | None) -> Items:
     """Read the items with the text fields of the fit, in its order, without those that no item has."""
+    if text is not None:
+        return _renamed(read_items(source, text=text, id_field=id_field), ids.text_fields or ())
     if ids.text_fields is None:
         return read_items(source, id_field=id_field)
     if not isinstance(source, Items):
@@ -224,8 +228,23 @@ def _read(ids: TokenizerState, source: Any, id_field: str) -> Items:
     fields = {name: source.fields[name] for name in ids.text_fields if name in source.fields}
     if ids.text_fields and not fields:
         have, want = ", ".join(source.fields) or "none", ", ".join(ids.text_fields)
-        raise InputError(f"{source.source}: text fields are {have}; the IDs were learned from {want}. Rename them.")
+        raise InputError(
+            f"{source.source}: text fields are {have}; the IDs were learned from {want}. Name those that correspond, "
+            "in this order, with --text."
+        )
     return replace(source, fields=fields)
+
+
+def _renamed(items: Items, names: Sequence[str]) -> Items:
+    """Return items with the names that their text fields had at the fit."""
+    if not names:
+        return items
+    if len(items.fields) != len(names):
+        raise ConfigError(
+            f"text={','.join(items.fields)}: expected {len(names)} fields, in the order of those that the IDs were "
+            f"learned from: {','.join(names)}."
+        )
+    return replace(items, fields=dict(zip(names, items.fields.values(), strict=True)))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ the codebooks, perhaps taken by other items; only adding it to the catalog gives
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -127,6 +127,12 @@ class BatchEncoder:
             codes[new] = self.ids.encode_vectors(self._vectors(batch, new, problems, lines))
         return Encoded(item_ids, codes, self.ids.vocabulary.texts(codes) if len(codes) else [], known)
 
+    def fault(self, row: Mapping[str, Any]) -> str | None:
+        """Return why a row of Python values has no id or no text; None if it has."""
+        if self.id_field is not None and id_string(row.get(self.id_field)) is None:
+            return f"{self.id_field} {id_fault(row.get(self.id_field))}"
+        return next((_not_text(name, row[name]) for name in self.text if text_of(row.get(name)) is None), None)
+
     def answers(self, batch: Any, *place: Any) -> pyarrow.Table:
         """`encode`, as an Arrow table of item_id, codes, tokens and known."""
         import pyarrow
@@ -172,7 +178,7 @@ class BatchEncoder:
             fields[name] = column = []
             for row in rows:
                 if (text := text_of(raw[row])) is None:
-                    problems.add(lines[row], f"field {quote(name)} holds {kind_of(raw[row])}; expected text.")
+                    problems.add(lines[row], _not_text(name, raw[row]))
                 column.append(text or "")
         problems.raise_if_any()
         if self.text and not fields:
@@ -180,6 +186,10 @@ class BatchEncoder:
                 f"{problems.name}: none of the text columns {name_list(self.text)}. It has: {name_list(have)}."
             )
         return Items([str(lines[row]) for row in rows], fields, problems.name)
+
+
+def _not_text(name: str, value: object) -> str:
+    return f"field {quote(name)} holds {kind_of(value)}; expected text."
 
 
 @lru_cache(maxsize=2)  # the last one and its successor

@@ -23,6 +23,7 @@ from semid.artifact.atomic import drafting
 from semid.artifact.store import check_path
 from semid.data.arrow import Drain
 from semid.data.problems import Problems
+from semid.data.reading import reading_of
 from semid.data.records import iter_records
 from semid.errors import ConfigError, InputError
 from semid.pipeline.batch_encoder import BatchEncoder
@@ -63,7 +64,7 @@ class FileDone:
 
 def encode_file(
     encoder: BatchEncoder,
-    items: str | Path,
+    items: str | os.PathLike[str],
     output: str | Path,
     *,
     engine: Engine = "local",
@@ -75,7 +76,8 @@ def encode_file(
 
     Parameters
     ----------
-    items : a Parquet file, a folder of them (read in the order of their names), or for `local` also JSONL or CSV.
+    items : a Parquet file, a folder of them (read in the order of their names), or for `local` any file of records,
+        perhaps a `RecordFile` that says how to read it.
     engine : "local", or "ray": the cluster that RAY_ADDRESS names, else one of this machine alone.
     concurrency : batches in work at once: processes of the local engine (1), tasks of Ray (as many as fit).
     force : replace a file that exists.
@@ -90,7 +92,7 @@ def encode_file(
     output = Path(output)
     _check(engine, output, batch_size, concurrency)
     check_path(output, force)
-    source = _Source(Path(items), encoder.columns)
+    source = _Source(items, encoder)
     if engine == "ray":
         tables = on_ray(encoder, source.parquet_files("ray"), batch_size, concurrency)
     else:
@@ -118,19 +120,21 @@ def _check(engine: str, output: Path, batch_size: int, concurrency: int | None) 
 class _Source:
     """A data set on the disk, of which some columns are read."""
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
-        self.path, self.columns = path, columns
-        self.files = [path] if path.suffix in PARQUET and path.is_file() else []
-        if path.is_dir():
-            self.files = sorted(child for child in path.iterdir() if child.suffix in PARQUET)
-            if not self.files:
-                raise InputError(f"{path}: a folder without a .parquet file. Give a file, or a folder of Parquet.")
+    def __init__(self, given: str | os.PathLike[str], encoder: BatchEncoder) -> None:
+        path = Path(given)
+        self.given, self.path, self.encoder, self.columns = given, path, encoder, encoder.columns
+        self.files: list[Path] = []
+        if reading_of(given).skip_bad_rows is False:  # else row by row
+            children = path.iterdir() if path.is_dir() else [path] if path.is_file() else []
+            self.files = sorted(child for child in children if child.suffix in PARQUET)
         self.n_rows = sum(self._opened(file).metadata.num_rows for file in self.files)  # 0: not known
 
     def parquet_files(self, engine: str) -> list[Path]:
         """Return the Parquet files; ConfigError if the data set is not made of Parquet files."""
         if not self.files:
-            raise ConfigError(f"{self.path}: engine={engine} reads Parquet files that exist. Use --engine local.")
+            raise ConfigError(
+                f"{self.path}: engine={engine} reads Parquet files that exist, and skips no rows. Use --engine local."
+            )
         return self.files
 
     def parts(self, size: int) -> Iterator[Part]:
@@ -147,16 +151,26 @@ class _Source:
                 first += batch.num_rows
 
     def _of_records(self, size: int) -> Iterator[Part]:
-        problems = Problems.of(str(self.path))
-        records = iter_records(str(self.path), keep=self.columns.__contains__, problems=problems)
+        problems = Problems.of(self.given)
+        records = iter_records(self.given, keep=self.columns.__contains__, problems=problems)
+        if problems.skips:  # here, because a batch is encoded whole, perhaps in another process
+            records = (record for record in records if not self._is_bad(*record, problems))
         seen: set[str] = set()
         while chunk := list(islice(records, size)):
             problems.raise_if_any()
+            place = Problems(problems.name, problems.style)
             lines, rows = zip(*chunk, strict=True)
             seen.update(*rows)
             here = [name for name in self.columns if name in seen] or rows[0]  # so that messages name what is there
-            yield Part({name: [row.get(name) for row in rows] for name in here}, problems, lines)
+            yield Part({name: [row.get(name) for row in rows] for name in here}, place, lines)
         problems.finish()
+
+    def _is_bad(self, line: int, row: dict[str, Any], problems: Problems) -> bool:
+        """Note what keeps a row from being encoded, if anything does."""
+        fault = self.encoder.fault(row)
+        if fault is not None:
+            problems.add(line, fault)
+        return fault is not None
 
     def _opened(self, file: Path) -> Any:
         import pyarrow

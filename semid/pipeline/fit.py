@@ -18,6 +18,8 @@ from typing import Any
 from semid.assign.capacity import check_capacity
 from semid.assign.choose import assign
 from semid.config import SemanticIDConfig
+from semid.data.interaction_reader import read_interactions
+from semid.data.unknown_items import check_known_items
 from semid.pipeline.embed import embed, encoder_name
 from semid.pipeline.encode import encode_vectors, text_only_codebooks
 from semid.pipeline.learn import check_device, learn_codebooks, learned_in_words, reserve_memory
@@ -62,7 +64,8 @@ def fit(
     signals : Signals, optional
         Training signals besides the text.
     interactions : path or Interactions, optional
-        What the signals are learned from, of that what their split leaves for training.
+        What the signals are learned from, of that what their split leaves for training. How many are about items that
+        are not in the catalog is said in one line.
     memory : "4GB" or bytes, optional
         Memory that the process may use; by default 60 % of the machine's.
     folder : Path, optional
@@ -74,13 +77,17 @@ def fit(
         Before anything is learned, with the place and the fix.
     """
     signals = signals or Signals()
-    training_log = signals.training_interactions(config, interactions)
+    signals.check(config, interactions=interactions is not None)
     vocabulary = Vocabulary(config.sizes, config.template)
     if hint := hint_on_bytes(config.template):
         logger.warning("%s", hint)
     check_device(config.device)
     budget, stages = Budget(memory), Stages()
+    log = None if interactions is None else read_interactions(interactions)
+    training_log = signals.training_interactions(log)
     items = read_catalog(source, config.text, id_field)
+    if log is not None:
+        check_known_items(log, items.ids, fate="they get no ID")
     check_capacity(len(items), config.sizes)
     stages.lap("read")
 

@@ -23,7 +23,9 @@ import numpy.typing as npt
 from semid.assign.capacity import check_capacity
 from semid.assign.unique import Assignment
 from semid.config import SemanticIDConfig
+from semid.data.interaction_reader import read_interactions
 from semid.data.items import Items
+from semid.data.unknown_items import check_known_items
 from semid.errors import ConfigError, InputError
 from semid.evaluation.churn import Churn, gone_rows
 from semid.evaluation.quality import Distortion, Quality
@@ -42,7 +44,7 @@ from semid.state import EncoderState, State, TokenizerState
 from semid.tokens.vocabulary import Vocabulary
 from semid.train.keep_codes import NO_CODE
 
-__all__ = ["refit", "settings_of"]
+__all__ = ["check_refit", "refit", "settings_of"]
 
 logger = logging.getLogger("semid")
 
@@ -92,21 +94,20 @@ def refit(
     >>> len(new), churn.surviving, churn.new, churn.gone
     (9, 8, 1, 1)
     """
-    wanted = RefitOptions(**options)
-    warm = wanted.init == "warm"
-    signals = signals or Signals()
-    _check_start(old, config, embeddings, signals, warm=warm)
-    config = config or settings_of(old)
-    wanted.check(config)
-    training_log = signals.training_interactions(config, interactions)
+    wanted, signals = RefitOptions(**options), signals or Signals()
+    check_refit(old, wanted, config, embeddings=embeddings, signals=signals, interactions=interactions)
+    warm, config = wanted.init == "warm", config or settings_of(old)
     dropped = _dropped(old, signals)
     same_tokens = (config.sizes, config.template) == (old.sizes, old.vocabulary.template)
     vocabulary = old.vocabulary if same_tokens else Vocabulary(config.sizes, config.template)
-    check_device(config.device)
     budget = Budget(memory)
 
+    log = None if interactions is None else read_interactions(interactions)
+    training_log = signals.training_interactions(log)
     known = old.text_fields if warm else None  # an encoder that stays knows its fields
     catalog = read_catalog(items, known or config.text, id_field)
+    if log is not None:
+        check_known_items(log, catalog.ids, fate="they get no ID")
     check_capacity(len(catalog), config.sizes)
     old_codes, n_gone = _old_codes(old, catalog)
     step = RefitStep(old_codes, old.sizes, old.codebooks if warm else None, config, wanted)
@@ -148,6 +149,29 @@ def refit(
 def settings_of(old: TokenizerState) -> SemanticIDConfig:
     """Return the settings that a refit starts from: those of the fit, or defaults with the tokens of imported IDs."""
     return old.config or SemanticIDConfig(codebook_size=old.sizes, template=old.vocabulary.template)
+
+
+def check_refit(
+    old: TokenizerState,
+    options: RefitOptions,
+    config: SemanticIDConfig | None,
+    *,
+    embeddings: Any = None,
+    signals: Signals,
+    interactions: Any = None,
+) -> None:
+    """Check what can be checked before anything is read; `refit` does so first. Parameters as there.
+
+    Raises
+    ------
+    ConfigError
+        The artifact lacks what to start from, is given what it cannot use, or settings do not go together.
+    """
+    _check_start(old, config, embeddings, signals, warm=options.init == "warm")
+    config = config or settings_of(old)
+    options.check(config)
+    signals.check(config, interactions=interactions is not None)
+    check_device(config.device)
 
 
 def _check_start(

@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.config import SemanticIDConfig
-from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
 from semid.data.items import Items
 from semid.data.splits import Split, training_interactions
@@ -94,15 +93,15 @@ class Signals:
         """Dimensions that fusion adds to the vectors."""
         return self.walks.dim if self.collaborative_fusion > 0 else 0
 
-    def training_interactions(self, config: SemanticIDConfig, interactions: object) -> Interactions | None:
-        """Return the interactions to learn from, or None if no signal uses any.
+    def check(self, config: SemanticIDConfig, *, interactions: bool) -> None:
+        """Check what can be checked before anything is read.
 
         Parameters
         ----------
         config : SemanticIDConfig
             The settings of the fit.
-        interactions : Interactions, or a source as `read_interactions` takes it, or None
-            Everything that is known; what `split` holds out is left out.
+        interactions : bool
+            Whether there are interactions.
 
         Raises
         ------
@@ -112,7 +111,7 @@ class Signals:
             `llm_loss` is not the folder of a model.
         """
         if not self:
-            return None
+            return
         one_process_only("Training with signals")
         if (self.collaborative_loss > 0 or self.uses_llm) and (config.method != "rqvae" or config.epochs == 0):
             raise ConfigError(
@@ -121,12 +120,13 @@ class Signals:
             )
         if self.llm_loss is not None and not (Path(self.llm_loss) / "config.json").is_file():  # before embedding
             raise InputError(f"llm_loss={self.llm_loss!r}: no config.json there; expected a language model's folder.")
-        if not self.uses_interactions:
-            return None
-        if interactions is None:
+        if self.uses_interactions and not interactions:
             name = "collaborative_fusion" if self.collaborative_fusion > 0 else "collaborative_loss"
             raise ConfigError(f"{name}={getattr(self, name)} needs interactions to learn from. Give them too.")
-        return training_interactions(read_interactions(interactions), self.split)
+
+    def training_interactions(self, log: Interactions | None) -> Interactions | None:
+        """Return the interactions to learn from, those that `split` does not hold out; None if no signal uses any."""
+        return training_interactions(log, self.split) if log is not None and self.uses_interactions else None
 
     def inputs(
         self, items: Items, vectors: RowTable, interactions: Interactions | None, tables: Tables, *, seed: int = 0
@@ -140,7 +140,7 @@ class Signals:
         vectors : float [N, D]
             Vectors of their text. Without fusion these are returned.
         interactions : Interactions, optional
-            The result of `training_interactions`.
+            Those that `training_interactions` returns.
         tables : Tables
             Makes the table of fused vectors.
         seed : int

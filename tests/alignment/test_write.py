@@ -286,7 +286,7 @@ def test_users_may_have_the_tokens_of_clusters(tmp_path):
     assert shown == {"u1"}
 
 
-def test_retired_and_unknown_items_are_left_out_after_the_cut(tmp_path):
+def test_retired_and_unknown_items_are_left_out_after_the_cut(tmp_path, caplog):
     """Whoever's last item has no live ID is not tested: the split is the same for every artifact."""
     ids = catalog(retired=("i4",))
     people = [*histories([0, 1, 2, 3, 4]), {"user": "x", "items": ["i5", "??", "i6", "i7", "i8"]}]
@@ -296,7 +296,11 @@ def test_retired_and_unknown_items_are_left_out_after_the_cut(tmp_path):
     named = {item for split in ("train", "validation", "test") for one in records(done.folder, split)
              for item in items_in(" ".join(texts(one)))}  # fmt: skip
     assert "i4" not in named
-    assert "interactions with items without a live ID: 2 left out." in done.notes
+    told = "items: 1 of 10 events (10.0 %) are about 1 item that is not in the artifact; they are left out."
+    assert done.notes[2:] == (told, "interactions with retired items: 1 left out.")
+    assert [line for line in caplog.messages if "left out" in line] == list(done.notes)
+    card = (done.folder / "README.md").read_text("utf-8")
+    assert all(f"- {note}" in card for note in done.notes)
 
 
 def test_histories_may_say_what_is_held_out(tmp_path):
@@ -414,8 +418,8 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         ({"tasks": "search"}, ConfigError, "tasks: search needs queries"),
         ({"candidates": 1}, ConfigError, "candidates=1 should be a whole number, 2 or more"),
         ({"cuts": "0.9,0.8", "split": "time"}, ConfigError, "should be two shares, ascending"),
-        ({"split": "time"}, InputError, r"items\[0\]: no time, which a split by time needs"),
-        ({"interactions": [{"user": "u", "items": ["?"]}]}, InputError, "none of its items has a live ID"),
+        ({"split": "time"}, InputError, "items: 5 rows: no time, which a split by time needs"),
+        ({"interactions": [{"user": "u", "items": ["?"]}]}, InputError, "none of its items is in the artifact"),
         ({"interactions": histories([1], [2])}, InputError, "next-item: there is no training record"),
         ({"items": ITEMS, "title_field": "name"}, InputError, 'no item has the text field "name"'),
         ({"items": [{"id": "other", "title": "a thing"}]}, InputError, "none of its items is in the artifact"),

@@ -12,7 +12,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.items import Items, no_such_field, read_items
+from semid.data.item_reader import no_such_field
+from semid.data.items import Items, read_items
 from semid.errors import InputError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
@@ -60,7 +61,8 @@ class ItemTexts:
         self.descriptions: Sequence[str] | None = None
         self.places: npt.NDArray[np.int64] | None = None  # of each row in the file; None: the rows themselves
         if items is not None:
-            read = read_items(items, id_field=id_field, keep=(title_field, description_field or "description"))
+            wanted = (title_field, description_field or "description")
+            read = read_items(items, id_field=id_field, keep=wanted, on_warning=lambda _: None)  # about other fields
             self.titles = _field(read, title_field)
             self.descriptions = _field(read, description_field or "description", needed=description_field is not None)
             self.places = np.full(len(ids), -1, np.int64)

@@ -9,6 +9,7 @@ packed, and one user or item at a time, however much is written.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from semid.artifact.staging import staged_folder
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
 from semid.data.splits import cut_by_time, leave_one_out, own_split
+from semid.data.unknown_items import unknown_items
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.runtime.keyed_random import chance, share
 from semid.runtime.progress import bar, bars_shown, log_step
@@ -39,6 +41,8 @@ from semid.tokenizer_exports.alignment.templates import Template, Templates, rea
 
 __all__ = ["AlignmentData", "write_alignment"]
 
+logger = logging.getLogger("semid")
+
 
 @dataclass(frozen=True)
 class AlignmentData:
@@ -50,11 +54,11 @@ class AlignmentData:
     fingerprint: str  # of the artifact
 
     def summary(self) -> list[str]:
-        """Return lines for people: one per task, then the notes."""
+        """Return lines for people, one per task. The notes were logged."""
         lines = []
         for task, counts in self.counts.items():
             lines.append(f"{task:<12}" + ", ".join(f"{counts.get(split, 0):,} {split}" for split in SPLITS))
-        return [*lines, *self.notes]
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON data."""
@@ -157,6 +161,8 @@ def write_alignment(
             log_step("wrote", f"{task}: {counts[task].get('train', 0):,} training records")
         notes += [f"{what}: {n:,} left out." for what, n in sorted(material.left_out.items())]
         done = AlignmentData(output, counts, tuple(notes), fingerprint)
+        for note in notes:
+            logger.warning("%s", note)
         with (draft / "README.md").open("x", encoding="utf-8") as card:
             card.write(_card(done, material, wording))
     return done
@@ -192,9 +198,11 @@ def _gathered(
     tasks = [task for task in config.tasks or TASKS if task not in lacking]
     notes = [f"{task} is left out: no {lacking[task]}." for task in TASKS if task in lacking and not config.tasks]
     log = read()
+    if line := unknown_items(log, ids.item_ids, kind="artifact"):
+        notes.append(f"{line}.")
     histories = split_histories(log, ids.ledger, _ends(log, config))
-    if histories.n_unknown:
-        notes.append(f"interactions with items without a live ID: {histories.n_unknown:,} left out.")
+    if n_retired := histories.n_unknown - int((ids.ledger.find_rows(log.item_ids) < 0)[log.items].sum()):
+        notes.append(f"interactions with retired items: {n_retired:,} left out.")
     if repeats := histories.repeats():
         notes.append(f"earlier interactions with an item that is held out for the same user: {repeats:,} left out.")
     id_field, title_field, description_field = fields
