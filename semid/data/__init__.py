@@ -7,8 +7,8 @@ problems            what is wrong with a source, collected with its place
 records             a file, table or iterable -> (line number, dict) pairs
 arrow               Parquet, datasets and Arrow streams for `records`
 columns             columns of the tables that batch functions receive
-values              the value of a field as clean text, an id or a time
-items               a catalog: ids and text fields
+values              the value of a field as clean text, an id or a time (HTML: markup; lists in strings: cells, paths)
+items               a catalog: ids and text fields (which: text_fields; from records: item_reader, text_column)
 interactions        who interacted with what, and when
 interaction_fields  which field is the user, the item, the time
 interaction_reader  histories and logs -> interactions

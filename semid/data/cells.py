@@ -89,7 +89,7 @@ def _number(word: str) -> int | float:
 def _list(text: str, at: int, depth: int, bracket: str) -> tuple[list[Any], int]:
     values: list[Any] = []
     while True:
-        at = SEPARATORS.match(text, at).end()  # matches everywhere
+        at = _after_separators(text, at)
         if text.startswith(bracket, at):
             return values, at + 1
         value, at = _value(text, at, depth + 1)
@@ -99,7 +99,7 @@ def _list(text: str, at: int, depth: int, bracket: str) -> tuple[list[Any], int]
 def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
     fields: dict[str, Any] = {}
     while True:
-        at = SEPARATORS.match(text, at).end()
+        at = _after_separators(text, at)
         if text.startswith("}", at):
             return fields, at + 1
         name, at = _value(text, at, depth + 1)
@@ -107,6 +107,11 @@ def _object(text: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
         if colon is None or isinstance(name, list | dict):
             raise ValueError
         fields[str(name)], at = _value(text, colon.end(), depth + 1)
+
+
+def _after_separators(text: str, at: int) -> int:
+    found = SEPARATORS.match(text, at)
+    return found.end() if found else at
 
 
 def _string(text: str, opened: re.Match[str]) -> tuple[str, int]:

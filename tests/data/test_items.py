@@ -352,7 +352,7 @@ def test_one_value_with_a_letter_does_not_make_numbers_text():
     }
     fields, warnings = chosen_and_left_out(columns)
     assert fields == ["title"]
-    left_out = "left out: Year (numbers), code (identifiers), image (links), zip (numbers)"
+    left_out = "text from title; left out: Year (numbers), code (identifiers), image (links), zip (numbers)"
     assert warnings == [left_out + "; choose fields with --text"]
     assert chosen_and_left_out(columns, text="title,code")[0] == ["title", "code"]
 
@@ -378,7 +378,8 @@ def test_identifiers_and_constants_are_left_out(codes):
     columns = {"kind": ["red lamp" if i % 2 else "blue lamp" for i in range(n)], "code": codes, "shop": ["main"] * n}
     fields, warnings = chosen_and_left_out(columns)
     assert fields == ["kind"]
-    assert warnings == ["left out: code (identifiers), shop (constant); choose fields with --text"]
+    left_out = "text from kind; left out: code (identifiers), shop (constant); choose fields with --text"
+    assert warnings == [left_out]
 
 
 @pytest.mark.parametrize(
