@@ -184,7 +184,7 @@ def learn_adapter(
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                losses.append(float(loss))
+                losses.append(loss.item())
                 advance(1)
                 if step in due:
                     layers = adapter.layers()
