@@ -6,7 +6,8 @@ tfidf.py                words, counts and components for it
 neural.py               sentence-transformers, or any language model with pooling
 language_models.py      loading such a model and running a batch of texts
 vectors.py              vectors that the user brings, checked
-vector_files.py         their formats: .npy, .safetensors, .parquet
+vector_rows.py          what their formats share; vector_files.py opens a file or folder of any of them:
+vector_tables.py        Parquet, Arrow and Feather; vector_text.py CSV and word2vec; vector_json.py JSON
 collaborative.py        vectors of users and items from interactions: random walks
 skip_gram.py            the training loop over the walks
 collaborative_files.py  such vectors made elsewhere

@@ -1,8 +1,8 @@
 """Vectors that the user brings, checked before use: which row belongs to which item, and that all numbers are finite.
 
 `read_vectors` checks the header, the number of rows and every value, a block at a time. Its result reads rows when they
-are needed, so files may be larger than memory. Rows with ids are found by id, in any order: a Parquet file may have a
-column of ids, and beside `vectors.npy`, or a folder `vectors` of many files, there may be `vectors.ids.txt` with one
+are needed, so files may be larger than memory. Rows with ids are found by id, in any order: a file may have a column
+or array of ids, and beside `vectors.npy`, or a folder `vectors` of many files, there may be `vectors.ids.txt` with one
 item id a line. The order of the rows counts only where there are no ids.
 
 Not here: file formats (`vector_files.py`).
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.strings import PackedStrings, joined
-from semid.encoders.vector_files import open_vectors, stored_ids
+from semid.encoders.vector_files import open_vectors
+from semid.encoders.vector_rows import BLOCK_BYTES, FileVectors, Wanted
 from semid.errors import SHOWN_PROBLEMS, InputError
 from semid.runtime.tables import RowTable, Tables
 
@@ -26,8 +27,7 @@ __all__ = ["VectorFile", "read_vectors"]
 
 logger = logging.getLogger("semid")
 
-BLOCK_BYTES = 1 << 25  # float32 bytes in memory at a time
-PARQUET_ROOM = 1 << 28  # bytes of a Parquet file's vectors that are kept in memory
+READ_ROOM = 1 << 28  # bytes of vectors from tables and text that are kept in memory
 
 
 class VectorFile:
@@ -37,7 +37,7 @@ class VectorFile:
     ----------
     path : Path
         Of the file, for messages.
-    array : float16, float32, float64 or (bfloat16 as) uint16 [rows of the file, D]
+    array : floats or integers [rows of the file, D]
         An array, or rows of a mapped file.
     places : int64 [N], optional
         Row i of the vectors is row `places[i]` of the file.
@@ -97,23 +97,24 @@ def read_vectors(
     Parameters
     ----------
     path : path
-        `.npy`; `.safetensors` with one 2-D tensor, or several and `name`; `.parquet` with one column of lists of
-        floats, or several and `name`; or a folder of files of one of these formats, in the order of their names.
+        `.npy`, `.npz`, `.safetensors`, a tensor or dict that torch saved, `.parquet`, `.arrow`, `.feather`, JSON, CSV
+        or word2vec's text; or a folder of files of one format, in the order of their names. Floats and integers of any
+        size become float32. `FILE#NAME` chooses one of several arrays, as `name` does.
     ids : sequence of N strings, optional
-        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the file, or a
-        column of a Parquet file, names the item of each row. Then rows are found by id, and those of other items are
-        left out and counted in a warning.
+        The items in the order of their source. Row i belongs to `ids[i]`, unless `<stem>.ids.txt` beside the file, or
+        the file itself, names the item of each row. Then rows are found by id, and those of other items are left out
+        and counted in a warning.
     name : str, optional
-        The tensor in a `.safetensors` file, or the column of a `.parquet` file.
+        The array, column or field that holds the vectors, where there are several.
     source : str
         Name of the file that the ids come from, for messages.
     tables : Tables, optional
-        Where vectors from Parquet are kept while in use.
+        Where vectors from tables, text and compressed files are kept while in use.
     id_field : str
-        Name of the ids in the catalog. A Parquet column of this name holds the ids, else `id` or `item_id`, else the
-        only column of strings or integers.
+        Name of the ids in the catalog. The array, column or field of this name holds the ids, else `id` or `item_id`,
+        else the only one of strings (or, in tables, of integers).
     id_column : str, optional
-        The Parquet column that holds the ids, instead.
+        The array, column or field that holds the ids, instead.
 
     Returns
     -------
@@ -124,43 +125,49 @@ def read_vectors(
     ------
     InputError
         The file does not exist, is not of the format of its name, is damaged or cut short; is not 2-D, empty, or not
-        floats; has another number of rows than ids; has ids, and one twice or not all of `ids`; has no column
+        numbers; has another number of rows than ids; has ids, and one twice or not all of `ids`; has no column
         `id_column`, or several columns that may hold ids; holds NaN, infinity or numbers beyond float32 (the first ten
         items are named); or shards do not fit together.
-    DependencyError
-        Parquet without pyarrow installed.
     """
-    path = Path(path)
-    array = open_vectors(path, name, tables or Tables(PARQUET_ROOM))
-    places = None
-    if ids is not None:
-        places = _places(path, ids, array.shape[0], source, id_field=id_field, id_column=id_column)
-    vectors = VectorFile(path, array, places)
+    path, name = _split_name(Path(path), name)
+    beside = path.with_suffix(".ids.txt")
+    is_listed = ids is not None and id_column is None and beside.exists()
+    wanted = Wanted(name, id_field, id_column, with_ids=ids is not None and not is_listed)
+    found = open_vectors(path, wanted, tables or Tables(READ_ROOM))
+    places = None if ids is None else _places(path, ids, found, source, beside if is_listed else None)
+    vectors = VectorFile(path, found.rows, places)
     _check_finite(vectors, ids)
     return vectors
+
+
+def _split_name(path: Path, name: str | None) -> tuple[Path, str | None]:
+    """Take the name of an array off `FILE#NAME`, unless a file has that name."""
+    file, mark, chosen = str(path).partition("#")
+    if name is None and mark and chosen and not path.exists():
+        return Path(file), chosen
+    return path, name
 
 
 # ---- checking ---------------------------------------------------------------------------------------------
 
 
 def _places(
-    path: Path, ids: Sequence[str], n_rows: int, source: str, *, id_field: str, id_column: str | None
+    path: Path, ids: Sequence[str], found: FileVectors, source: str, listed: Path | None
 ) -> npt.NDArray[np.int64] | None:
     """Return the row of the file of each id, int64 [N]; None for the same order."""
-    beside = path.with_suffix(".ids.txt")
-    if id_column is None and beside.exists():
-        return _rows_by_id(str(beside), _listed(beside, path, n_rows), ids, source, at=":{}", advice="Add them.")
-    stored = stored_ids(path, id_field, id_column)
-    if stored is not None:
-        where, named = stored
-        if len(named) != n_rows:
-            raise InputError(f"{path}: {where} holds {len(named)} ids for {n_rows} rows. Expected one each.")
+    n_rows = len(found.rows)
+    if listed is not None:
+        return _rows_by_id(str(listed), _listed(listed, path, n_rows), ids, source, at=":{}", advice="Add them.")
+    if found.ids is not None:
+        where = found.ids_at
+        if len(found.ids) != n_rows:
+            raise InputError(f"{path}: {where} holds {len(found.ids)} ids for {n_rows} rows. Expected one each.")
         advice = f"Add them. If {where} does not hold item ids, leave it out: without ids the order of the rows counts."
-        return _rows_by_id(f"{path}: {where}", named, ids, source, at=", row {}", advice=advice)
+        return _rows_by_id(f"{path}: {where}", found.ids, ids, source, at=", row {}", advice=advice)
     if n_rows != len(ids):
         raise InputError(
             f"{path} has {n_rows} rows, {source} has {len(ids)} items. Give one row per item, in the "
-            f"same order, or write the id of each row to {beside.name}."
+            f"same order, or write the id of each row to {path.with_suffix('.ids.txt').name}."
         )
     return None
 
@@ -220,7 +227,5 @@ def _check_finite(vectors: VectorFile, ids: Sequence[str] | None) -> None:
 
 
 def _as_float32(array: np.ndarray) -> npt.NDArray[np.float32]:
-    if array.dtype == np.uint16:  # bfloat16: the upper half of a float32
-        return (np.asarray(array, np.uint32) << 16).view(np.float32)
     with np.errstate(over="ignore"):  # too large for float32 becomes infinity, which the check names
         return np.array(array, np.float32)

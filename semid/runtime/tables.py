@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import tempfile
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Literal, Protocol
@@ -161,9 +162,43 @@ class Tables:
             self.room -= n_bytes
             return NewTable((n_rows, width), dtype, None)
         self.on_disk += n_bytes
+        return NewTable((n_rows, width), dtype, self.file())
+
+    def file(self) -> IO[bytes]:
+        """Return an unnamed temporary file, which is closed with the tables; OSError if it cannot be made."""
         file = tempfile.TemporaryFile(dir=self.folder, prefix=".semid-table-")  # noqa: SIM115  closed with the others
         self._files.callback(file.close)
-        return NewTable((n_rows, width), dtype, file)
+        return file
+
+    def collect(self, blocks: Iterable[np.ndarray]) -> RowTable:
+        """Return the rows of blocks [n, D], one after the other, as a float32 table [N, D].
+
+        For sources that tell N at their end. Without blocks the table is empty, [0, 0].
+
+        >>> Tables(room=100).collect(iter([np.zeros((2, 3)), np.ones((1, 3))])).shape
+        (3, 3)
+        """
+        kept: list[npt.NDArray[np.float32]] = []
+        file: IO[bytes] | None = None
+        n_rows = width = taken = 0
+        for block in blocks:
+            rows = np.ascontiguousarray(block, np.float32)
+            n_rows, width, taken = n_rows + len(rows), rows.shape[1], taken + rows.nbytes
+            if file is None and taken > self.room:
+                file = self.file()
+                for earlier in kept:
+                    file.write(earlier.data)
+                kept.clear()
+            if file is None:
+                kept.append(rows)
+            else:
+                file.write(rows.data)
+        if file is None:
+            self.room -= taken
+            return np.concatenate(kept) if kept else np.empty((0, 0), np.float32)
+        self.on_disk += taken
+        file.flush()
+        return mapped_rows(file, (n_rows, width), np.float32)
 
 
 class NewTable:

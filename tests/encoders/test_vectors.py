@@ -153,7 +153,7 @@ def test_numbers_beyond_float32_are_named(tmp_path, matrix):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((3, 2), np.int8), r"dtype=int8 should be float16.*astype\('float32'\)"),
+        (np.zeros((3, 2), np.bool_), r"dtype=bool should be float16.*or integers.*astype\('float32'\)"),
         (np.zeros((3, 2), np.complex64), "dtype=complex64 should be float16"),
         (np.zeros(3, np.float32), r"shape=\(3,\) should be \(items, dims\)"),
         (np.zeros((3, 2, 2), np.float32), r"shape=\(3, 2, 2\) should be"),
@@ -161,7 +161,7 @@ def test_numbers_beyond_float32_are_named(tmp_path, matrix):
         (np.zeros((3, 0), np.float32), r"shape=\(3, 0\) should be"),
         (np.array([["a", 1]], dtype=object), "pickled Python objects, which are never loaded"),
     ],
-    ids=["int8", "complex", "1-D", "3-D", "no rows", "no columns", "objects"],
+    ids=["bool", "complex", "1-D", "3-D", "no rows", "no columns", "objects"],
 )
 def test_wrong_arrays_are_refused(tmp_path, array, message):
     np.save(tmp_path / "v.npy", array, allow_pickle=True)
@@ -183,15 +183,19 @@ def test_a_pickle_in_the_file_is_never_run(tmp_path):
 @pytest.mark.parametrize(
     ("tensors", "name", "message"),
     [
-        ({"a": "F32", "b": "F32"}, None, r"2 tensors; expected one\. Choose one with name=: a, b"),
+        (
+            {"a": "F32", "b": "F32"},
+            None,
+            r"2 tensors; expected one\. Choose one by its name after #, as in v\.safetensors#a: a, b",
+        ),
         ({"a": "F32"}, "z", r"no tensor 'z'\. Tensors there: a"),
-        ({"a": "I32"}, None, r"tensor 'a': dtype=I32 should be float16"),
+        ({"a": "BOOL"}, None, r"tensor 'a': dtype=BOOL should be float16"),
         ({}, None, "0 tensors; expected one"),
     ],
 )
 def test_a_wrong_choice_of_tensor_is_refused(tmp_path, tensors, name, message):
-    content = np.ones((2, 2), np.float32)
-    write_safetensors(tmp_path / "v.safetensors", {key: (dtype, content) for key, dtype in tensors.items()})
+    content = {"F32": np.ones((2, 2), np.float32), "BOOL": np.ones((2, 2), np.bool_)}
+    write_safetensors(tmp_path / "v.safetensors", {key: (dtype, content[dtype]) for key, dtype in tensors.items()})
     with pytest.raises(InputError, match=message):
         read_vectors(tmp_path / "v.safetensors", name=name)
 
@@ -199,14 +203,15 @@ def test_a_wrong_choice_of_tensor_is_refused(tmp_path, tensors, name, message):
 def test_missing_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"no\.npy: no such file"):
         read_vectors(tmp_path / "no.npy")
-    with pytest.raises(InputError, match=r"read from \.npy and \.safetensors"):
+    with pytest.raises(InputError, match=r"v\.csv: no such file"):
         read_vectors(tmp_path / "v.csv")
     np.savez(tmp_path / "v.npz", a=np.ones(2))
     (tmp_path / "v.npz").rename(tmp_path / "v.npy")
-    with pytest.raises(InputError, match=r"not a \.npy file: it starts with b'PK"):
+    with pytest.raises(InputError, match=r"v\.npy: not a \.npy file by its first bytes, but a \.npz.* Name it v\.npz"):
         read_vectors(tmp_path / "v.npy")
-    with pytest.raises(InputError, match="chooses a tensor"):
-        read_vectors(tmp_path / "v.npy", name="a")
+    np.save(tmp_path / "w.npy", np.ones((2, 2)))
+    with pytest.raises(InputError, match="name='a' chooses one of several arrays"):
+        read_vectors(tmp_path / "w.npy", name="a")
     (tmp_path / "folder.npy").mkdir()
     with pytest.raises(InputError, match="cannot be read"):
         read_vectors(tmp_path / "folder.npy")
@@ -288,7 +293,7 @@ def test_a_parquet_column_is_read_in_blocks(tmp_path, matrix, monkeypatch, kind)
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr("semid.encoders.vector_files.PARQUET_ROWS", 4)
+    monkeypatch.setattr("semid.encoders.vector_tables.TABLE_ROWS", 4)
     of = {"list": pa.list_(pa.float32()), "large": pa.large_list(pa.float64()), "fixed": pa.list_(pa.float32(), 4)}
     table = pa.table({"id": IDS, "v": pa.array(matrix.tolist(), of[kind])})
     pq.write_table(table, tmp_path / "v.parquet", row_group_size=5)
@@ -309,12 +314,12 @@ def test_parquet_that_holds_no_vectors_is_refused(tmp_path, matrix):
         pq.write_table(pa.table(columns), path)
         return path
 
-    with pytest.raises(InputError, match=r"0 columns of lists of floats; expected one\. .*: none"):
-        read_vectors(written(id=IDS, n=[[1, 2]] * 6))
-    with pytest.raises(InputError, match=r"2 columns of lists of floats; expected one\. .*: a, b"):
+    with pytest.raises(InputError, match=r"0 columns of lists of numbers; expected one\. .*: none"):
+        read_vectors(written(id=IDS, n=[["1", "2"]] * 6))
+    with pytest.raises(InputError, match=r"2 columns of lists of numbers; expected one\. .* v\.parquet#a: a, b"):
         read_vectors(written(a=matrix.tolist(), b=matrix.tolist()))
     assert read_vectors(path, name="b").shape == (6, 4)
-    with pytest.raises(InputError, match=r"no column 'c' of lists of floats\. Such columns there: a, b"):
+    with pytest.raises(InputError, match=r"no column 'c' of lists of numbers\. Such columns there: a, b"):
         read_vectors(path, name="c")
     with pytest.raises(InputError, match=r"row 3: column 'v' holds 3 numbers, expected 4 as in row 1"):
         read_vectors(written(v=[row[: 3 if i == 2 else 4] for i, row in enumerate(matrix.tolist())]))
@@ -355,7 +360,7 @@ def parquet(tmp_path):
 
 @pytest.mark.parametrize("column", ["id", "item_id", "sku", "anything"])
 def test_rows_of_parquet_are_found_by_their_ids(parquet, matrix, column, monkeypatch):
-    monkeypatch.setattr("semid.encoders.vector_files.PARQUET_ROWS", 4)
+    monkeypatch.setattr("semid.encoders.vector_tables.TABLE_ROWS", 4)
     path = parquet(**{column: IDS[::-1], "v": matrix[::-1].tolist()})
     assert np.array_equal(read_vectors(path, ids=IDS, id_field="sku").rows(), matrix)
     items = Items(IDS, {}).take([4, 0, 5, 1, 3, 2])
@@ -415,7 +420,9 @@ def test_ids_of_a_folder_of_parquet_are_joined(parquet, matrix):
     folder = parquet("v/part-10.parquet", id=IDS[:1:-1], v=matrix[:1:-1].tolist()).parent
     assert np.array_equal(read_vectors(folder, ids=IDS).rows(), matrix)
     parquet("v/part-2.parquet", v=matrix[:2].tolist())
-    with pytest.raises(InputError, match="the files differ in their ids: part-2.parquet: none; part-10.parquet: id"):
+    with pytest.raises(
+        InputError, match="the files differ in their ids: part-2.parquet: none; part-10.parquet: column 'id'"
+    ):
         read_vectors(folder, ids=IDS)
 
 
