@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from semid._version import __version__
 
 if TYPE_CHECKING:
+    from semid.adaptation import AdaptConfig, adapt
     from semid.clusters import ClusterTokens, fit_clusters
     from semid.config import SemanticIDConfig
     from semid.data import read_interactions, read_items
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from semid.trie import Trie
 
 _ROOMS = {
-    "clusters": "ClusterTokens fit_clusters", "config": "SemanticIDConfig", "data": "read_interactions read_items",
-    "encoders": "embed", "evaluation": "evaluate", "pipeline.signals": "Signals", "tokenizer": "SemanticIDTokenizer",
-    "tokenizer_exports": "export extend extend_folder generate_items import_index write_alignment", "trie": "Trie",
+    "adaptation": "AdaptConfig adapt", "clusters": "ClusterTokens fit_clusters", "config": "SemanticIDConfig",
+    "data": "read_interactions read_items", "encoders": "embed", "evaluation": "evaluate",
+    "pipeline.signals": "Signals", "tokenizer": "SemanticIDTokenizer", "trie": "Trie",
+    "tokenizer_exports": "export extend extend_folder generate_items import_index write_alignment",
 }  # fmt: skip
 _HOME = {name: f"semid.{room}" for room, names in _ROOMS.items() for name in names.split()}
-
 __all__ = [
-    "ClusterTokens", "SemanticIDConfig", "SemanticIDTokenizer", "Signals", "Trie", "__version__", "embed", "evaluate",
-    "export", "extend", "extend_folder", "fit_clusters", "generate_items", "import_index", "read_interactions",
-    "read_items", "write_alignment",
+    "AdaptConfig", "ClusterTokens", "SemanticIDConfig", "SemanticIDTokenizer", "Signals", "Trie", "__version__",
+    "adapt", "embed", "evaluate", "export", "extend", "extend_folder", "fit_clusters", "generate_items",
+    "import_index", "read_interactions", "read_items", "write_alignment",
 ]  # fmt: skip
 __dir__ = __all__.copy  # completion knows the names before they are used
 

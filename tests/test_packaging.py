@@ -45,12 +45,14 @@ def settings() -> dict:
 
 def test_public_names_are_pinned():
     assert semid.__all__ == [
+        "AdaptConfig",
         "ClusterTokens",
         "SemanticIDConfig",
         "SemanticIDTokenizer",
         "Signals",
         "Trie",
         "__version__",
+        "adapt",
         "embed",
         "evaluate",
         "export",
@@ -107,7 +109,7 @@ def test_public_names_are_what_they_say_for_the_whole_life_of_a_process(tmp_path
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: ClusterTokens, Semantic"):
+    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: AdaptConfig, ClusterTokens, Semantic"):
         _ = semid.tokenize
 
 

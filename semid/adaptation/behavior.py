@@ -11,7 +11,6 @@ Where the split holds out nothing, the judges' next items are reported. N items,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from semid.adaptation.report import NextItems
 from semid.data.interactions import Histories, Interactions
 from semid.data.items import Items
 from semid.data.splits import held_out_interactions, training_interactions
+from semid.data.unknown_items import check_known_items
 from semid.errors import InputError
 from semid.runtime.checks import plural
 from semid.runtime.progress import log_step
@@ -68,11 +68,12 @@ class Behavior:
         """
         ids = items.ids
         training = training_interactions(log, config.split)
+        check_known_items(log, ids)
         known = training.map_to(ids)
         if not (known.rows >= 0).any():
             raise InputError(
-                f"{log.source}: no training interaction is with an item of {items.source}. Are the ids the same? "
-                f"Interactions have {_example(log.item_ids)}, items {_example(ids)}."
+                f"{log.source}: split={config.split} leaves no training interaction with an item of the catalog. "
+                "Use --split all, unless the vectors will be tested on these interactions."
             )
         judging = _judging(known, config.seed)
         learned, asked = training.where(~judging), training.where(judging)
@@ -91,8 +92,7 @@ class Behavior:
         reported = NextItems.of(before, after.map_to(ids), met, most=REPORTED, seed=config.seed)
         log_step(
             "split",
-            f"{len(histories.rows):,} of {len(log.items):,} interactions to learn from, {len(pairs):,} pairs; "
-            f"{known.n_unknown:,} with unknown items",
+            f"{len(histories.rows):,} of {len(log.items):,} interactions to learn from, {len(pairs):,} pairs",
         )
         counts = {
             "users": len(log),
@@ -115,7 +115,3 @@ def _judging(known: Histories, seed: int) -> npt.NDArray[np.bool_]:
     judging = np.zeros(len(known.rows), bool)
     judging[known.offsets[chosen + 1] - 1] = True
     return judging
-
-
-def _example(ids: Sequence[str]) -> str:
-    return repr(ids[0]) if len(ids) else "none"

@@ -18,7 +18,7 @@ Shape = Literal["mlp", "linear"]
 Loss = Literal["infonce", "llmemb", "llmemb-detached"]
 
 COUNTS = ("steps", "batch_size", "dim", "hidden", "max_length", "lora_rank", "lora_alpha")
-ADAPTER, LANGUAGE_MODEL = (150, 512, 1e-3), (1000, 128, 1e-4)  # steps, pairs in a batch, learning rate
+ADAPTER, LANGUAGE_MODEL = (300, 512, 1e-3), (1000, 128, 1e-4)  # steps, pairs in a batch, learning rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class AdaptConfig:
     split : {"leave-one-out", "own", "all"}
         Which interactions are held out; see `training_interactions`.
     steps, batch_size : int, optional
-        Training steps, and pairs in a batch. Default: 150 of 512 pairs for an adapter, 1,000 of 128 for a language
+        Training steps, and pairs in a batch. Default: 300 of 512 pairs for an adapter, 1,000 of 128 for a language
         model.
     rate : float, optional
         Learning rate. Default: 1e-3 for an adapter, 1e-4 for a language model.
@@ -73,7 +73,7 @@ class AdaptConfig:
         "auto" or a torch device.
 
     >>> AdaptConfig().training()
-    (150, 512, 0.001)
+    (300, 512, 0.001)
     >>> AdaptConfig(train="lora", steps=200).training()
     (200, 128, 0.0001)
     >>> AdaptConfig(learn=())

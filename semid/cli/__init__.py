@@ -6,6 +6,7 @@ commands, so `semid --help` is quick.
 
 from __future__ import annotations
 
+from semid.cli.adapt import adapt
 from semid.cli.align import align
 from semid.cli.app import cli, log, main
 from semid.cli.clusters import clusters
@@ -19,7 +20,7 @@ from semid.cli.update import add, diff, history, retire
 __all__ = ["cli", "log", "main"]
 
 COMMANDS = (
-    fit, show, encode, decode, add, retire, refit, history, diff, extend, align, clusters, export, import_,
+    fit, adapt, show, encode, decode, add, retire, refit, history, diff, extend, align, clusters, export, import_,
     doctor, verify, info, bench,
 )  # fmt: skip
 for command in COMMANDS:
