@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from semid.cli.app import folder_argument, json_option, open_ids, open_tokens, output_option, print_json
 from semid.cli.fit import sizes_option
+from semid.cli.reading import Files, reading_options
 
 if TYPE_CHECKING:
     from semid.tokenizer_exports.formats.exporter import Format
@@ -140,6 +141,7 @@ def export(
 @click.argument("index", metavar="INDEX.json", type=click.Path(path_type=Path, readable=False))
 @output_option
 @click.option("--items", type=click.Path(readable=False), help="Catalog to take the items' text from.")
+@reading_options("items")
 @click.option("--template", help="Token pattern. Default: as in the file.")
 @click.option("--sizes", callback=sizes_option, help="Codes per level: 256, or 64,256,256. Default: from the file.")
 @click.option(
@@ -154,10 +156,12 @@ def import_(
     index: Path,
     output: Path,
     items: str | None,
+    text: str | None,
     template: str | None,
     sizes: int | tuple[int, ...] | None,
     on_collision: OnCollision,
     force: bool,
+    **choices: Any,
 ) -> None:
     """Make an artifact from another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
 
@@ -169,11 +173,14 @@ def import_(
       semid import letter.index.json -o letter-sid --on-collision add-level
     """
     from semid.artifact.store import check_output
+    from semid.data.items import read_items
     from semid.runtime.progress import log_step
     from semid.tokenizer_exports.formats.importer import import_index
 
     check_output(output, force=force)
-    ids = import_index(index, items=items, template=template, sizes=sizes, on_collision=on_collision)
+    files = Files.of(choices)
+    catalog = None if items is None else read_items(files.open("items", items), text=text, id_field=files.id_field)
+    ids = import_index(index, items=catalog, template=template, sizes=sizes, on_collision=on_collision)
     fingerprint = ids.save_pretrained(output, force=force)
     log_step("saved", str(output))
     click.echo(fingerprint)
