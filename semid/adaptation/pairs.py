@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from semid.data.interactions import Histories
 
-__all__ = ["Pairs", "pairs_of_histories"]
+__all__ = ["Pairs", "first_uses", "pairs_of_histories"]
 
 WINDOW = 3  # two items of a history are a pair up to this distance, as in the walks of `encoders/collaborative.py`
 TRIES = 8  # times as many pairs are drawn as a batch takes, for those that repeat an item
@@ -61,7 +61,7 @@ class Pairs:
         rng = np.random.default_rng([seed, 1])
         for _ in range(steps):
             drawn = np.searchsorted(bounds, rng.random(TRIES * size) * bounds[-1], side="right")
-            drawn = drawn[_first_uses(self.left[drawn], self.right[drawn], size)]
+            drawn = drawn[first_uses(self.left[drawn], self.right[drawn], size)]
             swapped = rng.random(len(drawn)) < 0.5
             left, right = self.left[drawn], self.right[drawn]
             yield np.where(swapped, right, left), np.where(swapped, left, right)
@@ -93,8 +93,12 @@ def pairs_of_histories(histories: Histories, n_items: int, *, window: int = WIND
     return Pairs(left, right, np.bincount(left, minlength=n_items) + np.bincount(right, minlength=n_items))
 
 
-def _first_uses(left: Ints, right: Ints, most: int) -> Ints:
-    """Return places of at most `most` pairs, taken in order, that share no item with one taken before."""
+def first_uses(left: Ints, right: Ints, most: int) -> Ints:
+    """Return places of at most `most` pairs, taken in order, that share no item with one taken before.
+
+    >>> first_uses(np.array([0, 1, 3]), np.array([1, 2, 2]), 5).tolist()
+    [0, 2]
+    """
     used: set[int] = set()
     places = []
     for place, (one, other) in enumerate(zip(left.tolist(), right.tolist(), strict=True)):

@@ -31,6 +31,7 @@ __all__ = [
     "model_files",
     "model_folder",
     "sha256_of_model",
+    "usable_device",
 ]
 
 
@@ -66,7 +67,7 @@ class SentenceModel:
             source.name,
             lambda: SentenceTransformer(
                 str(source.folder),
-                device=_usable_device(source.device),
+                device=usable_device(source.device),
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True, "dtype": source.dtype},
             ),
@@ -104,7 +105,7 @@ class PooledModel:
         config = self.model.config
         if config.is_encoder_decoder:
             self.model = self.model.get_encoder()
-        self.model.eval().to(_usable_device(source.device))
+        self.model.eval().to(usable_device(source.device))
         self.pooling = source.pooling
         if self.pooling == "auto":
             causal = any(name.endswith("ForCausalLM") for name in config.architectures or [])
@@ -171,7 +172,7 @@ def _loaded(name: str, load: Callable[[], Loaded]) -> Loaded:
             transformers_logging.enable_progress_bar()
 
 
-def _usable_device(device: str) -> str:
+def usable_device(device: str) -> str:
     """Return the device for a name: "auto" is CUDA, else Apple's MPS, else the CPU; ConfigError if it is not usable."""
     import torch
 
