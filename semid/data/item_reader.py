@@ -8,13 +8,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.text_column import OBJECT, TextColumn
 from semid.data.text_fields import WELL_KNOWN, name_rank, why_not_text
-from semid.data.values import has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of
+from semid.data.values import has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
 
 __all__ = ["ColumnReader", "field_order", "no_such_field", "reasons"]
 
@@ -33,6 +34,8 @@ class ColumnReader:
         self.left_out: dict[str, str] = {}  # field name -> why it is not text
         self.ids = StringPacker()
         self.lines = array("q")  # of each id
+        self.places = array("q")  # row of each id in the source; empty if no row before it was skipped
+        self.rows = np.zeros(0, np.int64)  # of the items in the source, when they are finished
         self.columns: dict[str, TextColumn] = {name: TextColumn() for name in names or ()}
         self.paths = [name for name in sorted({*self.keep, *(names or ())}) if roots(name)]
         self.found: set[str] = set()  # every field of every record, for the message about a misspelled one
@@ -53,14 +56,19 @@ class ColumnReader:
         if item_id is None:
             self.problems.add(line, f"{self.id_field} {id_fault(record[self.id_field])}")
             return
+        record = self._with_paths(record) if self.paths else record
+        if self.names is not None and not self._are_text(line, record):
+            return
         row = len(self.lines)
         self.ids.append(item_id)
         self.lines.append(line)
-        record = self._with_paths(record) if self.paths else record
+        if self.problems.skips:
+            self.places.append(self.problems.n_rows - 1)
         if self.names is None:
             self._add_any(row, record)
         else:
-            self._add_chosen(row, line, record)
+            for name, column in self.columns.items():
+                column.add(row, record.get(name))
 
     def _with_paths(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return the record with the values at the paths, and note the fields next to them for `no_such_field`."""
@@ -74,13 +82,14 @@ class ColumnReader:
                     self.found.update(f"{head}.{key}" for key in inside)
         return {**record, **added}
 
-    def _add_chosen(self, row: int, line: int, record: dict[str, Any]) -> None:
+    def _are_text(self, line: int, record: dict[str, Any]) -> bool:
+        """Return whether the chosen fields can be text; note those that cannot."""
         self.found.update(record)
-        for name, column in self.columns.items():
-            value = record.get(name)
-            if not column.add(row, value):
-                column.note_objects(value)
-                self._refuse(line, name, column, kind_of(value))
+        wrong = [name for name in self.columns if type(raw := record.get(name)) is not str and text_of(raw) is None]
+        for name in wrong:
+            self.columns[name].note_objects(record[name])
+            self._refuse(line, name, self.columns[name], kind_of(record[name]))
+        return not wrong
 
     def _refuse(self, line: int | None, name: str, column: TextColumn, kind: str) -> None:
         cure = f"Name its fields, e.g. {name}.{column.inside}" if column.inside else "Leave it out of --text"
@@ -107,13 +116,17 @@ class ColumnReader:
         if not self.lines and not self.problems.total:
             self.problems.add(None, "no items. Expected one record per item.")
         ids = self.ids.finish()
-        self._add_duplicates(ids)
+        kept = self._without_duplicates(ids, warn)
         fields = {name: self.columns[name].finish(len(ids)) for name in self.names or ()}
         for name in fields:
             self._check_objects(name, self.columns[name])
         self.problems.finish()
         if self.names is None:
             fields = {name: self.columns[name].finish(len(ids)) for name in self._text_fields(ids)}
+        self.rows = np.array(self.places, np.int64) if self.places else np.arange(len(ids))
+        if len(kept) < len(ids):
+            fields = {name: values.take(kept) for name, values in fields.items()}
+            ids, self.rows = ids.take(kept), self.rows[kept]
         self._warn(fields, len(ids), warn)
         return ids, fields
 
@@ -124,11 +137,29 @@ class ColumnReader:
         elif column.inside and not column.tally.n_filled:
             self._refuse(None, name, column, "objects without a name, title, label, text or value")
 
-    def _add_duplicates(self, ids: PackedStrings) -> None:
-        """Note duplicate ids. They are sorted for it: a dict of all ids would take more memory than the catalog."""
-        for row, first in zip(*ids.repeats(), strict=True):
-            place = self.problems.first_at(self.lines[first])
-            self.problems.add(self.lines[row], f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them.")
+    def _without_duplicates(self, ids: PackedStrings, warn: Callable[[str], None]) -> npt.NDArray[np.int64]:
+        """Return the rows to keep: int64, ascending. Note ids that come again, or say which of their rows are kept.
+
+        Ids are sorted for it: a dict of all ids would take more memory than the catalog.
+        """
+        rows, firsts = ids.repeats()
+        which = self.problems.reading.duplicates
+        kept = np.ones(len(ids), np.bool_)
+        kept[rows] = False
+        if which == "last":
+            kept[firsts] = False
+            last = dict(zip(firsts.tolist(), rows.tolist(), strict=True))  # rows ascend: the last one stays
+            kept[list(last.values())] = True
+        if which == "error":
+            for row, first in zip(rows.tolist(), firsts.tolist(), strict=True):
+                place = self.problems.first_at(self.lines[first])
+                what = f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them."
+                self.problems.raw = ids[row]  # the row itself is gone
+                self.problems.add(self.lines[row], what)
+        elif len(rows):
+            have = "1 row repeats an id" if len(rows) == 1 else f"{len(rows):,} rows repeat an id"
+            warn(f"{self.problems.name}: {have}; kept the {which} of each (--duplicates)")
+        return np.flatnonzero(kept)
 
     def _text_fields(self, ids: PackedStrings) -> list[str]:
         """Return the names of the fields that are text, in an order that does not depend on the order of the rows."""

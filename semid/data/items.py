@@ -10,6 +10,7 @@ order.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from semid.data.item_reader import ColumnReader, no_such_field, reasons
 from semid.data.problems import Problems, name_list
+from semid.data.reading import Duplicates, Reading, reading_of
 from semid.data.records import iter_records
 from semid.data.strings import PackedStrings
 from semid.data.text_fields import NUMBERS
@@ -144,6 +146,11 @@ def read_items(
     id_field: str = "id",
     keep: Collection[str] = (),
     on_warning: Callable[[str], None] | None = None,
+    delimiter: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    encoding: str | None = None,
+    skip_bad_rows: bool | str | os.PathLike[str] = False,
+    duplicates: Duplicates = "error",
 ) -> Items:
     """Read a catalog.
 
@@ -164,6 +171,9 @@ def read_items(
         are chosen as by default.
     on_warning : callable, optional
         Called with each warning, a string. By default warnings are logged to "semid".
+    delimiter, columns, encoding, skip_bad_rows, duplicates
+        How to read a file, where its content does not say it; see `Reading`. Of items with the same id, "first" and
+        "last" keep one.
 
     Returns
     -------
@@ -190,9 +200,7 @@ def read_items(
         The source cannot be read, or some of it is wrong: missing or duplicate ids, broken lines, a wrong
         type, a text field that no item has. Lists the first ten problems with their lines.
     ConfigError
-        `text` names no field.
-    DependencyError
-        Parquet, when pyarrow is not installed.
+        `text` names no field, or an option for reading is impossible.
 
     >>> items = read_items([{"id": 7, "title": "Fish &amp; chips", "tags": ["hot", ["fried", "hot"]]}])
     >>> items.ids, items.fields
@@ -201,13 +209,16 @@ def read_items(
     names = _field_names(text)
     if isinstance(source, Items):
         return source if names is None else _select(source, names)
-    problems = Problems.of(source)
+    header = columns.split(",") if isinstance(columns, str) else columns
+    given = Reading(delimiter, None if header is None else tuple(header), encoding, skip_bad_rows, duplicates)
+    reading = reading_of(source, given)
+    problems = Problems.of(source, reading)
     reader = ColumnReader(problems, id_field, names, keep)
-    records = iter_records(source, keep=reader.reads, problems=problems)
+    records = iter_records(source, keep=reader.reads, problems=problems, reading=reading, key_field=id_field)
     for line, record in track(records, f"reading {problems.name}", unit="record"):
         reader.add(line, record)
     ids, fields = reader.finish(on_warning or logger.warning)
-    return Items(ids, fields, problems.name, left_out=reader.left_out, id_field=id_field)
+    return Items(ids, fields, problems.name, reader.rows, reader.left_out, id_field)
 
 
 def _field_names(text: Sequence[str] | str | None) -> list[str] | None:

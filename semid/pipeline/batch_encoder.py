@@ -26,8 +26,10 @@ from semid.artifact.manifest import read_manifest
 from semid.artifact.store import load
 from semid.data.columns import as_arrow, column_names, matrix, row_count, values, with_columns
 from semid.data.items import Items
+from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
-from semid.data.values import id_fault, id_string, kind_of, text_of
+from semid.data.text_column import cell_text
+from semid.data.values import id_fault, id_string, kind_of
 from semid.errors import ArtifactError, ConfigError, InputError
 from semid.quantize.checks import check_vectors
 from semid.state import TokenizerState
@@ -131,7 +133,8 @@ class BatchEncoder:
         """Return why a row of Python values has no id or no text; None if it has."""
         if self.id_field is not None and id_string(row.get(self.id_field)) is None:
             return f"{self.id_field} {id_fault(row.get(self.id_field))}"
-        return next((_not_text(name, row[name]) for name in self.text if text_of(row.get(name)) is None), None)
+        found = ((name, find_field(row, name)[1]) for name in self.text)
+        return next((_not_text(name, value) for name, value in found if cell_text(value) is None), None)
 
     def answers(self, batch: Any, *place: Any) -> pyarrow.Table:
         """`encode`, as an Arrow table of item_id, codes, tokens and known."""
@@ -172,12 +175,12 @@ class BatchEncoder:
         have = column_names(batch)
         fields: dict[str, list[str]] = {}
         for name in self.text:
-            if name not in have:
+            raw = _column_at(batch, name, have)
+            if raw is None:
                 continue
-            raw = values(batch, name)
             fields[name] = column = []
             for row in rows:
-                if (text := text_of(raw[row])) is None:
+                if (text := cell_text(raw[row])) is None:
                     problems.add(lines[row], _not_text(name, raw[row]))
                 column.append(text or "")
         problems.raise_if_any()
@@ -190,6 +193,14 @@ class BatchEncoder:
 
 def _not_text(name: str, value: object) -> str:
     return f"field {quote(name)} holds {kind_of(value)}; expected text."
+
+
+def _column_at(batch: Any, name: str, have: Sequence[str]) -> list[Any] | None:
+    """Return the values of a text field, which may be a path into objects; None if the batch has no such column."""
+    if name in have:
+        return values(batch, name)
+    head = next((head for head in roots(name) if head in have), None)
+    return None if head is None else [find_field({head: value}, name)[1] for value in values(batch, head)]
 
 
 @lru_cache(maxsize=2)  # the last one and its successor

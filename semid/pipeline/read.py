@@ -25,5 +25,7 @@ def read_catalog(source: Any, text: Sequence[str] | None, id_field: str) -> Item
     """
     fields = list(text) if text else None
     items = read_items(source, text=fields, id_field=id_field).sorted()
-    log_step("read", f"{len(items):,} items; text from {', '.join(items.fields) or 'no field'}")
+    said = items.fields and items.left_out and not isinstance(source, Items)  # by the reader, with what is left out
+    text_from = "" if said else f"; text from {', '.join(items.fields) or 'no field'}"
+    log_step("read", f"{len(items):,} items{text_from}")
     return items
