@@ -71,6 +71,10 @@ OTHER_ITEMS = "ids of other items"
 NO_VALUE = frozenset({"", "n/a", "na", "nan", "none", "null", "\\n", "-", "unknown"})  # casefolded
 LINK = ("http://", "https://")
 DATE = re.compile(r"(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})(?!\d).*")
+MONTH = "(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
+DATE_WITH_MONTH = re.compile(  # 01-Jan-1995, 1 January 1995, Nov 21, 2019, Wed Mar 22 11:37:04 -0700 2017
+    rf"(\d\d?[-/. ]+{MONTH}|([a-z]{{3}},? )?{MONTH}[-/. ]+\d\d?)[-/., ]+([\d:]+ [+-]\d{{4}} )?\d{{4}}", re.IGNORECASE
+)
 DIGIT = re.compile(r"\d")
 CODE = re.compile(r"(?=.*[0-9])[!-~]{1,64}")  # one ASCII token with a digit
 RANK = re.compile(r">?#[\d,.]+\s?in\b|>?[\d,.]+\s?in[\sA-Z].*\((See [Tt]op|$)")  # #3,000 in Toys (See Top 100)
@@ -84,6 +88,8 @@ def kind_of_text(value: str) -> str:
 
     >>> [kind_of_text(value) for value in ("red kohl", "9.99", "N/A", "B004756YJA", "red-nail-polish-15", "15 ml")]
     ['words', 'numbers', 'empty', 'identifiers', 'words', 'words']
+    >>> [kind_of_text(value) for value in ("01-Jan-1995", "Nov 21, 2019", "May 4, 1970: a play")]
+    ['dates', 'dates', 'words']
     >>> [kind_of_text(value) for value in ("3,99 €", "12 %", "#3,000 in Toys (See Top 100 in Toys)")]
     ['numbers', 'numbers', 'ranks']
     """
@@ -97,6 +103,8 @@ def kind_of_text(value: str) -> str:
         return DATES if DATE.fullmatch(value) else NUMBERS
     if RANK.match(value):
         return RANKS
+    if value[-1].isdigit() and DATE_WITH_MONTH.fullmatch(value):
+        return DATES
     if CODE.fullmatch(value) and sum(len(p) > 2 and p.isalpha() for p in PUNCTUATION.split(value)) < 2:
         return IDENTIFIERS
     return WORDS
@@ -119,7 +127,8 @@ class Tally:
         if self.same:
             self.first = self.first or value
             self.same = value == self.first
-        if " " in value and value[0].isalpha() and not value.startswith(LINK):  # titles, descriptions: the fast path
+        if " " in value and value[0].isalpha() and not value.startswith(LINK) and not value[-1].isdigit():
+            # titles, descriptions: the fast path
             self.n_phrases += 1
         else:
             self.kinds[kind_of_text(value)] += 1
