@@ -1,7 +1,7 @@
 """Arrow: Parquet files, data sets and Arrow streams, read as (row number, dict) pairs.
 
 Only columns that can be an id or text are read, and those that the caller asks for by name. Other columns (vectors,
-images, structs) never become Python objects.
+images, dates) never become Python objects.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from semid.data.problems import Problems, is_dataset
-from semid.errors import DependencyError
 
-__all__ = ["Drain", "Record", "column_values", "from_parquet", "from_table"]
+__all__ = ["Drain", "Record", "chosen_columns", "column_values", "from_arrow", "from_parquet", "from_table"]
 
 
 Record = tuple[int, dict[str, Any]]  # number in the source, from 1, and fields
@@ -21,16 +20,40 @@ Record = tuple[int, dict[str, Any]]  # number in the source, from 1, and fields
 ARROW_ROWS = 4096  # rows converted to Python objects at once
 
 
-def from_parquet(path: str, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
-    """Yield the records of a Parquet file. `keep` names the columns to read besides those that can be text."""
-    pyarrow = _pyarrow("reading Parquet")
+def from_parquet(file: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+    """Yield the records of a Parquet file, a path or a file that can be read in any order.
+
+    `keep` names the columns to read besides those that can be text.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
     problems.style = "row"
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = [column.name for column in _chosen(file.schema_arrow, keep)]
-            yield from _from_tables(file.iter_batches(ARROW_ROWS, columns=names), problems, keep)
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            names = [column.name for column in chosen_columns(opened.schema_arrow, keep)]
+            yield from _from_tables(opened.iter_batches(ARROW_ROWS, columns=names), problems, keep)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         problems.add(None, f"not a readable Parquet file: {str(error).rstrip('.')}.")
+
+
+def from_arrow(file: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+    """Yield the records of an Arrow or Feather file, or of an Arrow stream in a file, as `datasets` saves them."""
+    import pyarrow
+    import pyarrow.ipc
+
+    problems.style = "row"
+    try:
+        with pyarrow.OSFile(file) if isinstance(file, str) else pyarrow.PythonFile(file, "r") as source:
+            if source.read(6) == b"ARROW1":
+                opened = pyarrow.ipc.open_file(source)
+                batches = map(opened.get_batch, range(opened.num_record_batches))
+            else:
+                source.seek(0)
+                batches = iter(pyarrow.ipc.open_stream(source))
+            yield from _from_tables(batches, problems, keep)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        problems.add(None, f"not a readable Arrow file: {str(error).rstrip('.')}.")
 
 
 def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
@@ -39,7 +62,8 @@ def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> 
         # The Arrow format honors index mappings and never decodes images or sounds.
         yield from _from_tables(source.with_format("arrow").iter(batch_size=ARROW_ROWS), problems, keep)
         return
-    pyarrow = _pyarrow("reading Arrow data")
+    import pyarrow
+
     try:
         yield from _from_tables(pyarrow.RecordBatchReader.from_stream(source), problems, keep)
     except pyarrow.ArrowException as error:
@@ -52,7 +76,7 @@ def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str]
     for table in tables:
         if line == 1:
             problems.check_columns(None, table.schema.names)
-        names = list(dict.fromkeys(column.name for column in _chosen(table.schema, keep)))
+        names = list(dict.fromkeys(column.name for column in chosen_columns(table.schema, keep)))
         places = [table.schema.names.index(name) for name in names]
         for start in range(0, table.num_rows, ARROW_ROWS):
             part = table.slice(start, ARROW_ROWS)
@@ -62,12 +86,14 @@ def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str]
             line += part.num_rows
 
 
-def _chosen(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
+def chosen_columns(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
+    """Return the columns of an Arrow schema that are read: those that can be text, and those that `keep` asks for."""
+    """Return the columns of a schema that are read: those that `keep` names or that can be an id or text."""
     return [column for column in schema if keep(column.name) or _is_plain(column.type)]
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether an Arrow type can be an id or text: strings, numbers, lists of strings at any depth."""
+    """Return whether an Arrow type can be an id or text: strings, numbers, lists of strings, objects of such fields."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
@@ -76,6 +102,8 @@ def _is_plain(kind: Any) -> bool:
         return True
     while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         kind = kind.value_type
+    if types.is_struct(kind):
+        return all(_is_plain(kind.field(place).type) for place in range(kind.num_fields))
     strings = (types.is_string, types.is_large_string, types.is_string_view, types.is_null)
     return any(is_kind(kind) for is_kind in strings)
 
@@ -100,14 +128,6 @@ def _value(cell: Any, problems: Problems, line: int) -> Any:
     except UnicodeDecodeError as error:
         problems.add(line, f"not UTF-8: byte 0x{error.object[error.start]:02x}. Write the file as UTF-8.")
         return None
-
-
-def _pyarrow(what: str) -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DependencyError.missing(what, "pyarrow", "parquet") from error
-    return pyarrow
 
 
 class Drain(io.RawIOBase):

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
@@ -75,6 +76,9 @@ class Problems:
     n_rows: int = 0  # rows of the source so far, good or bad
     n_skipped: int = 0
     raw: Any = field(default=None, repr=False)  # the row that was read last, as it stands in the source
+    offset: int = 0  # of the lines of the file of a folder that is being read
+    last_line: int = 0  # of a folder so far
+    _files: list[tuple[int, str]] = field(default_factory=list, repr=False)  # of a folder: offset and name
     _causes: dict[str, _Cause] = field(default_factory=dict, repr=False)
     _latest: float = field(default=-math.inf, repr=False)  # the last first place of a cause
     _n_errors: int = field(default=0, repr=False)  # mistakes that cannot be skipped
@@ -98,39 +102,66 @@ class Problems:
 
     def where(self, line: int) -> str:
         """Return the place of record number `line`, counted from 1, with the name of the source."""
+        name, line = self._file_at(line)
         places = {"line": f":{line}", "row": f", row {line}", "index": f"[{line - 1}]"}
-        return self.name + places[self.style]
+        return name + places[self.style]
+
+    def _file_at(self, line: int) -> tuple[str, int]:
+        """Return the file of a record, and its number there."""
+        if not self._files:
+            return self.name, line
+        offset, name = self._files[bisect_left(self._files, (line,)) - 1]
+        return name, line - offset
+
+    def next_file(self, name: str) -> None:
+        """Let the lines behind `last_line` be those of a further file of a folder."""
+        self.offset = self.last_line
+        self._files.append((self.offset, name))
 
     def first_at(self, line: int) -> str:
         """Return the place of record number `line` for a message that has named the source already."""
-        return self.where(line) if self.style == "index" else f"{self.style} {line}"
+        return self.where(line) if self.style == "index" or self._files else f"{self.style} {line}"
 
-    def add(self, line: int | None, message: str, *, fatal: bool = False) -> None:
+    def add(self, line: int | None, message: str) -> None:
         """Note a mistake of a row, or of the whole source (`line=None`).
 
         The mistake of a row is an error, or, where bad rows are skipped, a skipped row: the caller leaves it out.
-        With `fatal` it is an error in any case, such as a header without sense.
         """
-        self.total += 1
-        if line is None or fatal or not self.skips:
+        if line is None or not self.skips:
             self._n_errors += 1
         elif line != self._skipped:
             self.n_skipped, self._skipped = self.n_skipped + 1, line
             self._write(line, message)
         self._count(line, message)
 
+    def add_alike(self, lines: Iterable[int], count: int, message: str) -> None:
+        """Note an error of `count` rows at once, of which `lines` are the first ones, ascending."""
+        lines = list(lines)
+        for line in lines:
+            self.add(line, message)
+        rest = count - len(lines)
+        self.total, self._n_errors = self.total + rest, self._n_errors + rest
+        self._causes[message].count += rest
+
     def reject(self, line: int, message: str, raw: object = None) -> None:
-        """Note a mistake of a row that no caller gets to see, and count the row."""
+        """Note a mistake of a row that no caller gets to see. The readers of files count lines from 1 in each file."""
         self.n_rows += 1
         self.raw = raw
-        self.add(line, message)
+        self.last_line = line + self.offset
+        self.add(self.last_line, message)
+
+    def refuse(self, line: int, message: str) -> None:
+        """Note a mistake at a line that cannot be skipped, such as a header without sense."""
+        self._n_errors += 1
+        self._count(line + self.offset, message)
 
     def check_columns(self, line: int | None, names: Iterable[str]) -> None:
         """Note every column whose name an earlier one has. Several columns may be unnamed."""
         seen: set[str] = set()
         for name in names:
             if name and name in seen:
-                self.add(line, f"two columns are named {quote(name)}. Rename one.", fatal=True)
+                message = f"two columns are named {quote(name)}. Rename one."
+                self.add(None, message) if line is None else self.refuse(line, message)
             seen.add(name)
 
     @property
@@ -177,6 +208,7 @@ class Problems:
         return sorted(self._causes.items(), key=lambda one: one[1].first)[:SHOWN_PROBLEMS]
 
     def _count(self, line: int | None, message: str) -> None:
+        self.total += 1
         cause = self._causes.get(message)
         place = math.inf if line is None else line
         if cause is None:
@@ -194,8 +226,9 @@ class Problems:
             return f"{self.name}: {text}"
         if cause.count == 1:
             return f"{self.where(cause.lines[0])}: {text}"
-        places = ", ".join(self.where(line) if self.style == "index" else str(line) for line in cause.lines)
-        what = "At" if self.style == "index" else f"{self.style.capitalize()}s"
+        bare = self.style != "index" and not self._files
+        places = ", ".join(str(line) if bare else self.where(line) for line in cause.lines)
+        what = f"{self.style.capitalize()}s" if bare else "At"
         more = ", ..." if cause.count > len(cause.lines) else "."
         return f"{self.name}: {cause.count:,} rows: {text} {what} {places}{more}"
 
@@ -205,7 +238,8 @@ class Problems:
             return
         if self._rows is None:
             self._rows = tempfile.SpooledTemporaryFile(SPOOLED, "w+", encoding="utf-8", newline="\n")  # noqa: SIM115
-        self._rows.write(f"{line}\t{message}\t{_one_line(self.raw)}\n")
+        place = self.where(line) if self._files else str(line)
+        self._rows.write(f"{place}\t{message}\t{_one_line(self.raw)}\n")
 
     def _publish(self, path: str | os.PathLike[str]) -> None:
         """Write the skipped rows to their file, which appears whole."""
