@@ -139,9 +139,9 @@ def _texts(catalog: Items, embeddings: Path | None) -> npt.NDArray[np.floating]:
         from semid.encoders import embed
 
         return embed(catalog)
-    from semid.encoders import read_vectors
+    from semid.pipeline.embed import given_vectors
 
-    return read_vectors(embeddings, ids=catalog.ids, source=catalog.source, id_field=catalog.id_field).rows()
+    return given_vectors(catalog, embeddings)[:]
 
 
 def _figures(made: ClusterTokens, histories: Interactions) -> dict[str, Any]:

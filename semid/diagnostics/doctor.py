@@ -86,11 +86,10 @@ def _histories(interactions: object, item_ids: Sequence[str], fields: Mapping[st
 
 def _vectors(catalog: Items, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:
     """Return vectors in the order of the IDs."""
-    from semid.encoders.vectors import read_vectors
+    from semid.pipeline.embed import given_vectors
 
     place = {item_id: row for row, item_id in enumerate(catalog.ids)}
     missing = [item_id for item_id in item_ids if item_id not in place]
     if missing:
         raise InputError(f"{catalog.source}: lacks {len(missing):,} items that have IDs, for instance {missing[0]!r}.")
-    vectors = read_vectors(embeddings, ids=catalog.ids, source=catalog.source, id_field=catalog.id_field)
-    return vectors.rows(np.array([place[item_id] for item_id in item_ids]))
+    return given_vectors(catalog, embeddings)[np.array([place[item_id] for item_id in item_ids])]

@@ -57,6 +57,11 @@ class VectorFile:
         """(N, D)."""
         return len(self), self._array.shape[1]
 
+    @property
+    def by_id(self) -> bool:
+        """Whether the vectors were found by the ids of their items, not by the order of the rows."""
+        return self._places is not None
+
     def __len__(self) -> int:
         return len(self._array) if self._places is None else len(self._places)
 

@@ -97,7 +97,8 @@ class BatchEncoder:
     @property
     def columns(self) -> list[str]:
         """The columns that are looked at; text columns may be missing, but not all of them."""
-        used = self.text if self.vector_column is None else (self.vector_column,)
+        heads = [head for name in self.text for head in roots(name)]  # of paths into objects
+        used = [*self.text, *heads] if self.vector_column is None else [self.vector_column]
         return list(dict.fromkeys([*([] if self.id_field is None else [self.id_field]), *used]))
 
     def __call__(self, batch: Any) -> Any:

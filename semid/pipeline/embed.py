@@ -86,12 +86,18 @@ def given_vectors(
     if isinstance(embeddings, (str, Path)):
         from semid.encoders.vectors import read_vectors
 
-        in_source_order = Items(items.ids, {}, items.source, items.rows).take(np.argsort(items.rows)).ids
+        by_row = np.argsort(items.rows)
+        in_source_order = Items(items.ids, {}, items.source, items.rows).take(by_row).ids
         file = read_vectors(
             embeddings, ids=in_source_order, source=items.source, tables=tables, id_field=items.id_field
         )
+        if not file.by_id and len(items) and int(items.rows.max()) >= len(items):
+            raise InputError(
+                f"{embeddings}: {items.source} has rows that are left out, so the order of the rows does not say which "
+                f"vector is whose. Write the id of each row to {Path(embeddings).with_suffix('.ids.txt').name}."
+            )
         prepare(file.shape[1])
-        return _filled(tables, len(items), file.shape[1], file.chunks(items.rows))
+        return _filled(tables, len(items), file.shape[1], file.chunks(np.argsort(by_row)))
     given = np.asarray(embeddings) if hasattr(embeddings, "dtype") else np.asarray(embeddings, np.float32)
     if given.ndim != 2 or len(given) != len(items):
         raise InputError(f"embeddings.shape={given.shape} should be ({len(items)}, D): one row per item.")

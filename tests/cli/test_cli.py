@@ -203,13 +203,6 @@ def test_a_config_file_of_another_kind_is_refused(semid, items, content):
     assert done.code == 1 and done.err.startswith("semid: ") and not Path("sid").exists()
 
 
-def test_histories_of_another_catalog_are_remarked(semid, items):
-    write(Path("h.jsonl"), [{"user": "u", "items": ["a", "b"]}])
-    done = semid("fit", items, "-o", "sid", *SMALL, "--interactions", "h.jsonl")
-    assert done.code == 0 and "h.jsonl: none of its items is in the catalog" in done.err
-    assert semid("doctor", "sid", "--interactions", "h.jsonl").code == 1
-
-
 @pytest.mark.parametrize("device", ["tpu9", "cuda:99"])
 def test_a_device_that_is_not_there_is_named_before_any_work(semid, items, device):
     done = semid("fit", items, "-o", "sid", *TRAINED, "--device", device)

@@ -261,8 +261,16 @@ def test_wrong_vectors_are_refused(ids, embeddings, message):
 
 
 def test_items_without_any_text_field_of_the_fit_are_refused(ids):
-    with pytest.raises(InputError, match=r"text fields are name; the IDs were learned from title\. Rename"):
+    with pytest.raises(InputError, match=r"text fields are name; the IDs were learned from title\. Name those"):
         adding.add(ids, [{"id": "x", "name": "thing"}], embeddings=vectors(["x"]))
+
+
+def test_text_fields_with_other_names_are_named_in_the_order_of_the_fit(ids):
+    new = [{"id": "x", "name": "thing x", "title": "not this"}]
+    grown, _ = adding.add(ids, new, embeddings=vectors(["x"]), text="name")
+    assert grown.texts[grown.item_ids.index("x")] == "thing x"
+    with pytest.raises(ConfigError, match="text=name,title: expected 1 fields, in the order of those .*: title"):
+        adding.add(ids, new, embeddings=vectors(["x"]), text=["name", "title"])
 
 
 def test_the_text_of_new_items_has_the_fields_of_the_fit_in_their_order():

@@ -337,7 +337,7 @@ def test_broken_sources_and_outputs_are_refused(folder, data, tmp_path):
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(InputError, match="no items"):
         encode_file(encoder, tmp_path / "empty.jsonl", tmp_path / "o.parquet")
-    with pytest.raises(InputError, match="a folder without a .parquet file"):
+    with pytest.raises(InputError, match="holds files of several formats"):
         encode_file(encoder, folder, tmp_path / "o.parquet")
     for choices, message in (
         ({"engine": "spark"}, "engine='spark' should be one of local, ray"),

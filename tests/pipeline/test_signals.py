@@ -135,8 +135,10 @@ def test_codebooks_for_text_alone_find_most_first_codes_again():
 
 
 def test_histories_of_another_catalog_are_refused():
-    with pytest.raises(InputError, match="no item of the catalog was met"):
+    with pytest.raises(InputError, match='none of its items is in the catalog: "w" here, for instance, and "g0-i0"'):
         fitted(Signals(collaborative_fusion=1.0), [{"user": "u", "items": ["x", "y", "z", "w"]}])
+    with pytest.raises(InputError, match="no item of the catalog was met in the training interactions"):
+        fitted(Signals(collaborative_fusion=1.0), [{"user": "u", "items": ["x", "y", "z", IDS[0]]}])
 
 
 # ---- the language model's words
@@ -234,7 +236,9 @@ def test_a_refit_keeps_behavior_if_it_is_given_again(caplog):
     old = fitted(Signals(collaborative_fusion=2.0), lines())
     wanted = Signals(collaborative_fusion=2.0, split="all")
     new, churn = refitted(old, init="scratch", signals=wanted, interactions=read_interactions(lines()))
-    assert not warned(caplog)
+    assert warned(caplog) == [
+        "items: 16 of 336 events (4.8 %) are about 2 items that are not in the catalog; they get no ID"
+    ]
     assert groups_of(new) > 2.0
     assert new.provenance["signals"] == wanted.to_dict()
     assert new.provenance["refit"]["dropped_signals"] is None
