@@ -14,7 +14,7 @@ interaction_fields  which field is the user, the item, the time
 interaction_reader  histories and logs -> interactions
 splits              training and held-out interactions
 strings             string tables as two arrays
-index_files         ID files of other systems (arrays in files: first_bytes, stored_arrays, array_files, torch_files)
+index_files         ID files of other systems: index_entries (arrays: first_bytes, stored_arrays, array_files, torch_files)
 """
 
 from typing import TYPE_CHECKING

@@ -120,7 +120,7 @@ def _npz(path: Path, tables: Tables) -> list[StoredArray]:
             found = [_npz_array(path, archive, file, size, member, tables) for member in members]
     except InputError:
         raise
-    except BROKEN_ZIP as error:
+    except (*BROKEN_ZIP, OSError) as error:  # the last: a place outside of the file
         raise InputError(f"{path}: damaged, or not a .npz file ({error}). Write it again with numpy.savez.") from None
     if not found:
         raise InputError(f"{path}: a .zip file without arrays. Write it with numpy.savez.")

@@ -65,8 +65,8 @@ def _text_kind(path: Path) -> str:
         if file.table is not None:
             raise InputError(f"{path}: a table that is packed as a whole. Unpack it first.")
         text = file.head.lstrip()
-    if not text:
-        raise InputError(f"{path}: the file is empty.")
+        if not text and not file.stream.read().strip():  # reading on tells whether it is damaged instead
+            raise InputError(f"{path}: the file is empty.")
     return ".json" if text[:1] in (b"{", b"[") else ".csv"
 
 

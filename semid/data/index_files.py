@@ -1,34 +1,38 @@
-"""Index files of other systems, read into arrays: `{item id: [token, token, ...]}` in JSON.
+"""Index files of other systems, read into arrays: which item has which tokens or codes.
 
 LC-Rec, LETTER, MiniOneRec (`*.index.json`) and MIMIGenRec (`id2sid.json`) write tokens like `<a_1>`. META ID writes
-`<CT79><1220>`, IDGenRec words, GRAM sub-words of varying number. All become codes that `semid.evaluate` can measure.
-Needs NumPy alone.
+`<CT79><1220>`, IDGenRec words, GRAM sub-words of varying number, others integers. All become codes that
+`semid.evaluate` can measure. Not here: the file formats (`index_entries.py`).
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 import os
 import re
-import zlib
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.records import GZIP_MAGIC
+from semid.data.index_entries import SHAPE, read_entries
+from semid.data.reading import reading_of
 from semid.errors import InputError
 
-__all__ = ["IndexFile", "read_index", "read_json_object"]
+__all__ = ["NUMBERED", "IndexFile", "read_index"]
 
 logger = logging.getLogger("semid")
 
 NUMBERED = re.compile(r"(.*?)(?<![0-9])(0|[1-9][0-9]{0,8})([^0-9]*)", re.DOTALL)  # the last number
-SHAPE = '{"item id": ["<a_12>", "<b_7>", ...], ...}'
+TOKENS = re.compile(r"\s*(<[^<>]*>\s*)+")
+TOKEN = re.compile(r"<[^<>]*>")
+CODES = re.compile(r"\s*\d+([\s,;_-]+\d+)*\s*")
+MAX_CODE = 2**31 - 1
+MAX_DIGITS = 4000  # in one string; Python converts no more at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +41,11 @@ class IndexFile:
 
     path: Path
     item_ids: list[str]
-    tokens: list[list[str]]  # N lists of 0 to L tokens, as written
+    tokens: list[list[str]]  # N lists of 0 to L tokens, as written; codes as strings
     codes: npt.NDArray[np.int32]  # (N, L) - each token's number at its level; -1 past the end of a short ID
     sizes: list[int]  # codes per level: the highest code + 1
     templates: list[str | None]  # per level, such as "<a_{}>"; None if codes are ranks of the tokens
+    is_codes: bool = False  # whether the file holds codes, not tokens
 
     def rows(self, item_ids: list[str]) -> npt.NDArray[np.int64]:
         """Return the row of each item id in this file, int64; -1 if the file does not have it.
@@ -51,20 +56,31 @@ class IndexFile:
         return np.array([row.get(item_id, -1) for item_id in item_ids], np.int64)
 
 
-def read_index(path: str | os.PathLike[str]) -> IndexFile:
-    """Read an index file, plain or gzipped, whatever its name.
+def read_index(
+    path: str | os.PathLike[str], *, ids: Sequence[str] | None = None, id_field: str = "item_id"
+) -> IndexFile:
+    """Read an index file, packed or not, whatever its name.
 
     If all tokens of a level are the same text around a number (`<a_12>`), the code is that number. Otherwise the code
     is the token's rank among the level's distinct tokens, sorted. In both cases equal prefixes of tokens are equal
-    prefixes of codes.
+    prefixes of codes. Integers are codes already.
+
+    Parameters
+    ----------
+    path : path
+        JSON `{item: tokens}`, JSON lines, CSV, Parquet and other records with an item and its tokens or codes, or an
+        array of codes [N, L]: `.npy`, `.npz`, `.pt`, `.safetensors`. Tokens may stand in a list or in one string.
+    ids : sequence of str, optional
+        The items of the catalog in its order, which arrays without ids belong to. By default their row numbers are
+        their ids.
+    id_field : str
+        The field of the ids in records; `item_id`, `id` and similar names are known, else it is the first one.
 
     Raises
     ------
     InputError
-        The file is broken, not UTF-8, truncated or empty, has an item twice, or a value that is not a list of
-        strings. Lists up to ten items.
-    OSError
-        The file cannot be opened.
+        The file is broken, not UTF-8, truncated or empty, has an item twice, or a value that is no ID. Lists up to ten
+        items.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -74,82 +90,75 @@ def read_index(path: str | os.PathLike[str]) -> IndexFile:
     >>> index.codes.tolist(), index.sizes, index.templates
     ([[5, 0], [5, 12]], [6, 13], ['<a_{}>', '<b_{}>'])
     """
-    path = Path(path)
-    entries = _token_lists(path, read_json_object(path, SHAPE))
-    item_ids, tokens = list(entries), list(entries.values())
-    n_levels = max(map(len, tokens))
+    reading, path = reading_of(path), Path(path)
+    item_ids, values = read_entries(path, ids, id_field, reading)
+    rows = _id_lists(path, item_ids, values)
+    n_levels = max(map(len, rows))
     if n_levels == 0:
         raise InputError(f"{path}: no item has a token; expected {SHAPE}.")
-    codes = np.full((len(tokens), n_levels), -1, np.int32)
-    templates = [_number_level(tokens, level, codes[:, level]) for level in range(n_levels)]
+    codes = np.full((len(rows), n_levels), -1, np.int32)
+    is_codes = any(isinstance(row[0], int) for row in rows if row)
+    if is_codes:
+        templates: list[str | None] = ["{}"] * n_levels
+        for level in range(n_levels):
+            having = [number for number, row in enumerate(rows) if len(row) > level]
+            codes[having, level] = [rows[number][level] for number in having]
+        tokens = [list(map(str, row)) for row in rows]
+    else:
+        tokens = rows
+        templates = [_number_level(tokens, level, codes[:, level]) for level in range(n_levels)]
     without = sum(not row for row in tokens)
     if without:
         logger.warning("%s: %d of %d items have no tokens at all", path, without, len(tokens))
-    return IndexFile(path, item_ids, tokens, codes, [int(size) + 1 for size in codes.max(axis=0)], templates)
+    sizes = [int(size) + 1 for size in codes.max(axis=0)]
+    return IndexFile(path, item_ids, tokens, codes, sizes, templates, is_codes)
 
 
-def read_json_object(path: Path, shape: str) -> dict[str, object]:
-    """Read a JSON object by item id, plain or gzipped. InputError, which names the expected `shape`, otherwise."""
-    return _parse(path, _text(path), shape)
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if data[:2] == GZIP_MAGIC:
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path}: truncated or damaged gzip ({error}). Download or write it again.") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: not UTF-8 ({error.reason}). Convert it with: iconv -t utf-8") from error
-
-
-def _parse(path: Path, text: str, shape: str) -> dict[str, object]:
-    def without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        entries = dict(pairs)
-        if len(entries) < len(pairs):
-            counts = Counter(key for key, _ in pairs)
-            repeated = [key for key, count in counts.items() for _ in range(count - 1)]
-            problems = [f"{path}: item {key!r} appears twice; expected one ID per item" for key in repeated]
-            raise InputError.listing(problems)
-        return entries
-
-    if not text.strip():
-        raise InputError(f"{path}: the file is empty; expected {shape}.")
-    try:
-        entries = json.loads(text, object_pairs_hook=without_repeats)
-    except InputError:
-        raise
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}:{error.lineno}: broken JSON, column {error.colno}: {error.msg}. Expected {shape}."
-        ) from error
-    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
-        raise InputError(f"{path}: cannot be read as JSON ({error}). Expected {shape}.") from error
-    if not isinstance(entries, dict) or not entries:
-        found = "no items" if entries in ({}, []) else f"a JSON {type(entries).__name__}"
-        raise InputError(f"{path}: {found}; expected {shape}.")
-    return entries
-
-
-def _token_lists(path: Path, entries: dict[str, object]) -> dict[str, list[str]]:
-    """Return the entries; InputError unless every item has a list of strings that can be written as UTF-8."""
-    problems, checked = [], dict[str, list[str]]()
-    for item_id, tokens in entries.items():
-        if not isinstance(tokens, list):
-            problems.append(f"{path}: item {item_id!r} has {_named(tokens)}; expected a list of token strings")
-        elif wrong := [token for token in tokens if not isinstance(token, str)]:
-            problems.append(f'{path}: item {item_id!r} has the token {_named(wrong[0])}; expected "<a_12>"')
-        elif not _encodable("".join([item_id, *tokens])):
+def _id_lists(path: Path, item_ids: list[str], values: list[Any]) -> list[list[Any]]:
+    """Return the tokens (strings) or the codes (integers) of every item; InputError for values that are neither."""
+    problems, rows = [], list[list[Any]]()
+    kinds: dict[type, str] = {}
+    for item_id, value in zip(item_ids, values, strict=True):
+        row = _split(value) if isinstance(value, str) else value
+        if not isinstance(row, list):
+            problems.append(
+                f"{path}: item {item_id!r} has {_named(row)}; expected a list of tokens or codes, or a string of them, "
+                'such as "<a_1><b_2>"'
+            )
+            continue
+        wrong = [part for part in row if not (isinstance(part, str) or _is_code(part))]
+        if wrong:
+            problems.append(f'{path}: item {item_id!r} has the token {_named(wrong[0])}; expected "<a_12>" or a code')
+        elif not _encodable("".join([item_id, *(part for part in row if isinstance(part, str))])):
             problems.append(f"{path}: item {item_id!r} holds half of a surrogate pair; expected valid Unicode")
         else:
-            checked[item_id] = tokens
+            for part in row:
+                kinds.setdefault(type(part), item_id)
+        rows.append(row)
+    if len(kinds) > 1:
+        problems.append(
+            f"{path}: item {kinds[str]!r} has tokens and item {kinds[int]!r} has codes; expected one kind for all items"
+        )
     if problems:
         raise InputError.listing(problems)
-    return checked
+    return rows
+
+
+def _split(text: str) -> list[Any] | str:
+    """Return the tokens or codes that a string spells; the string if it spells none, since it may be a title.
+
+    >>> _split("<a_1> <b_2>"), _split("12,7"), _split("nail polish")
+    (['<a_1>', '<b_2>'], [12, 7], 'nail polish')
+    """
+    if TOKENS.fullmatch(text):
+        return TOKEN.findall(text)
+    if CODES.fullmatch(text) and len(text) < MAX_DIGITS:
+        return [int(code) for code in re.findall(r"\d+", text)]
+    return text
+
+
+def _is_code(part: object) -> bool:
+    return isinstance(part, int) and not isinstance(part, bool) and 0 <= part <= MAX_CODE
 
 
 def _named(value: object) -> str:

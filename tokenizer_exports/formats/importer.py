@@ -1,9 +1,9 @@
 """import_index: make an artifact from another system's index file, {item id: ["<a_12>", "<b_7>", ...]}.
 
 LC-Rec, LETTER, MiniOneRec and MIMIGenRec write `<a_12>`, UniGenRec `<L0_12>`, META ID `<CT12><1007>`: any file works in
-which the tokens of each level are one text around a number. The artifact holds what such a file says: which item has
-which codes. It can be shown, evaluated, extended into a language model, decoded and exported. It has no codebooks and
-no encoder, so it cannot encode a vector or a new item; trying to raises an error that says so.
+which the tokens of each level are one text around a number, or that holds codes. The artifact holds what such a file
+says: which item has which codes. It can be shown, evaluated, extended into a language model, decoded and exported. It
+has no codebooks and no encoder, so it cannot encode a vector or a new item; trying to raises an error that says so.
 
     read -> codes -> no collisions -> ledger
 
@@ -14,18 +14,16 @@ Not here: reading the file (`semid/data/index_files.py`), writing one (`exporter
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.index_files import NUMBERED, IndexFile, read_index, read_json_object
+from semid.data.index_files import NUMBERED, IndexFile, read_index
 from semid.data.items import Items, read_items
 from semid.data.strings import PackedStrings
 from semid.errors import ConfigError, InputError
@@ -48,7 +46,7 @@ OnCollision = Literal["error", "add-level"]
 def import_index(
     source: str | os.PathLike[str] | IndexFile,
     *,
-    items: str | os.PathLike[str] | Items | None = None,
+    items: object = None,
     template: str | None = None,
     sizes: Sequence[int] | int | None = None,
     on_collision: OnCollision = "error",
@@ -58,12 +56,13 @@ def import_index(
     Parameters
     ----------
     source
-        The index file, or an `IndexFile` that `read_index` returned.
+        The index file, see `read_index`, or an `IndexFile` that it returned.
     items
-        The catalog, for the items' text: Items, a file that `read_items` reads, or the `*.item.json` of LC-Rec and
-        MiniOneRec, {item id: {"title": ..., ...}}. Default: none; the items then have no text.
+        The catalog, for the items' text, and for the ids of an array of codes without ids: Items, or what `read_items`
+        reads. Default: none; the items then have no text.
     template
-        How the artifact writes its tokens: a name or a pattern, see `Vocabulary`. Default: as the file does.
+        How the artifact writes its tokens: a name or a pattern, see `Vocabulary`. Default: as the file does; codes
+        become "lcrec" tokens, `<a_1><b_2>`.
     sizes
         Codes per level, K, or one number for all levels. Default: the power of two that holds the highest code of the
         level, since the file shows only codes in use.
@@ -90,18 +89,20 @@ def import_index(
     (['<a_5><b_12>', '<a_5><b_0>'], 'B2', (256, 256))
     """
     check_choice("on_collision", on_collision, get_args(OnCollision))
-    index = _sorted(source if isinstance(source, IndexFile) else read_index(source))
+    catalog = None if items is None else read_items(items)
+    ids = None if catalog is None else catalog.ids
+    index = _sorted(source if isinstance(source, IndexFile) else read_index(source, ids=ids))
     _check_ids(index)
     own_template = _template_of(index)
     level_sizes, codes = _codes(index, own_template, sizes, with_added=on_collision == "add-level")
-    log_step("read", f"{len(codes):,} items with {codes.shape[1]} codes, like {''.join(index.tokens[0])}")
+    log_step("read", f"{len(codes):,} items with {codes.shape[1]} codes, like {_shown(index, 0)}")
     level_sizes, codes = _made_unique(index, codes, level_sizes, on_collision)
     vocabulary = Vocabulary(level_sizes, template or own_template)
     log_step("vocabulary", f"{' x '.join(map(str, level_sizes))} codes, like {vocabulary.text(codes[0])}")
     return SemanticIDTokenizer(
         config=None,
         vocabulary=vocabulary,
-        ledger=Ledger.create(index.item_ids, codes, None if items is None else _texts(items, index.item_ids)),
+        ledger=Ledger.create(index.item_ids, codes, None if catalog is None else _texts(catalog, index.item_ids)),
         learned=None,
         encoder_state=({}, {"kind": IMPORTED}),
         provenance={"imported_from": index.path.name},
@@ -131,7 +132,9 @@ def _check_ids(index: IndexFile) -> None:
 
 
 def _template_of(index: IndexFile) -> str:
-    """Return the template that writes the file's tokens; InputError if there is none."""
+    """Return the template that writes the file's tokens, "lcrec" for codes; InputError if there is none."""
+    if index.is_codes:
+        return "lcrec"
     worded = next((level for level, around in enumerate(index.templates) if around is None), None)
     if worded is None:
         around = [[match[1], match[3]] for match in map(NUMBERED.fullmatch, index.tokens[0]) if match]
@@ -230,7 +233,7 @@ def _made_unique(
     summary = f"{shared.sum():,} IDs are shared by {lengths[shared].sum():,} of {n_items:,} items"
     if on_collision == "error":
         groups = [order[start : start + length] for start, length in zip(starts[shared], lengths[shared], strict=True)]
-        problems = [f"{''.join(index.tokens[rows[0]])}: {_names(index, rows)}" for rows in groups]
+        problems = [f"{_shown(index, rows[0])}: {_names(index, rows)}" for rows in groups]
         raise InputError(
             f"{index.path}: {summary}; expected one ID for each. Append a code that tells them apart with: "
             f"--on-collision add-level\n{InputError.listing(problems)}"
@@ -247,6 +250,10 @@ def _made_unique(
     return (*sizes[:n_levels], size), np.hstack([codes, place])
 
 
+def _shown(index: IndexFile, row: int) -> str:
+    return (", " if index.is_codes else "").join(index.tokens[row])
+
+
 def _names(index: IndexFile, rows: npt.NDArray[np.int64]) -> str:
     more = f" and {len(rows) - 3} more" if len(rows) > 3 else ""
     return ", ".join(repr(index.item_ids[row]) for row in rows[:3]) + more
@@ -255,9 +262,8 @@ def _names(index: IndexFile, rows: npt.NDArray[np.int64]) -> str:
 # ---- texts
 
 
-def _texts(source: str | os.PathLike[str] | Items, item_ids: list[str]) -> PackedStrings:
+def _texts(items: Items, item_ids: list[str]) -> PackedStrings:
     """Return the texts of the items, "" for those that the catalog lacks; InputError if it has none of them."""
-    items = source if isinstance(source, Items) else _read_items(Path(source))
     place = {item_id: row for row, item_id in enumerate(items.ids)}
     texts = items.texts()
     found = [place.get(item_id, -1) for item_id in item_ids]
@@ -268,23 +274,3 @@ def _texts(source: str | os.PathLike[str] | Items, item_ids: list[str]) -> Packe
     if missing:
         logger.warning("%s: lacks %d of the %d items; they have no text", items.source, missing, len(found))
     return PackedStrings.pack("" if row < 0 else texts[row] for row in found)
-
-
-def _read_items(path: Path) -> Items:
-    """Read a catalog, or LC-Rec's {item id: {field: text}}."""
-    if not path.name.endswith((".json", ".json.gz")):
-        return read_items(path)
-    entries = read_json_object(path, '{"item id": {"title": "...", ...}, ...}')
-    records: list[dict[str, object]] = []
-    problems: list[str] = []
-    for item_id, fields in entries.items():
-        if isinstance(fields, dict):
-            records.append({**fields, "id": item_id})
-        else:
-            problems.append(
-                f"{path}: item {item_id!r} has {json.dumps(fields)[:40]}; expected an object of text fields"
-            )
-    if problems:
-        raise InputError.listing(problems)
-    items = read_items(records)
-    return Items(items.ids, items.fields, str(path), items.rows)
