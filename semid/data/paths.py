@@ -71,14 +71,10 @@ def label_of(value: Mapping[Any, Any]) -> Any:
     >>> label_of({"id": 28, "name": "Drama"}), label_of({"Label": "War", "Type": "G"}), label_of({"id": 28})
     ('Drama', 'War', None)
     """
-    for name in LABELS:
-        if name in value:
-            return value[name]
-    by_name = {str(name).casefold(): name for name in reversed(value)} if value else {}
-    for name in LABELS:
-        if name in by_name:
-            return value[by_name[name]]
-    return None
+    if LABELS[0] in value:  # nearly always
+        return value[LABELS[0]]
+    by_name = {str(name).casefold(): inside for name, inside in value.items()}
+    return next((by_name[name] for name in LABELS if name in by_name), None)
 
 
 def named_inside(value: Mapping[Any, Any]) -> str | None:
