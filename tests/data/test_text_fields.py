@@ -131,7 +131,7 @@ def test_a_path_reads_the_fields_of_objects_and_of_lists_of_objects():
     }
     with pytest.raises(InputError) as caught:
         read_items(PLANTS, text="care.Ligth")
-    assert 'no item has the text field "care.Ligth". Did you mean "care.Light"?' in str(caught.value)
+    assert 'no item has the text field "care.Ligth". Did you mean "care.Light" or' in str(caught.value)
     assert "Fields found: care, care.Light, care.Water, care.pot, id, title, uses." in str(caught.value)
 
 
@@ -223,14 +223,17 @@ def test_ids_that_are_words_are_told_by_the_catalog():
 
 def test_lists_of_codes_that_are_not_in_the_catalog_are_identifiers():
     items, _ = read(
-        shop(20, parts=lambda i: [f"Q{i}A7", f"R{i}B7", f"S{i}C7"], sizes=lambda i: ["5ml", "10ml", "15ml"])
+        shop(20, parts=lambda i: [f"Q{i}A7", f"R{i}B7", f"S{i}C7"], sizes=lambda i: ["5ml", f"{10 + i % 3}ml"])
     )
     assert items.left_out == {"parts": "identifiers"}
-    assert items.fields["sizes"][0] == "5ml, 10ml, 15ml"
+    assert items.fields["sizes"][0] == "5ml, 10ml"
 
 
 def test_names_of_lists_of_items_do_not_leave_out_words():
-    assert list(read(shop(9, related=lambda i: ["tea time", "breakfast"]))[0].fields) == ["title", "related"]
+    assert list(read(shop(9, related=lambda i: ["tea time", "late breakfast"[i % 2 :]]))[0].fields) == [
+        "title",
+        "related",
+    ]
     assert read(shop(9, alsoBought=lambda i: [str(i), "17"]))[0].left_out == {"alsoBought": "ids of other items"}
     assert read(shop(9, rooms=lambda i: [i, 17]))[0].left_out == {"rooms": "numbers"}
 
