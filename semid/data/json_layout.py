@@ -95,11 +95,11 @@ def _is_map(text: str) -> bool:
     """Return whether the first object holds the records as its members; otherwise it is a record."""
     members, begun = _members(text)
     values = list(members.values())
-    if any(isinstance(value, str) and TOKENS.fullmatch(value) for value in values) or any(map(_holds_tokens, values)):
-        raise SourceFault("is an index file (tokens by item), and holds no records. `semid import` reads it.")
     if not values:
         return begun in ("{", "[")
     known = all(map(KNOWN.search, members))
+    if not known and all(map(_is_tokens, values)):
+        raise SourceFault("is an index file (tokens by item), and holds no records. `semid import` reads it.")
     dicts = [value for value in values if isinstance(value, dict)]
     lists = [value for value in values if isinstance(value, list)]
     numbered = len(dicts) > 1 and all(list(value) == [str(n) for n in range(len(value))] for value in dicts)
@@ -109,8 +109,10 @@ def _is_map(text: str) -> bool:
     return not known and len(values) in (len(dicts), len(lists))
 
 
-def _holds_tokens(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(x, str) and TOKENS.fullmatch(x) for x in value)
+def _is_tokens(value: object) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(token, str) and TOKENS.fullmatch(token) for token in value)
+    return isinstance(value, str) and TOKENS.fullmatch(value) is not None
 
 
 def _members(text: str) -> tuple[dict[str, object], str]:

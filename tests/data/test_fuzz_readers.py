@@ -15,11 +15,16 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from semid.data import read_interactions, read_items
+from semid.data.reading import Reading, RecordFile
 from semid.data.values import clean_text, text_of
 from semid.errors import InputError
+from tests.helpers.record_formats import FORMATS
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here
-NAMES = ["a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv", "a.parquet", "a.unknown"]
+NAMES = [
+    "a.jsonl", "a.jsonl.gz", "a.csv", "a.tsv", "a.parquet", "a.unknown", "a.json", "a.txt", "a.dat", "a.inter",
+    "a.item", "a.arrow", "a.zip", "a.csv.xz", "a.jsonl.zst",
+]  # fmt: skip
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters()), inner, max_size=4),
@@ -60,11 +65,26 @@ def in_file(name: str, data: bytes, read):
 @example("a.csv", b'id,title\n"\r\r\n,\x00"x')
 @example("a.csv", b"id,title\r1,x\r2,y\r")
 @example("a.jsonl", "\ufeff".encode("utf-16"))
+@example("a.csv", b"\xff\xfea\x00,")
+@example("a.arrow", b"ARROW1\x00\x00")
+@example("a.zip", b"PK\x03\x04")
+@example("a.zip", b"PK\x05\x06" + b"\x00" * 18)
+@example("a.bz2", b"BZh9")
+@example("a.xz", b"\xfd7zXZ\x00")
+@example("a.zst", b"\x28\xb5\x2f\xfd")
+@example("a.json", b"[" * 100_000)
+@example("a.json", b"{'a': " * 100_000)
+@example("a.json", b"{'id': 1, 'x': 1 .__class__}")
+@example("a.json", b"{'id': '1', 'x': 9**9**9}")
 def test_arbitrary_bytes_raise_input_errors_only(name, data):
     in_file(name, data, read_both)
 
 
 PIECES = [
+    b"[{", b"}]", b"{'id': u'1', 'title': 'x'}", b'{"1": {"title": "x"}, "2": {"title": "y"}}', b'{"u": ["a", "b"]}',
+    b"id;title;price", b"1;x;3,5", b"1::Lamp::Drama", b"1|Lamp|x", b"user_id:token\titem_id:token", b"u a b c",
+    b"1\t2\t3\t4", b'"', b"'", b"::", b"|", b";", b"\xff\xfe", b"\x00\x00", b"ARROW1", b"PK\x03\x04",
+    b"<!DOCTYPE html>",
     b'{"id": 1, "title": "x"}', b'{"user": "u", "items": ["a"]}', b"id,title", b"user,item,time", b"1,x",
     b'2,"y"', b"\n", b"\r\n",
     b"\xff", b"\x00", b'"', b",", b"\t", b"[", b"{", b"}", b" ", b"\xef\xbb\xbf", b"PAR1",
@@ -132,6 +152,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 @untimed
 @given(catalog=catalogs)
+@example(catalog={"0": "<br>"})
 @example(catalog={"\ufeff": "x", "a\r\nb": "\r", '"': '""', "\x00": "\x00", ",\t": "\x1c\x85\u2028"})
 def test_any_unicode_comes_back_from_any_format(name, catalog):
     data = WRITERS[name](catalog)
@@ -167,3 +188,70 @@ def test_shuffled_catalogs_sort_to_the_same_items(catalog, shuffler):
     assert (first.ids, first.fields) == (other.ids, other.fields)
     assert first.ids == sorted(catalog, key=lambda item_id: item_id.encode())
     assert [rows[row]["id"] for row in other.rows] == other.ids
+
+
+READINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        "delimiter": st.sampled_from([",", "tab", ";", "|", "::", "space", "e"]),
+        "columns": st.sampled_from([("id", "title"), ("user", "item", "time"), ("id",)]),
+        "encoding": st.sampled_from(["utf-8", "latin-1", "utf-16", "cp1252", "ascii", "utf-7"]),
+        "skip_bad_rows": st.just(True),
+        "duplicates": st.sampled_from(["first", "last"]),
+    },
+)
+SOUND = [
+    {
+        "id": f"{number:03}",
+        "user": f"u{number % 3}",
+        "item": f"i{number % 4}",
+        "title": f"Lamp, no. {number}",
+        "time": number,
+    }
+    for number in range(1, 12)
+]
+
+
+def read_told(source, reading) -> None:
+    """Read with whatever options: InputError is the only way to fail."""
+    for read in (
+        lambda: read_items(source, on_warning=str, **reading),
+        lambda: read_items(source, text=["title"], on_warning=str, **reading),
+        lambda: read_interactions(RecordFile(source, Reading(**reading))),
+    ):
+        with contextlib.suppress(InputError):
+            read()
+
+
+@settings(untimed, max_examples=500)
+@given(
+    name=st.sampled_from(sorted(FORMATS)),
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4),
+    cut=st.integers(0, 40),
+    reading=READINGS,
+)
+def test_changed_and_cut_files_of_every_format_raise_input_errors_only(name, changes, cut, reading):
+    form = FORMATS[name]
+    data = bytearray(form.write(SOUND))
+    for place, byte in changes:
+        data[place % len(data)] = byte
+    data = data[: len(data) - cut] if cut < 20 else data
+    in_file(form.name, bytes(data), lambda path: (read_both(path), read_told(path, reading)))
+
+
+@untimed
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12), reading=READINGS, name=st.sampled_from(NAMES))
+def test_mangled_files_read_as_told_raise_input_errors_only(pieces, reading, name):
+    in_file(name, b"".join(pieces), lambda path: read_told(path, reading))
+
+
+@pytest.mark.parametrize("kind", ["id,title\n", "[", '{"a": {"id": 1}, ', "{'id': 1}\n", "id;title\n"])
+def test_a_file_that_unpacks_to_very_much_ends_in_an_error(kind, tmp_path):
+    """300 MB of one line in 300 KB."""
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=9) as stream:
+        stream.write(kind.encode())
+        for _ in range(300):
+            stream.write(b"x" * 2**20)
+    with pytest.raises(InputError, match="bomb.gz"):
+        read_items(path)
