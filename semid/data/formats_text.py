@@ -211,7 +211,8 @@ def _reject_opening(lines: _Lines, problems: Problems, line: int, what: str) -> 
 def _converter(layout: Layout) -> Convert | None:
     """Return what turns the cells of a record into values; None if they are what they are."""
     if layout.types:
-        lists = [name for name, kind in zip(layout.columns, layout.types, strict=True) if kind.endswith("_seq")]
+        # token_seq are words, which stay a string; readers of histories take it apart
+        lists = [name for name, kind in zip(layout.columns, layout.types, strict=True) if kind == "float_seq"]
 
         def split_lists(record: dict[str, Any]) -> dict[str, Any]:
             for name in lists:

@@ -7,6 +7,7 @@ file's name promises is said in one line, with the option that changes it.
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -30,6 +31,8 @@ Kind = Literal["jsonl", "json array", "json objects", "json map", "python", "row
 JSON = (".jsonl", ".ndjson", ".json")
 PREFERRED = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 CONTROLS = tuple(bytes([value]) for value in range(32) if chr(value) not in "\t\n\r\f")
+JSON_START = re.compile(r"""\{\s*(u?["'}]|$)|\[\s*[{\[]""")
+SIGNS = tuple(",;|\"'{}[]()")  # of anything but ids
 FITTING = 0.9  # share of rows of equal width from which a delimiter is believed
 COMMON = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
@@ -123,7 +126,7 @@ def _text_layout(file: Opened, suffix: str, reading: Reading) -> Layout:
     told = reading.delimiter is not None or reading.columns is not None
     if not start and not told:
         return Layout("jsonl")
-    if not told and start[0] in "{[" and suffix not in PREFERRED:
+    if not told and start[0] in "{[" and (suffix not in PREFERRED or JSON_START.match(start)):
         kind, said = json_kind(start, file.whole)
         return Layout(kind, said=said)
     split = best_split(text, PREFERRED.get(suffix), reading.delimiter)
@@ -150,7 +153,7 @@ def _other_than_rows(text: str, split: Split, suffix: str) -> Layout | None:
     known = typed_header(split.rows[0]) or known_file(split.delimiter, split.rows) if split.rows else None
     if known and split.fitting >= FITTING:
         return None
-    if _are_sequences(text):
+    if suffix not in JSON and _are_sequences(text):
         return Layout(
             "sequences", " ", said=("each line is read as a user and the user's items; change with --columns",)
         )
@@ -172,15 +175,15 @@ def _other_than_rows(text: str, split: Split, suffix: str) -> Layout | None:
 
 
 def _are_sequences(text: str) -> bool:
-    """Return whether all lines are ids between blanks, not equally many."""
+    """Return whether all lines are a user and items between blanks: not equally many, no user twice, no signs.
+
+    >>> _are_sequences("u1 5 6 7\\nu2 6 7\\n"), _are_sequences("u1 5\\nu2 6\\n"), _are_sequences("a b, c\\nd e\\n")
+    (True, False, False)
+    """
     lines = [line.split() for line in text.split("\n") if line.strip()]
     if len({len(tokens) for tokens in lines}) < 2 or min(map(len, lines)) < 2:
         return False
-    return all(
-        any(sign.isdecimal() for sign in token) and not set(token) & set(",;|\"'{}[]:")
-        for tokens in lines
-        for token in tokens
-    )
+    return len({tokens[0] for tokens in lines}) == len(lines) and not any(sign in text for sign in SIGNS)
 
 
 def _row_layout(split: Split, suffix: str, reading: Reading) -> Layout:
