@@ -2,10 +2,19 @@
 
 config.py          AdaptConfig
 pairs.py           items that users met near each other, and batches of them
+attributes.py      views of an item, each without some of its attributes
+behavior.py        what is learned from, who judges and what is reported
 losses.py          InfoNCE in both directions, and LLMEmb's loss with soft targets
 adapter.py         a residual MLP or a matrix on top of frozen vectors, as plain dense layers
-folder.py          the sentence-transformers folder that is written
+text_pairs.py      batches of pairs of texts, for training a language model
+language_model.py  such training, with LoRA or of all weights, and the model that leaves
+trainer.py         how the trainer of sentence-transformers is set up for it
+sasrec.py          a sequential recommender on item vectors
+rat.py             layers on top of frozen vectors that learn inside it
 report.py          plain, whitened and adapted vectors side by side
+folder.py          the sentence-transformers folder that is written
+vectors.py         item vectors in a file, for other recommenders
+workspace.py       the folder of an unfinished training, which a later run goes on with
 run.py             adapt: items, interactions and a model in; a model out
 """
 

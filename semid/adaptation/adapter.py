@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from semid.adaptation.config import AdaptConfig
 from semid.adaptation.losses import FIRST_TAU, infonce, soft_target_loss
+from semid.adaptation.report import Scores
 from semid.errors import ConfigError
 from semid.runtime.arrays import unit_rows
 from semid.runtime.devices import pick_device
@@ -85,11 +86,14 @@ class Learned:
         That step; 0 is the start.
     scores : list of (step, loss, score)
         What was measured, from the start on; the loss is the mean since the last line, NaN at the start.
+    others : dict of str to Scores
+        Next-item figures of what else was learned, by name: the recommender of `rat.py`.
     """
 
     layers: list[Dense]
     step: int
     scores: list[tuple[int, float, float]] = field(default_factory=list)
+    others: dict[str, Scores] = field(default_factory=dict)
 
 
 def apply_layers(layers: Sequence[Dense], vectors: Floats) -> Floats:

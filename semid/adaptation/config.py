@@ -10,7 +10,7 @@ from semid.encoders.language_models import Pooling
 from semid.errors import ConfigError
 from semid.runtime.checks import check_choice
 
-__all__ = ["AdaptConfig", "Learn", "Loss", "Shape", "Train"]
+__all__ = ["RAT", "AdaptConfig", "Learn", "Loss", "Shape", "Train"]
 
 Learn = Literal["together", "attributes"]
 Train = Literal["adapter", "lora", "all"]
@@ -18,7 +18,8 @@ Shape = Literal["mlp", "linear"]
 Loss = Literal["infonce", "llmemb", "llmemb-detached"]
 
 COUNTS = ("steps", "batch_size", "dim", "hidden", "max_length", "lora_rank", "lora_alpha")
-ADAPTER, LANGUAGE_MODEL = (300, 512, 1e-3), (1000, 128, 1e-4)  # steps, pairs in a batch, learning rate
+# Steps, pairs (for RAT: users) in a batch, learning rate
+ADAPTER, LANGUAGE_MODEL, RAT = (300, 512, 1e-3), (1000, 128, 1e-4), (2000, 128, 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class AdaptConfig:
         Which interactions are held out; see `training_interactions`.
     steps, batch_size : int, optional
         Training steps, and pairs in a batch. Default: 300 of 512 pairs for an adapter, 1,000 of 128 for a language
-        model.
+        model, 2,000 of 128 users for each of the two recommenders of `rat`.
     rate : float, optional
         Learning rate. Default: 1e-3 for an adapter, 1e-4 for a language model.
     temperature : float
@@ -133,7 +134,7 @@ class AdaptConfig:
 
     def training(self) -> tuple[int, int, float]:
         """Return (steps, pairs in a batch, learning rate), with the defaults of what is trained."""
-        steps, batch_size, rate = ADAPTER if self.train == "adapter" else LANGUAGE_MODEL
+        steps, batch_size, rate = LANGUAGE_MODEL if self.train != "adapter" else RAT if self.rat else ADAPTER
         return self.steps or steps, self.batch_size or batch_size, self.rate or rate
 
     def to_dict(self) -> dict[str, Any]:

@@ -99,10 +99,19 @@ class NextItems:
     def __len__(self) -> int:
         return len(self.users)
 
-    def ranks(self, vectors: Floats, device: str = "cpu") -> Ints:
+    def ranks(self, vectors: Floats, device: str = "cpu", users: Floats | None = None) -> Ints:
         """Return the rank of each next item among the items not met before, from 0; int64 [n].
 
         Of items with equal scores, the one in the earlier row comes first.
+
+        Parameters
+        ----------
+        vectors : float32 [N, D]
+            Of the items.
+        device : str
+            "auto" or a torch device.
+        users : float32 [n, D], optional
+            Vectors of the users. Default: means of their last items.
         """
         import torch
 
@@ -112,7 +121,8 @@ class NextItems:
         for start in range(0, len(self), USERS):
             part = slice(start, start + USERS)
             means, met = zip(*map(self._user, self.users[part].tolist()), strict=True)
-            known = torch.from_numpy(np.stack([vectors[rows].mean(axis=0) for rows in means])).to(place)
+            here = np.stack([vectors[rows].mean(axis=0) for rows in means]) if users is None else users[part]
+            known = torch.from_numpy(here).to(place)
             scores = known @ table.T
             line = torch.from_numpy(np.repeat(np.arange(len(met)), [len(rows) for rows in met])).to(place)
             scores[line, torch.from_numpy(np.concatenate(met)).to(place)] = -torch.inf
@@ -130,9 +140,9 @@ class NextItems:
         rows = rows[rows >= 0]
         return rows[-LAST:], rows
 
-    def scores(self, vectors: Floats, device: str = "cpu") -> Scores:
-        """Return Recall@10 and NDCG@10 of vectors, for all next items and for each kind."""
-        ranks = self.ranks(vectors, device)
+    def scores(self, vectors: Floats, device: str = "cpu", users: Floats | None = None) -> Scores:
+        """Return Recall@10 and NDCG@10 of vectors, for all next items and for each kind; see `ranks`."""
+        ranks = self.ranks(vectors, device, users)
         hit = ranks < TOP
         gain = np.where(hit, 1 / np.log2(ranks + 2.0), 0)
         popular = np.zeros(len(self.met), bool)

@@ -266,7 +266,7 @@ class _Run:
             learned = self.learn(draft, frozen) if trained is None or self.config.rat else Learned([], 0)
             adapted = apply_layers(learned.layers, frozen)
             add_layers(draft, learned.layers)
-            scores = self.compare(plain, adapted)
+            scores = self.compare(plain, adapted) | learned.others
             better = bool(learned.step or (trained is not None and trained.step))
             stages = {"language model": trained, "adapter": learned if trained is None or self.config.rat else None}
             report = self.report(base, stages, scores)
@@ -285,7 +285,7 @@ class _Run:
         if self.config.rat and self.behavior is not None:
             from semid.adaptation.rat import train_rat
 
-            return train_rat(frozen, self.behavior.learned, self.config, judge=judge)
+            return train_rat(frozen, self.behavior, self.config)
         steps, size, _ = self.config.training()
         inputs, turns = [frozen], list[Iterator[Batch]]()
         if self.behavior is not None and "together" in self.config.learn:
