@@ -16,11 +16,12 @@ import click
 
 from semid._version import __version__
 from semid.errors import SemidError
-from semid.runtime.distributed import is_writer
+from semid.runtime.distributed import end_together, is_writer
 from semid.runtime.progress import show_progress
 
 if TYPE_CHECKING:
     from semid.clusters.tokens import ClusterTokens
+    from semid.evaluation.quality import Quality
     from semid.tokenizer import SemanticIDTokenizer
 
 __all__ = [
@@ -64,6 +65,7 @@ def main() -> None:
     """Run a command; turn errors into messages and exit codes."""
     try:
         cli.main(standalone_mode=False)
+        end_together()
     except SemidError as error:
         _fail(str(error), 1)
     except click.UsageError as error:
@@ -189,17 +191,14 @@ def print_json(data: Any) -> None:
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
-def print_quality(quality: Any, as_json: bool, more: dict[str, str]) -> None:
+def print_quality(quality: Quality, advice: list[str], as_json: bool, more: dict[str, str]) -> None:
     """Print quality figures and advice, as lines or as JSON with the entries of `more`."""
-    from semid.evaluation.advice import advise
-
-    sentences = advise(quality)
     if as_json:
-        print_json(more | quality.to_dict() | {"advice": sentences})
+        print_json(more | quality.to_dict() | {"advice": advice})
         return
     for line in quality.summary():
         click.echo(line)
-    for sentence in sentences:
+    for sentence in advice:
         click.echo(f"advice: {sentence}")
     if "fingerprint" in more:
         click.echo(more["fingerprint"])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -32,6 +33,7 @@ __all__ = [
     "all_max",
     "all_sum",
     "broadcast",
+    "end_together",
     "from_writer",
     "gather",
     "is_writer",
@@ -175,6 +177,22 @@ def one_process_only(what: str) -> None:
     """Raise ConfigError if several processes learn together."""
     if world() > 1:
         raise ConfigError(f"{what} learns in one process, and torchrun started {world()}. Run it without torchrun.")
+
+
+def end_together() -> None:
+    """Wait until all processes have done their work, then end this one at once. One process alone just goes on.
+
+    Torch's threads now and then abort a process whose interpreter is ending (pytorch/pytorch#190489), and torchrun then
+    stops the others, perhaps while the first still writes. So nobody ends before everybody is done, and no interpreter
+    is taken apart. To be called after success only: a process that failed leaves the others waiting for torchrun.
+    """
+    if world() == 1 or not _torch.cache_info().currsize:
+        return
+    _, dist = _torch()
+    dist.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from semid.runtime.distributed import (
     all_max,
     all_sum,
     broadcast,
+    end_together,
     from_writer,
     gather,
     is_writer,
@@ -117,3 +118,4 @@ if __name__ == "__main__":
     kept = results()
     if is_writer():
         np.savez(sys.argv[1], **kept)
+    end_together()

@@ -146,6 +146,23 @@ def test_training_takes_the_same_steps(found, shares, kind):
 
 
 @pytest.mark.slow
+def test_no_process_ends_before_all_are_done_nor_fails_while_it_ends(tmp_path):
+    (tmp_path / "work.py").write_text(
+        "import atexit, os, time\n"
+        "from semid.runtime.distributed import all_sum, end_together, is_writer\n"
+        "atexit.register(os.abort)\n"  # as torch's threads do now and then
+        "all_sum(1)\n"
+        "if is_writer():\n"
+        "    time.sleep(1)\n"
+        "    open('written', 'w').close()\n"
+        "end_together()\n"
+    )
+    done = torchrun("work.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "written").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["rqkmeans", "rqvae"])
 def test_fit_writes_one_artifact_and_speaks_once(tmp_path, method):
     items = [{"id": f"item-{n}", "title": f"polish {n % 97} shade {n} of {n % 7}"} for n in range(600)]
