@@ -16,7 +16,7 @@ from semid.data.arrow import Record
 from semid.data.encodings import not_utf8
 from semid.data.json_layout import python_literal
 from semid.data.problems import Problems, quote
-from semid.data.sources import LINE_LIMIT, Opened, SourceFault, read_fault
+from semid.data.sources import LINE_LIMIT, LineFault, Opened, SourceFault, read_fault
 
 __all__ = ["from_array", "from_jsonl", "from_map", "from_objects", "from_python", "numbered_lines"]
 
@@ -32,11 +32,12 @@ def numbered_lines(file: Opened, problems: Problems) -> Iterator[tuple[int, byte
     try:
         for line, raw in file.lines():
             yield line, raw
-    except (OSError, UnicodeError) as error:
-        if isinstance(error, SourceFault) and "MiB" in str(error):
-            problems.refuse(line + 1, "has more than 64 MiB, which is no record. Is this the right file?")
-        else:
-            problems.refuse(line + 1, read_fault(error))
+    except LineFault as error:
+        problems.refuse(line + 1, str(error))
+    except UnicodeError as error:
+        problems.refuse(line + 1, read_fault(error))
+    except OSError as error:
+        problems.add(None, read_fault(error))
 
 
 def from_jsonl(file: Opened, problems: Problems) -> Iterator[Record]:

@@ -38,7 +38,7 @@ class _Cause:
 
     @property
     def first(self) -> float:
-        return self.lines[0] if self.lines else math.inf
+        return self.lines[0] if self.lines else -1  # what is wrong with the whole source comes first
 
     def add(self, line: int | None) -> None:
         self.count += 1
@@ -210,7 +210,7 @@ class Problems:
     def _count(self, line: int | None, message: str) -> None:
         self.total += 1
         cause = self._causes.get(message)
-        place = math.inf if line is None else line
+        place = -1 if line is None else line
         if cause is None:
             if len(self._causes) >= KEPT_CAUSES:
                 if place >= self._latest:

@@ -28,7 +28,7 @@ from semid.data.problems import name_list
 from semid.data.reading import Reading
 from semid.data.signatures import foreign_kind, packed_as, table_kind
 
-__all__ = ["GZIP_MAGIC", "LINE_LIMIT", "Opened", "SourceFault", "copied", "opened", "read_fault", "shards"]
+__all__ = ["GZIP_MAGIC", "LINE_LIMIT", "LineFault", "Opened", "SourceFault", "copied", "opened", "read_fault", "shards"]
 
 GZIP_MAGIC = b"\x1f\x8b"  # the first two bytes of a gzip file
 HEAD = 1 << 18  # bytes that the layout of a file is found from
@@ -40,6 +40,10 @@ CUT = "the {} data end too early: the file is cut short. Copy it again."
 
 class SourceFault(OSError):
     """Why a source cannot be read, as a sentence that follows its name."""
+
+
+class LineFault(SourceFault):
+    """A line that is too long, as a sentence that follows its place."""
 
 
 @dataclass
@@ -219,7 +223,9 @@ class _Rewound(io.RawIOBase):
             end = data.rfind(b"\n")
             self.unended = len(data) - end - 1 if end >= 0 else self.unended + len(data)
             if self.unended > LINE_LIMIT:
-                raise SourceFault(f"has a line of more than {LINE_LIMIT >> 20} MiB, which is no record.")
+                raise LineFault(
+                    f"more than {LINE_LIMIT >> 20} MiB in one line, which is no record. Is this the right file?"
+                )
         return len(data)
 
 

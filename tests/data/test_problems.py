@@ -39,7 +39,7 @@ def test_places_are_written_as_the_source_counts():
     problems = Problems("a")
     problems.add(None, "no items.")
     problems.add(3, "wrong.")
-    assert problems.shown == ["a:3: wrong.", "a: no items."]
+    assert problems.shown == ["a: no items.", "a:3: wrong."]
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from("abcdefghijklmno")), max_size=200))
