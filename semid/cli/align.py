@@ -89,7 +89,7 @@ def align(
     \b
     Examples:
       semid align my-sid histories.jsonl -o my-data --items items.jsonl
-      semid align my-sid ratings.dat -o my-data --columns user,item,rating,time --items items.jsonl
+      semid align my-sid ratings.dat -o my-data --columns interactions=user,item,rating,time --items items.jsonl
       semid align my-sid log.csv -o my-data --split time --tasks next-item,negative --shards 8
       semid align --show-templates > mine.toml
     """
@@ -106,9 +106,7 @@ def align(
         open_ids(folder),
         files.open("interactions", interactions),
         output,
-        id_field=files.id_field,
-        **files.interaction_fields,
-        **settings,
+        **settings | files.interaction_fields | {"id_field": files.id_field},
         format=format_,
     )
     log_step("saved", str(output))

@@ -17,6 +17,9 @@ __all__ = ["Files", "reading_options"]
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 INTERACTION_FIELDS = ("user_field", "item_field", "time_field")
+ANY = ""  # a value for each of several files
+OF_CELLS = ("delimiter", "columns")
+WITHOUT_CELLS = (".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather")
 BY_FILE = ("delimiter", "columns", "encoding", "duplicates")  # a command of several files takes one for each
 
 
@@ -27,8 +30,9 @@ def reading_options(
 
     Parameters
     ----------
-    *kinds : {"items", "interactions", "queries", "preferences"}
+    *kinds : {"items", "interactions", "queries", "preferences", "index"}
         The files of records that the command reads. With several, a value may be for one of them: `items=latin-1`.
+        Without that, a delimiter and columns are for those of the files that have cells by their names.
     text : str or None
         The default of --text in words; None for a command that needs no text of the items.
     duplicates : bool
@@ -72,14 +76,16 @@ def _by_file(kinds: Sequence[str]) -> Callable[[click.Context, click.Parameter, 
     """Return the callback that turns values, some of them `items=VALUE`, into kind of file -> value."""
 
     def parse(_ctx: click.Context, _option: click.Parameter, values: Sequence[str]) -> dict[str, str]:
-        of_all, of_one = dict[str, str](), dict[str, str]()
+        found = dict[str, str]()
         for value in values:
             kind, sign, rest = value.partition("=")
-            if sign and kind in kinds and len(kinds) > 1:
-                of_one[kind] = rest
+            if len(kinds) == 1:
+                found[kinds[0]] = value
+            elif sign and kind in kinds:
+                found[kind] = rest
             else:
-                of_all = dict.fromkeys(kinds, value)
-        return of_all | of_one
+                found[ANY] = value
+        return found
 
     return parse
 
@@ -90,7 +96,7 @@ class Files:
 
     id_field: str
     interaction_fields: dict[str, str | None]  # keywords of `read_interactions`
-    by_file: dict[str, dict[str, str]]  # option -> kind of file -> value
+    by_file: dict[str, dict[str, str]]  # option -> kind of file, or ANY -> value
     skip_bad_rows: bool
 
     @classmethod
@@ -105,7 +111,11 @@ class Files:
         """Return a file of a kind with how to read it."""
         from semid.data.reading import Reading, RecordFile
 
-        how: dict[str, Any] = {name: found[kind] for name, found in self.by_file.items() if kind in found}
+        how: dict[str, Any] = {}
+        in_cells = not os.fsdecode(path).lower().endswith(WITHOUT_CELLS)
+        for name, found in self.by_file.items():
+            if kind in found or (ANY in found and (in_cells or name not in OF_CELLS)):
+                how[name] = found.get(kind, found.get(ANY))
         if self.skip_bad_rows:
             name = os.path.basename(os.fsdecode(path).rstrip("/"))
             how["skip_bad_rows"] = f"{'stdin' if name == '-' else name}.bad-rows.txt"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from semid.cli.app import (
 )
 from semid.cli.fit import signal_options, signals_of, sizes_option
 from semid.cli.reading import Files, reading_options
+
+if TYPE_CHECKING:
+    from semid.pipeline.relearn import Init
 
 
 @click.command()
@@ -66,7 +69,7 @@ def refit(
     folder: Path,
     items: str,
     output: Path,
-    init: str,
+    init: Init,
     match_codes: bool,
     keep_prefix: int,
     keep_tolerance: float,

@@ -142,6 +142,16 @@ def test_files_without_a_header_are_read_with_names_and_a_delimiter_each(shop):
     )
 
 
+def test_a_delimiter_for_all_files_is_for_those_with_cells(shop):
+    log = Path("log.csv").read_text().splitlines()[1:]
+    Path("log.txt").write_text("".join(line.replace(",", "~") + "\n" for line in log))
+    cells = ("--delimiter", "~", "--columns", "user,item,time")
+    done = shop("align", "sid", "log.txt", "-o", "data", "--items", "shop.jsonl", "--tasks", "next-item", *cells)
+    assert done.code == 0, done.err
+    plain = shop("align", "sid", "log.csv", "-o", "plain", "--items", "shop.jsonl", "--tasks", "next-item")
+    assert done.out == plain.out.replace("plain", "data")
+
+
 def test_bad_rows_are_skipped_and_kept_in_the_current_folder(shop):
     lines = Path("shop.jsonl").read_text().splitlines(keepends=True)
     Path("in").mkdir()
