@@ -138,10 +138,12 @@ def export(
 
 
 @click.command("import")
-@click.argument("index", metavar="INDEX.json", type=click.Path(path_type=Path, readable=False))
+@click.argument("index", metavar="INDEX", type=click.Path(path_type=Path, readable=False))
 @output_option
-@click.option("--items", type=click.Path(readable=False), help="Catalog to take the items' text from.")
-@reading_options("items")
+@click.option(
+    "--items", type=click.Path(readable=False), help="Catalog: the items' text, and the order of codes without ids."
+)
+@reading_options("items", "index")
 @click.option("--template", help="Token pattern. Default: as in the file.")
 @click.option("--sizes", callback=sizes_option, help="Codes per level: 256, or 64,256,256. Default: from the file.")
 @click.option(
@@ -163,14 +165,17 @@ def import_(
     force: bool,
     **choices: Any,
 ) -> None:
-    """Make an artifact from another system's index file, {item: ["<a_1>", "<b_2>", ...]}.
+    """Make an artifact from another system's index file: which item has which tokens or codes.
 
-    It supports look-up, extend, export and generation. It has no encoder, so new items cannot be added.
+    INDEX is JSON {item: ["<a_1>", "<b_2>", ...]}, JSON lines, CSV, Parquet, MiniOneRec's info.txt, or an array of codes
+    [N, L] in .npy, .npz, .pt or .safetensors. The artifact supports look-up, extend, export and generation. It has no
+    encoder, so new items cannot be added.
 
     \b
     Examples:
       semid import Games.index.json -o games-sid --items Games.item.json --sizes 256
       semid import letter.index.json -o letter-sid --on-collision add-level
+      semid import codes.npy -o new-sid --items items.csv --id-field asin
     """
     from semid.artifact.store import check_output
     from semid.data.items import read_items
@@ -180,7 +185,9 @@ def import_(
     check_output(output, force=force)
     files = Files.of(choices)
     catalog = None if items is None else read_items(files.open("items", items), text=text, id_field=files.id_field)
-    ids = import_index(index, items=catalog, template=template, sizes=sizes, on_collision=on_collision)
+    ids = import_index(
+        files.open("index", index), items=catalog, template=template, sizes=sizes, on_collision=on_collision
+    )
     fingerprint = ids.save_pretrained(output, force=force)
     log_step("saved", str(output))
     click.echo(fingerprint)

@@ -147,6 +147,7 @@ def fit(
     """
     from semid.artifact.store import check_output
     from semid.data.interaction_reader import read_interactions
+    from semid.evaluation.advice import advise
     from semid.pipeline.fit import fit as run
     from semid.runtime.distributed import is_writer
     from semid.runtime.progress import Stages, log_step
@@ -180,7 +181,7 @@ def fit(
     fingerprint = ids.save_pretrained(output, force=force)
     log_step("saved", str(output))
     stages.lap("save")
-    print_quality(quality, as_json, {"folder": str(output), "fingerprint": fingerprint})
+    print_quality(quality, advise(quality, ids), as_json, {"folder": str(output), "fingerprint": fingerprint})
 
 
 def signals_of(choices: dict[str, Any]) -> Signals:

@@ -13,10 +13,10 @@ from semid.cli.reading import Files, reading_options
 
 
 @click.command()
-@click.argument("source", metavar="DIR|INDEX.json", type=click.Path(path_type=Path, readable=False))
+@click.argument("source", metavar="DIR|INDEX", type=click.Path(path_type=Path, readable=False))
 @click.option("--interactions", type=click.Path(readable=False), help="User histories, for sequence_lift.")
-@reading_options("interactions", "items", text=None)
-@click.option("--items", type=click.Path(readable=False), help="The catalog, for the order of --embeddings.")
+@reading_options("interactions", "items", "index", text=None)
+@click.option("--items", type=click.Path(readable=False), help="The catalog, for --embeddings and codes without ids.")
 @click.option(
     "--embeddings", type=click.Path(path_type=Path, readable=False), help="Vectors of the items, for neighbor_recall."
 )
@@ -26,7 +26,8 @@ def doctor(
 ) -> None:
     """Report the quality of an ID set: collisions, use of the codes, neighbor recall, sequence lift; with advice.
 
-    The argument is an artifact, or another system's index file {item: ["<a_1>", "<b_2>", ...]}.
+    The argument is an artifact, or another system's index file: which item has which tokens, {item: ["<a_1>", ...]},
+    or which codes, as JSON, JSON lines, CSV, Parquet or an array [N, L] in .npy, .npz, .pt or .safetensors.
 
     \b
     Examples:
@@ -34,19 +35,20 @@ def doctor(
       semid doctor my-sid --interactions histories.jsonl --json
       semid doctor my-sid --interactions ratings.csv --item-field movieId --delimiter semicolon
       semid doctor letter.index.json --items items.jsonl --embeddings vectors.npy
+      semid doctor codes.npy --items items.jsonl
     """
     from semid.diagnostics.doctor import judge
 
     files = Files.of(choices)
-    quality = judge(
-        source,
+    judged = judge(
+        files.open("index", source),
         interactions=files.open_interactions(interactions),
         items=None if items is None else files.open("items", items),
         embeddings=embeddings,
         id_field=files.id_field,
         **files.interaction_fields,
     )
-    print_quality(quality, as_json, {})
+    print_quality(judged.quality, judged.advice, as_json, {})
 
 
 @click.command()

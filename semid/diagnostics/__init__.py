@@ -20,10 +20,10 @@ from semid.diagnostics.describe import (
     system_info,
 )
 from semid.diagnostics.diff import Difference, difference
-from semid.diagnostics.doctor import judge
+from semid.diagnostics.doctor import Judged, judge
 from semid.diagnostics.verify import verify_artifact
 
 __all__ = [
-    "Difference", "Measured", "artifact_info", "cluster_info", "describe_item", "describe_members", "difference",
-    "item_summary", "judge", "measure", "member_summary", "system_info", "verify_artifact",
+    "Difference", "Judged", "Measured", "artifact_info", "cluster_info", "describe_item", "describe_members",
+    "difference", "item_summary", "judge", "measure", "member_summary", "system_info", "verify_artifact",
 ]  # fmt: skip

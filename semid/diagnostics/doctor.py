@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +14,26 @@ from semid.data.interactions import Histories
 from semid.data.items import Items, read_items
 from semid.data.unknown_items import check_known_items
 from semid.errors import InputError
+from semid.evaluation.advice import advise
 from semid.evaluation.metrics import evaluate
 from semid.evaluation.quality import Quality
 from semid.tokenizer import SemanticIDTokenizer
 
-__all__ = ["judge"]
+__all__ = ["Judged", "judge"]
+
+FILES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".npy", ".npz", ".pt", ".safetensors", ".gz")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The quality of an ID set, and what to do about it."""
+
+    quality: Quality
+    advice: list[str]
 
 
 def judge(
-    source: Path,
+    source: str | os.PathLike[str],
     *,
     interactions: object = None,
     items: object = None,
@@ -29,17 +42,17 @@ def judge(
     user_field: str | None = None,
     item_field: str | None = None,
     time_field: str | None = None,
-) -> Quality:
-    """Return the quality of an ID set.
+) -> Judged:
+    """Return the quality of an ID set, and advice.
 
     Parameters
     ----------
-    source : Path
-        The folder of an artifact, or an index file `{item: [tokens]}` of another system.
+    source : path
+        The folder of an artifact, or an index file of another system, see `read_index`.
     interactions : source of `read_interactions`, optional
         User histories. Adds `sequence_lift`.
     items : source of `read_items`, optional
-        The catalog, for the order of `embeddings`.
+        The catalog, for the order of `embeddings`, and for the ids of an array of codes.
     embeddings : path, optional
         Vectors of the catalog. Adds `neighbor_recall`.
     id_field : str
@@ -54,26 +67,33 @@ def judge(
     """
     if embeddings is not None and items is None:
         raise InputError("--embeddings needs --items: the catalog says which row belongs to which item.")
-    if not source.exists() and source.suffix in (".json", ".gz"):
+    path = Path(source)
+    if not path.exists() and path.suffix in FILES:
         raise InputError(f"{source}: no such file. Give an artifact's folder or an index file.")
-    index = None
-    if source.is_dir() or not source.exists():
-        ids = SemanticIDTokenizer.from_pretrained(source)
-        item_ids: Sequence[str] = ids.item_ids
+    catalog = None
+    if items is not None and (embeddings is not None or path.is_file()):
+        catalog = read_items(items, id_field=id_field, on_warning=lambda _: None)  # no text of it is used
+    ids = index = None
+    item_ids: Sequence[str]
+    if path.is_dir() or not path.exists():
+        ids = SemanticIDTokenizer.from_pretrained(path)
+        item_ids = ids.item_ids
     else:
         from semid.data.index_files import read_index
 
-        index = read_index(source)
+        index = read_index(source, ids=None if catalog is None else catalog.ids)
         item_ids = index.item_ids
     fields = {"user_field": user_field, "item_field": item_field, "time_field": time_field}
     histories = _histories(interactions, item_ids, fields)
     vectors = None
-    if items is not None and embeddings is not None:
-        catalog = read_items(items, id_field=id_field, on_warning=lambda _: None)  # no text of it is used
+    if catalog is not None and embeddings is not None:
         vectors = _vectors(catalog, embeddings, list(item_ids))
-    if index is None:
-        return ids.quality(histories=histories, vectors=vectors)
-    return evaluate(index.codes, vectors=vectors, histories=histories)
+    if ids is not None:
+        quality = ids.quality(histories=histories, vectors=vectors)
+        return Judged(quality, advise(quality, ids))
+    assert index is not None
+    quality = evaluate(index.codes, vectors=vectors, histories=histories)
+    return Judged(quality, advise(quality))
 
 
 def _histories(interactions: object, item_ids: Sequence[str], fields: Mapping[str, str | None]) -> Histories | None:

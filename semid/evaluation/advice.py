@@ -1,15 +1,21 @@
 """What is wrong with a set of semantic IDs and which option changes it, in sentences. A healthy set gets none.
 
 Judges the figures of a `Quality`; measures nothing. Each sentence has the figure, what it means, and the option of
-`semid fit` that changes it. N items, L levels, K codes per level.
+`semid fit` that changes it; an option that the IDs were made with already is not advised again. N items, L levels, K
+codes per level.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from semid.evaluation.quality import LevelUse, Quality, percent
+
+if TYPE_CHECKING:
+    from semid.state import TokenizerState
 
 __all__ = ["advise"]
 
@@ -30,8 +36,39 @@ LOW_RECALL = 0.20  # of the nearest ten under the first code; sets learned from 
 ROOM_FOR_TEN = 20  # items per (effective) first code, below which ten neighbors hardly fit
 
 
-def advise(quality: Quality) -> list[str]:
+@dataclass(frozen=True)
+class _Made:
+    """How IDs were made, as far as it changes what can be advised."""
+
+    by_rqvae: bool = False
+    from_vectors: bool = False  # ready ones, of no encoder of semid
+    fusion: float = 0.0  # weight of collaborative embeddings
+    dims: tuple[int, int] | None = None  # of the latents and of the vectors
+
+    @classmethod
+    def of(cls, ids: TokenizerState | None) -> _Made:
+        if ids is None or not ids.is_fitted or ids.config is None:
+            return cls()
+        signals = ids.provenance.get("signals")
+        fusion = signals.get("collaborative_fusion") if isinstance(signals, dict) else None
+        return cls(
+            by_rqvae=ids.config.method != "rqkmeans",
+            from_vectors=ids.encoder_kind == "vectors",
+            fusion=float(fusion) if isinstance(fusion, (int, float)) else 0.0,
+            dims=(ids.codebooks.latent_dim, ids.codebooks.input_dim),
+        )
+
+
+def advise(quality: Quality, ids: TokenizerState | None = None) -> list[str]:
     """Return sentences about unhealthy figures, gravest first; an empty list for a healthy set.
+
+    Parameters
+    ----------
+    quality : Quality
+        The figures.
+    ids : TokenizerState, optional
+        The artifact that they are of. Options that it was fitted with are not advised again. By default the IDs are
+        those of another system.
 
     >>> import numpy as np
     >>> from semid.evaluation.metrics import evaluate
@@ -39,11 +76,12 @@ def advise(quality: Quality) -> list[str]:
     Repeated IDs: 1 of 4 items (25.0 %), 2 items in conflict, up to 2 with one ID, which no model can tell \
 apart. Every prefix has room for distinct last codes (2 of 2 at most): `semid fit` assigns them.
     """
+    made = _Made.of(ids)
     rules = (_collisions, _levels, _too_few_codes, _too_many_codes, _texts, _meaning)
-    return [sentence for rule in rules for sentence in rule(quality)]
+    return [sentence for rule in rules for sentence in rule(quality, made)]
 
 
-def _collisions(quality: Quality) -> Iterator[str]:
+def _collisions(quality: Quality, made: _Made) -> Iterator[str]:
     surplus = quality.n_items - quality.n_unique_ids
     if surplus == 0:
         return
@@ -60,7 +98,7 @@ def _collisions(quality: Quality) -> Iterator[str]:
     )
 
 
-def _levels(quality: Quality) -> Iterator[str]:
+def _levels(quality: Quality, made: _Made) -> Iterator[str]:
     dead, uneven = [], []
     for number, level in enumerate(quality.levels, 1):
         codes = min(level.size, quality.n_items)  # more codes than items cannot be used
@@ -70,7 +108,7 @@ def _levels(quality: Quality) -> Iterator[str]:
             yield (
                 f"Mega-cluster: one code of level {number} holds {percent(level.largest_share)} of the items "
                 f"(even: {percent(1 / level.size)}; perplexity {level.perplexity:.1f}), so that code says "
-                "little. Fit with --method rqvae, or in fewer dimensions with a smaller --dim."
+                f"little. {_against_crowds(made)}"
             )
         elif level.perplexity < LOW_PERPLEXITY * codes:
             uneven.append(number)
@@ -85,9 +123,16 @@ def _levels(quality: Quality) -> Iterator[str]:
             str(_fitting(level) if number in uneven else level.size) for number, level in enumerate(quality.levels, 1)
         )
         yield (
-            f"Uneven codes: {_use(quality, uneven)}. Less than a third of the codes are in effective use. Fit with "
-            f"--method rqvae, or set --codebook-size {sizes}."
+            f"Uneven codes: {_use(quality, uneven)}. Less than a third of the codes are in effective use. "
+            f"{'Set' if made.by_rqvae else 'Fit with --method rqvae, or set'} --codebook-size {sizes}."
         )
+
+
+def _against_crowds(made: _Made) -> str:
+    smaller = "in fewer dimensions with a smaller --dim"
+    if made.by_rqvae:
+        return f"Fit {smaller}, now {made.dims[0]}." if made.dims else f"Fit {smaller}."
+    return f"Fit with --method rqvae, or {smaller}."
 
 
 def _use(quality: Quality, numbers: list[int]) -> str:
@@ -104,7 +149,7 @@ def _fitting(level: LevelUse) -> int:
     return 2 ** math.ceil(math.log2(max(level.perplexity, 2.0)))
 
 
-def _too_few_codes(quality: Quality) -> Iterator[str]:
+def _too_few_codes(quality: Quality, made: _Made) -> Iterator[str]:
     if quality.sizes_observed:
         return  # the number of possible codes is unknown
     n_levels, last, fanout = len(quality.levels), quality.levels[-1].size, quality.max_prefix_fanout
@@ -130,7 +175,7 @@ def _too_few_codes(quality: Quality) -> Iterator[str]:
             )
 
 
-def _too_many_codes(quality: Quality) -> Iterator[str]:
+def _too_many_codes(quality: Quality, made: _Made) -> Iterator[str]:
     first, n_items = quality.levels[0], quality.n_items
     if n_items < ITEMS_PER_FIRST_CODE * first.size and first.size > 2:
         fitting = max(2, 2 ** math.floor(math.log2(max(n_items / ITEMS_PER_FIRST_CODE, 1))))
@@ -147,32 +192,37 @@ def _too_many_codes(quality: Quality) -> Iterator[str]:
         )
 
 
-def _texts(quality: Quality) -> Iterator[str]:
+def _texts(quality: Quality, made: _Made) -> Iterator[str]:
     texts, vectors = quality.identical_text_floor or 0.0, quality.identical_vector_floor or 0.0
-    if texts > SAME_TEXT:
+    if texts > SAME_TEXT and not made.from_vectors:
         yield (
             f"{percent(texts)} of the items have the same text as another: their IDs "
             "differ only by chance. Give the encoder more fields with --text."
         )
     elif vectors > SAME_TEXT:
+        cure = "Use another --encoder, or give it more fields with --text."
         yield (
             f"{percent(vectors)} of the items have the same vector as another: their "
-            "IDs differ only by chance. Use another --encoder, or give it more fields with --text."
+            f"IDs differ only by chance. {'Give other vectors with --embeddings.' if made.from_vectors else cure}"
         )
 
 
-def _meaning(quality: Quality) -> Iterator[str]:
+def _meaning(quality: Quality, made: _Made) -> Iterator[str]:
     lift = quality.sequence_lift[0] if quality.sequence_lift else None
     if lift is not None and lift < LOW_LIFT and (quality.sequence_pairs or 0) >= LIFT_PAIRS:
+        vectors = "Use another --encoder, other --text fields"
+        vectors = "Give other vectors with --embeddings" if made.from_vectors else vectors
+        behavior = f"a larger --collaborative-fusion, now {made.fusion:g}" if made.fusion else "--collaborative-fusion"
         yield (
             f"Consecutive items share their first code only {lift:.2g} times as often as by chance: "
-            "the IDs say little about the next item. Use another --encoder, other --text fields, or "
-            "--collaborative-fusion."
+            f"the IDs say little about the next item. {vectors}, or {behavior}."
         )
     groups = max(quality.levels[0].perplexity, 1.0)
     recall = quality.neighbor_recall[0] if quality.neighbor_recall else None
     if recall is not None and recall < LOW_RECALL and quality.n_items >= ROOM_FOR_TEN * groups:
+        is_full = made.dims is not None and made.dims[0] >= made.dims[1]
+        cure = "Lower the first" if is_full else "Raise --dim, or lower the first"
         yield (
             f"Only {percent(recall)} of an item's ten nearest vectors share its first code: the IDs were fitted to "
-            "other vectors, or the codes lost the neighborhoods. Raise --dim, or lower the first --codebook-size."
+            f"other vectors, or the codes lost the neighborhoods. {cure} --codebook-size."
         )

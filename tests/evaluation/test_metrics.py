@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -25,6 +26,7 @@ from semid.evaluation import (
     percent,
     sequence_lift,
 )
+from semid.tokenizer import SemanticIDTokenizer
 
 # Six items: two share an ID, three share the prefix (0, 1).
 CODES = np.array([[0, 1, 0], [0, 1, 2], [0, 1, 2], [0, 0, 3], [2, 0, 0], [2, 3, 1]])
@@ -449,6 +451,110 @@ def test_ids_without_meaning_are_named():
     assert len(said) == 2
     assert "as often as by chance" in said[0]
     assert "of an item's ten nearest vectors share its first code" in said[1]
+
+
+# What made the IDs already is not advised again.
+
+ITEMS = [{"id": f"i{number}", "title": f"thing {number} of {number % 7}"} for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Artifacts by how they were made."""
+    small = {"levels": 3, "codebook_size": 4}
+    by_rqvae = SemanticIDTokenizer.fit(ITEMS, method="rqvae", dim=4, epochs=1, **small)
+    vectors = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    return {
+        "elsewhere": None,
+        "rqkmeans": SemanticIDTokenizer.fit(ITEMS, method="rqkmeans", **small),
+        "rqvae": by_rqvae,
+        "vectors": SemanticIDTokenizer.fit(ITEMS, embeddings=vectors, method="rqkmeans", dim=6, **small),
+        "fused": replace(by_rqvae, provenance={"signals": {"collaborative_fusion": 0.5}}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("how", "cure"),
+    [
+        ("elsewhere", "Fit with --method rqvae, or in fewer dimensions with a smaller --dim."),
+        ("rqkmeans", "Fit with --method rqvae, or in fewer dimensions with a smaller --dim."),
+        ("rqvae", "Fit in fewer dimensions with a smaller --dim, now 4."),
+    ],
+)
+def test_a_mega_cluster_of_rqvae_is_not_sent_to_rqvae(made, how, cure):
+    codes = spread(2000, 64, 64, 64)
+    codes[:500, 1] = 5
+    said = only(advise(evaluate(np.unique(codes, axis=0), sizes=[64] * 3), made[how]))
+    assert said.startswith("Mega-cluster") and said.endswith(f" {cure}")
+
+
+@pytest.mark.parametrize(
+    ("how", "cure"),
+    [
+        ("elsewhere", "Fit with --method rqvae, or set --codebook-size 16,64,64."),
+        ("rqkmeans", "Fit with --method rqvae, or set --codebook-size 16,64,64."),
+        ("rqvae", "Set --codebook-size 16,64,64."),
+    ],
+)
+def test_uneven_codes_of_rqvae_are_not_sent_to_rqvae(made, how, cure):
+    said = only(advise(evaluate(spread(2000, 16, 64, 64), sizes=[64] * 3), made[how]))
+    assert said.startswith("Uneven codes") and said.endswith(f" {cure}")
+
+
+def test_ids_from_ready_vectors_are_not_sent_to_an_encoder(made):
+    codes = spread(2000, 64, 64, 64)
+    vectors = np.repeat(np.random.default_rng(0).normal(size=(200, 4)), 10, axis=0).astype(np.float32)
+    same = evaluate(codes, sizes=[64] * 3, vectors=vectors, texts=["same"] * 2000)
+
+    def of(how):
+        return [line for line in advise(same, made[how]) if "differ only by chance" in line]
+
+    assert only(of("rqvae")).endswith("have the same text as another: their IDs differ only by chance. Give the "
+                                      "encoder more fields with --text.")  # fmt: skip
+    assert only(of("vectors")).endswith("have the same vector as another: their IDs differ only by chance. Give other "
+                                        "vectors with --embeddings.")  # fmt: skip
+    other = evaluate(codes, sizes=[64] * 3, vectors=vectors)
+    said = [line for line in advise(other, made["rqvae"]) if "by chance" in line]
+    assert only(said).endswith("Use another --encoder, or give it more fields with --text.")
+
+
+@pytest.mark.parametrize(
+    ("how", "cure"),
+    [
+        ("elsewhere", "Use another --encoder, other --text fields, or --collaborative-fusion."),
+        ("rqvae", "Use another --encoder, other --text fields, or --collaborative-fusion."),
+        ("fused", "Use another --encoder, other --text fields, or a larger --collaborative-fusion, now 0.5."),
+        ("vectors", "Give other vectors with --embeddings, or --collaborative-fusion."),
+    ],
+)
+def test_fused_ids_are_not_sent_to_fusion(made, how, cure):
+    logs = histories(*np.random.default_rng(0).integers(0, 2000, (500, 5)).tolist())
+    said = only(advise(evaluate(spread(2000, 64, 64, 64), sizes=[64] * 3, histories=logs), made[how]))
+    assert "as often as by chance" in said and said.endswith(f" {cure}")
+
+
+@pytest.mark.parametrize(
+    ("how", "cure"),
+    [
+        ("elsewhere", "Raise --dim, or lower the first --codebook-size."),
+        ("rqvae", "Raise --dim, or lower the first --codebook-size."),
+        ("vectors", "Lower the first --codebook-size."),  # their latents have as many dims as the vectors
+    ],
+)
+def test_dims_are_not_raised_above_those_of_the_vectors(made, how, cure):
+    vectors = np.random.default_rng(0).standard_normal((2000, 4)).astype(np.float32)
+    said = only(advise(evaluate(spread(2000, 64, 64, 64), sizes=[64] * 3, vectors=vectors), made[how]))
+    assert "ten nearest vectors" in said and said.endswith(f" {cure}")
+
+
+def test_doctor_and_fit_advise_by_how_the_ids_were_made(semid, tmp_path):
+    (tmp_path / "shop.jsonl").write_text("".join(json.dumps(item) + "\n" for item in ITEMS))
+    done = semid("fit", "shop.jsonl", "-o", "sid", "--levels", "2", "--codebook-size", "32", "--epochs", "1", "--json")
+    judged = semid("doctor", "sid", "--json")
+    for told in (done, judged):
+        assert told.code == 0, told.err
+        advice = json.loads(told.out)["advice"]
+        assert advice and not any("--method rqvae" in sentence for sentence in advice)
 
 
 @given(code_sets(), st.booleans())

@@ -320,6 +320,50 @@ def test_each_step_logs_one_line(tmp_path, caplog):
     ]
 
 
+@pytest.mark.parametrize("template", [None, "onerec"])
+def test_codes_without_tokens_get_those_of_lc_rec_or_of_a_template(tmp_path, template, caplog):
+    with caplog.at_level(logging.INFO, "semid.steps"):
+        ids = import_index(written(tmp_path, {"b": [3, 0], "a": [1, 2]}), template=template)
+    assert ids.codes.tolist() == [[1, 2], [3, 0]]
+    assert ids.tokens("a") == ("<s_a_1><s_b_2>" if template else "<a_1><b_2>")
+    assert caplog.messages[0] == "read        2 items with 2 codes, like 1, 2"
+    assert ("--template" in caplog.messages[1]) == (template is None)
+
+
+def test_arrays_of_codes_belong_to_the_items_of_the_catalog(semid, tmp_path):
+    np.save(tmp_path / "codes.npy", np.array([[1, 2], [3, 0]]))
+    (tmp_path / "shop.csv").write_text("asin,title\nB2,Oil\nB1,Soap\n")
+    done = semid("import", "codes.npy", "-o", "sid", "--items", "shop.csv", "--id-field", "asin")
+    assert done.code == 0, done.err
+    ids = SemanticIDTokenizer.from_pretrained(tmp_path / "sid")
+    assert dict(zip(ids.item_ids, ids.codes.tolist(), strict=True)) == {"B2": [1, 2], "B1": [3, 0]}
+    assert list(ids.texts) == ["Soap", "Oil"]
+    judged = semid("doctor", "codes.npy", "--items", "shop.csv", "--id-field", "asin", "--json")
+    assert json.loads(judged.out)["n_unique_ids"] == 2
+
+
+def test_files_without_a_header_are_imported_with_the_names_of_their_columns(semid, tmp_path):
+    (tmp_path / "codes.csv").write_text("B1,1,2\nB2,1,3\n")
+    stopped = semid("import", "codes.csv", "-o", "sid")
+    assert stopped.code == 1 and "--columns" in stopped.err
+    for command in (["import", "codes.csv", "-o", "sid"], ["doctor", "codes.csv"]):
+        done = semid(*command, "--columns", "index=id,c0,c1")
+        assert done.code == 0, done.err
+    assert SemanticIDTokenizer.from_pretrained(tmp_path / "sid").decode("<a_1><b_3>") == "B2"
+
+
+def test_import_reads_catalogs_like_every_command(semid, tmp_path):
+    written(tmp_path, {"1": ["<a_0>", "<b_1>"]})
+    for text in ('{"asin": "1", "title": "Oil", "note": "x"}\n', '[{"asin": "1", "title": "Oil", "note": "x"}]'):
+        (tmp_path / "items.json").write_text(text)
+        done = semid(
+            "import", "shop.index.json", "-o", "sid", "--items", "items.json", "--id-field", "asin", "--text", "title",
+            "--force",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        assert list(SemanticIDTokenizer.from_pretrained(tmp_path / "sid").texts) == ["Oil"]
+
+
 # ---- the artifact
 
 

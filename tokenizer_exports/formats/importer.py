@@ -98,7 +98,8 @@ def import_index(
     log_step("read", f"{len(codes):,} items with {codes.shape[1]} codes, like {_shown(index, 0)}")
     level_sizes, codes = _made_unique(index, codes, level_sizes, on_collision)
     vocabulary = Vocabulary(level_sizes, template or own_template)
-    log_step("vocabulary", f"{' x '.join(map(str, level_sizes))} codes, like {vocabulary.text(codes[0])}")
+    how = "; --template writes them otherwise" if index.is_codes and template is None else ""
+    log_step("vocabulary", f"{' x '.join(map(str, level_sizes))} codes, like {vocabulary.text(codes[0])}{how}")
     return SemanticIDTokenizer(
         config=None,
         vocabulary=vocabulary,
