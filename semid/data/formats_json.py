@@ -52,7 +52,8 @@ def from_jsonl(file: Opened, problems: Problems) -> Iterator[Record]:
             said = said or not_utf8(error)  # one message for all lines
             problems.reject(line, said, raw)
         except json.JSONDecodeError as error:
-            problems.reject(line, f"broken JSON at column {error.colno}: {error.msg}. Write one object per line.", raw)
+            column = error.colno if error.lineno == 1 else len(error.doc.rstrip()) + 1
+            problems.reject(line, f"broken JSON at column {column}: {error.msg}. Write one object per line.", raw)
         except RecursionError:
             problems.reject(line, DEEP, raw)
         except ValueError as error:  # an integer of more than 4300 digits

@@ -19,11 +19,12 @@ from semid.data.delimiters import (
     is_header,
     is_sure_header,
 )
+from semid.data.folders import PACKING
 from semid.data.json_layout import json_kind
 from semid.data.known_files import known_file, typed_header
 from semid.data.problems import name_list, quote
 from semid.data.reading import AS_FOUND, Reading
-from semid.data.sources import PACKING, Opened, SourceFault, opened
+from semid.data.sources import Opened, SourceFault, opened
 
 __all__ = ["Kind", "Layout", "layout_of", "plain_layout"]
 

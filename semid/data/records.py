@@ -8,20 +8,20 @@ Records stream through, none is kept. Mistakes go into `Problems`; reading goes 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from semid.data.arrow import Record, from_arrow, from_parquet, from_table
+from semid.data.folders import files_of
 from semid.data.formats_json import from_array, from_jsonl, from_map, from_objects, from_python
 from semid.data.formats_text import from_rows, from_sequences
 from semid.data.hub_sets import HUB, load_from_hub
 from semid.data.layout import layout_of
 from semid.data.problems import Problems, is_table, quote
 from semid.data.reading import AS_FOUND, Reading, reading_of
-from semid.data.sources import GZIP_MAGIC, Opened, copied, opened, read_fault, shards
+from semid.data.sources import GZIP_MAGIC, Opened, copied, opened, read_fault
 from semid.errors import InputError
 
 __all__ = ["GZIP_MAGIC", "iter_records"]
@@ -113,7 +113,7 @@ def _from_path(path: str, keep: Keep, problems: Problems, reading: Reading, key_
         if path.startswith(HUB):
             yield from from_table(load_from_hub(path), problems, keep)
         elif os.path.isdir(path):
-            for file in _files_of(path):
+            for file in files_of(path):
                 problems.next_file(file)
                 for line, record in _from_file(file, keep, problems, reading, key_field):
                     problems.last_line = line + problems.offset
@@ -122,18 +122,6 @@ def _from_path(path: str, keep: Keep, problems: Problems, reading: Reading, key_
             yield from _from_file(path, keep, problems, reading, key_field)
     except (OSError, UnicodeError) as error:
         problems.add(None, read_fault(error))
-
-
-def _files_of(folder: str) -> list[str]:
-    """Return the files of a folder in order: those that `datasets` lists in it, or all shards."""
-    state = os.path.join(folder, "state.json")
-    if os.path.isfile(state):
-        with open(state, encoding="utf-8") as file:
-            try:
-                return [os.path.join(folder, one["filename"]) for one in json.load(file)["_data_files"]]
-            except (ValueError, KeyError, TypeError):
-                pass  # some other state
-    return shards(folder)
 
 
 def _from_file(path: str, keep: Keep, problems: Problems, reading: Reading, key_field: str | None) -> Iterator[Record]:

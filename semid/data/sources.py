@@ -1,4 +1,4 @@
-"""Sources: a file, standard input or a folder of shards, opened, unpacked and as UTF-8.
+"""Sources: a file or standard input, opened, unpacked and as UTF-8.
 
 What a file is, is told by its first bytes; names only decide where bytes do not. `Opened.stream` is UTF-8 without a
 byte order mark, whatever the file is packed with and written in; of Parquet and Arrow files it is the file itself.
@@ -28,7 +28,7 @@ from semid.data.problems import name_list
 from semid.data.reading import Reading
 from semid.data.signatures import foreign_kind, packed_as, table_kind
 
-__all__ = ["GZIP_MAGIC", "LINE_LIMIT", "LineFault", "Opened", "SourceFault", "copied", "opened", "read_fault", "shards"]
+__all__ = ["GZIP_MAGIC", "LINE_LIMIT", "LineFault", "Opened", "SourceFault", "copied", "opened", "read_fault"]
 
 GZIP_MAGIC = b"\x1f\x8b"  # the first two bytes of a gzip file
 HEAD = 1 << 18  # bytes that the layout of a file is found from
@@ -253,8 +253,27 @@ def _as_utf8(
         if encoding == "utf-8-sig":
             mark = stream.read(3)
             head = head[len(mark) :]
-        return stream, head, whole
-    return _peeked(stack.enter_context(io.BufferedReader(Transcoder(stream, encoding), BUFFER)), stack)
+    else:
+        stream = stack.enter_context(io.BufferedReader(Transcoder(stream, encoding), BUFFER))
+        stream, head, whole = _peeked(stream, stack)
+    if b"\r" in head.strip() and b"\n" not in head:
+        stream, head, whole = _peeked(stack.enter_context(io.BufferedReader(_NewLines(stream), BUFFER)), stack)
+    return stream, head, whole
+
+
+class _NewLines(io.RawIOBase):
+    """A text whose lines end as on old Macintoshes, with line ends as elsewhere."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self.stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def read_fault(error: Exception) -> str:
@@ -269,54 +288,3 @@ def read_fault(error: Exception) -> str:
     if isinstance(error, UnicodeError):
         return f"cannot be decoded: {error}. Correct --encoding."
     return f"cannot be read: {getattr(error, 'strerror', None) or error}."
-
-
-# ---- folders
-
-
-NO_SHARD = re.compile(r"[._].*|.*\.(crc|md|lock|part)|readme.*|licen[cs]e.*|dataset_infos?\.json|state\.json", re.I)
-FORMATS = {"ndjson": "jsonl", "pq": "parquet", "ipc": "arrow", "arrows": "arrow"}
-PACKING = re.compile(r"\.(gz|bz2|xz|zst|zip)$", re.IGNORECASE)
-SPLIT = re.compile(r"(train|test|valid|validation|val|dev)(?=[-_.\d])", re.IGNORECASE)
-NATURAL = re.compile(r"(\d+)")
-
-
-def shards(folder: str) -> list[str]:
-    """Return the files of a folder that together are one data set, `part-2` before `part-10`.
-
-    Raises
-    ------
-    SourceFault
-        The folder holds no readable file, files of several formats, or several splits.
-    """
-    names = sorted(os.listdir(folder), key=_natural)
-    if "dataset_dict.json" in names:
-        splits = [name for name in names if os.path.isdir(os.path.join(folder, name))]
-        shown = " or ".join(os.path.join(folder, split) for split in splits)
-        raise SourceFault(f"holds the splits {name_list(splits)}. Pass one of them: {shown}.")
-    files = [name for name in names if not NO_SHARD.fullmatch(name) and os.path.isfile(os.path.join(folder, name))]
-    if not files:
-        folders = [name for name in names if os.path.isdir(os.path.join(folder, name)) and name[0] not in "._"]
-        below = f" It holds the folders {name_list(folders)}; pass one of them." if folders else ""
-        raise SourceFault(f"is a folder without a file of records.{below or ' Pass a file, or a folder of shards.'}")
-    formats = {_format(name) for name in files}
-    if len(formats) > 1:
-        raise SourceFault(f"holds files of several formats ({name_list(sorted(formats))}). Pass one of its files.")
-    parts = {match[1].lower() for name in files if (match := SPLIT.match(name))}
-    if len(parts) > 1:
-        raise SourceFault(f"holds several splits ({name_list(sorted(parts))}). Pass the files of one of them.")
-    return [os.path.join(folder, name) for name in files]
-
-
-def _format(name: str) -> str:
-    suffix = os.path.splitext(PACKING.sub("", name.lower()))[1].removeprefix(".")
-    return FORMATS.get(suffix, suffix) or "no suffix"
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a key that sorts part-2 before part-10.
-
-    >>> sorted(["part-10", "part-2"], key=_natural)
-    ['part-2', 'part-10']
-    """
-    return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in NATURAL.split(name)]
