@@ -6,6 +6,7 @@ attributes.py      views of an item, each without some of its attributes
 behavior.py        what is learned from, who judges and what is reported
 losses.py          InfoNCE in both directions, and LLMEmb's loss with soft targets
 adapter.py         a residual MLP or a matrix on top of frozen vectors, as plain dense layers
+layers.py          such layers, learned from behavior, attribute views, or both
 text_pairs.py      batches of pairs of texts, for training a language model
 language_model.py  such training, with LoRA or of all weights, and the model that leaves
 trainer.py         how the trainer of sentence-transformers is set up for it

@@ -11,6 +11,7 @@ Where the split holds out nothing, the judges' next items are reported. N items,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +105,12 @@ class Behavior:
             "items_met": int((met > 0).sum()),
         }
         return cls(histories, pairs, judges, reported, counts)
+
+    def judge(self, device: str) -> Callable[[npt.NDArray[np.float32]], float] | None:
+        """Return the function that gives Recall@10 of vectors at the judges' next items; None where nobody judges."""
+        if not len(self.judges):
+            return None
+        return lambda vectors: self.judges.scores(vectors, device).recall["all"] or 0.0
 
 
 def _judging(known: Histories, seed: int) -> npt.NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from semid._version import __version__
-from semid.adaptation.adapter import Batch, Learned, apply_layers, learn_adapter
+from semid.adaptation.adapter import Learned, apply_layers
 from semid.adaptation.attributes import AttributeViews
 from semid.adaptation.behavior import Behavior
 from semid.adaptation.config import AdaptConfig
 from semid.adaptation.folder import add_layers, check_adapted_output, sentence_folder, write_report
+from semid.adaptation.layers import learn_layers
 from semid.adaptation.report import Scores, whitened
 from semid.adaptation.vectors import check_vectors_output, write_vectors
 from semid.adaptation.workspace import opened_workspace, run_identity
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Adapted", "adapt"]
 
-EPOCHS = 2  # of attribute views that an adapter learns from; each is embedded once
 
 LOSS = 0.95  # of the plain vectors' Recall@10, below which adapting did harm
 
@@ -210,18 +211,15 @@ class _Run:
     behavior: Behavior | None
     views: AttributeViews | None
 
-    def judge(self, vectors: Floats) -> float:
-        """Return Recall@10 of the judging users."""
-        if self.behavior is None:
-            return 0.0
-        return self.behavior.judges.scores(vectors, self.config.device).recall["all"] or 0.0
-
     @property
-    def can_judge(self) -> bool:
-        return self.behavior is not None and len(self.behavior.judges) > 0
+    def judge(self) -> Callable[[Floats], float] | None:
+        """Recall@10 of vectors at the judges' next items; None where nobody judges."""
+        return None if self.behavior is None else self.behavior.judge(self.config.device)
 
-    def embed(self, folder: Path, items: Items | None = None) -> Floats:
-        return NeuralEncoder(folder, device=self.config.device).transform(self.items if items is None else items)
+    def embed(self, folder: Path, texts: list[str] | None = None) -> Floats:
+        """Return vectors of the items, or of one text for each of them."""
+        items = self.items if texts is None else Items(self.items.ids, {"text": texts})
+        return NeuralEncoder(folder, device=self.config.device).transform(items)
 
     def train(self, base: Path, workspace: Path, resume: bool) -> tuple[Path, TrainedModel]:
         """Train the language model; return the folder that it started from, and what came of it."""
@@ -234,8 +232,7 @@ class _Run:
         texts = self.items.texts()
         pairs = self.behavior.pairs if self.behavior is not None and "together" in self.config.learn else None
         drawn = TextPairs.drawn(texts, size, steps, self.config.seed, pairs=pairs, views=self.views)
-        judge = self.judge if self.can_judge else None
-        trained = train_language_model(start, texts, drawn, self.config, workspace, judge=judge, resume=resume)
+        trained = train_language_model(start, texts, drawn, self.config, workspace, judge=self.judge, resume=resume)
         return start, trained
 
     def _start(self, base: Path, start: Path) -> None:
@@ -281,26 +278,8 @@ class _Run:
 
     def learn(self, folder: Path, frozen: Floats) -> Learned:
         """Learn layers on top of frozen vectors."""
-        judge = self.judge if self.can_judge else None
-        if self.config.rat and self.behavior is not None:
-            from semid.adaptation.rat import train_rat
-
-            return train_rat(frozen, self.behavior, self.config)
-        steps, size, _ = self.config.training()
-        inputs, turns = [frozen], list[Iterator[Batch]]()
-        if self.behavior is not None and "together" in self.config.learn:
-            drawn = self.behavior.pairs.batches(size, steps, self.config.seed)
-            turns.append(Batch(left, right, left, right) for left, right in drawn)
-        if self.views is not None:
-            inputs += [self.view(folder, self.views, epoch, side) for epoch in range(EPOCHS) for side in (0, 1)]
-            turns.append(_of_views(self.views, len(frozen), size, steps))
-        batches = (next(turns[step % len(turns)]) for step in range(steps))
-        return learn_adapter(np.concatenate(inputs), batches, steps, self.config, catalog=frozen, judge=judge)
-
-    def view(self, folder: Path, views: AttributeViews, epoch: int, side: int) -> Floats:
-        """Return frozen vectors of a view of each item, float32 [N, D]."""
-        texts = views.texts(range(len(self.items)), epoch=epoch, side=side)
-        return self.embed(folder, Items(self.items.ids, {"text": texts}))
+        embed = partial(self.embed, folder)
+        return learn_layers(frozen, self.config, behavior=self.behavior, views=self.views, embed=embed)
 
     def compare(self, plain: Floats, adapted: Floats) -> dict[str, Scores]:
         """Return next-item figures of plain, whitened and adapted vectors; none without interactions."""
@@ -321,7 +300,7 @@ class _Run:
             name: {
                 "kept_step": stage.step,
                 "steps": [
-                    {"step": step, "loss": _finite(loss), "recall@10": _finite(score) if self.can_judge else None}
+                    {"step": step, "loss": _finite(loss), "recall@10": _finite(score) if self.judge else None}
                     for step, loss, score in stage.scores
                 ],
             }
@@ -338,13 +317,6 @@ class _Run:
             "training": done,
             "next_item": {name: found.to_dict() for name, found in scores.items()},
         }
-
-
-def _of_views(views: AttributeViews, n_items: int, size: int, steps: int) -> Iterator[Batch]:
-    """Yield batches of two views of each item; views of epoch e lie behind the items' own rows, side by side."""
-    for rows, epoch in views.batches(size, steps):
-        first = (1 + 2 * (epoch % EPOCHS)) * n_items
-        yield Batch(rows + first, rows + first + n_items, rows, rows)
 
 
 def _finite(value: float) -> float | None:

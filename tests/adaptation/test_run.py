@@ -354,7 +354,7 @@ run.adapt(ITEMS, sys.argv[1], interactions=LOG, config=CONFIG, output=sys.argv[2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["sentence_folder", "learn_adapter", "add_layers", "write_report"])
+@pytest.mark.parametrize("where", ["sentence_folder", "learn_layers", "add_layers", "write_report"])
 def test_a_kill_leaves_nothing_at_the_output_and_the_next_run_sweeps(base, tmp_path, where):
     output = tmp_path / "encoder"
     root = Path(__file__).parents[2]
@@ -364,7 +364,7 @@ def test_a_kill_leaves_nothing_at_the_output_and_the_next_run_sweeps(base, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
 
 
-@pytest.mark.parametrize("where", ["learn_adapter", "add_layers", "write_report"])
+@pytest.mark.parametrize("where", ["learn_layers", "add_layers", "write_report"])
 def test_an_interruption_leaves_nothing(base, tmp_path, monkeypatch, where):
     def interrupted(*arguments, **choices):
         raise KeyboardInterrupt
