@@ -1,7 +1,7 @@
 """The command line. Each command reads its input, calls one thing, prints; the work is elsewhere.
 
-`app.py` holds what all commands share, the other files hold the commands. Heavy imports happen inside the
-commands, so `semid --help` is quick.
+`app.py` holds what all commands share and `reading.py` the options of those that read records; the other files hold the
+commands. Heavy imports happen inside the commands, so `semid --help` is quick.
 """
 
 from __future__ import annotations
