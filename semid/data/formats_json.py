@@ -18,7 +18,7 @@ from semid.data.json_layout import python_literal
 from semid.data.problems import Problems, quote
 from semid.data.sources import LINE_LIMIT, LineFault, Opened, SourceFault, read_fault
 
-__all__ = ["from_array", "from_jsonl", "from_map", "from_objects", "from_python", "numbered_lines"]
+__all__ = ["from_array", "from_jsonl", "from_map", "from_objects", "from_python", "stream_fault"]
 
 CHUNK = 1 << 20
 BLANKS = " \t\r\n"
@@ -26,24 +26,29 @@ DEEP = "the JSON is nested too deeply. Flatten it."
 ENDLESS = 16  # characters before the end of what was read, within which a fault may be a cut
 
 
-def numbered_lines(file: Opened, problems: Problems) -> Iterator[tuple[int, bytes]]:
+def _numbered_lines(file: Opened, problems: Problems) -> Iterator[tuple[int, bytes]]:
     """Yield the lines of a file from 1. A stream that breaks is a problem of its line."""
     line = 0
+    file.limit_lines()
     try:
-        for line, raw in file.lines():
+        for line, raw in enumerate(file.stream, 1):
             yield line, raw
-    except LineFault as error:
-        problems.refuse(line + 1, str(error))
-    except UnicodeError as error:
-        problems.refuse(line + 1, read_fault(error))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        stream_fault(error, line + 1, problems)
+
+
+def stream_fault(error: OSError | UnicodeError, line: int, problems: Problems) -> None:
+    """Note what broke a stream, which is a fault of the whole source if it cannot be unpacked or read."""
+    if isinstance(error, LineFault | UnicodeError):
+        problems.refuse(line, read_fault(error))
+    else:
         problems.add(None, read_fault(error))
 
 
 def from_jsonl(file: Opened, problems: Problems) -> Iterator[Record]:
     """Yield the objects of JSON lines."""
     skips, said = problems.skips, ""
-    for line, raw in numbered_lines(file, problems):
+    for line, raw in _numbered_lines(file, problems):
         if not raw or raw.isspace():
             continue
         try:
@@ -75,7 +80,7 @@ def _no_object(value: object) -> str:
 def from_python(file: Opened, problems: Problems) -> Iterator[Record]:
     """Yield the dicts of lines such as {u'asin': 'B1', 'price': 9.5}."""
     said = ""
-    for line, raw in numbered_lines(file, problems):
+    for line, raw in _numbered_lines(file, problems):
         if not raw or raw.isspace():
             continue
         try:

@@ -15,7 +15,7 @@ from typing import Any
 from semid.data.arrow import Record
 from semid.data.delimiters import DECIMAL_COMMA, SHOWN_AS, cells_of
 from semid.data.encodings import not_utf8
-from semid.data.formats_json import numbered_lines
+from semid.data.formats_json import stream_fault
 from semid.data.layout import Layout
 from semid.data.problems import Problems, quote
 from semid.data.sources import LINE_LIMIT, Opened
@@ -33,8 +33,8 @@ class _Lines:
     """The lines of a file as text; those of the current row are remembered and can be put back."""
 
     def __init__(self, file: Opened, problems: Problems, lenient: bool) -> None:
-        self.source = numbered_lines(file, problems)
-        self.name, self.lenient = problems.name, lenient
+        file.limit_lines()
+        self.stream, self.problems, self.lenient = file.stream, problems, lenient
         self.number = 0  # of the line that was given out last
         self.row: list[str] = []  # the lines of the current row
         self.waiting: deque[str] = deque()
@@ -44,31 +44,30 @@ class _Lines:
     def texts(self) -> Iterator[str]:
         """Yield the next lines. A line that cannot be decoded is noted, and given out with signs in its place."""
         row, waiting = self.row, self.waiting
-        while True:
-            while waiting:
-                text = waiting.popleft()
+        while waiting:  # filled only while this generator is not the one that runs
+            self.number += 1
+            row.append(waiting.popleft())
+            yield row[-1]
+        try:
+            for raw in self.stream:
                 self.number += 1
+                try:
+                    text = raw.decode("utf-8")
+                except UnicodeDecodeError as error:
+                    text = self._undecoded(raw, error)
                 row.append(text)
                 yield text
-            line, raw = next(self.source, (0, b""))
-            if not line:
-                return
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
-                text = self._undecoded(line, raw, error)
-            self.number = line
-            row.append(text)
-            yield text
+        except (OSError, UnicodeError) as error:
+            stream_fault(error, self.number + 1, self.problems)
 
-    def _undecoded(self, line: int, raw: bytes, error: UnicodeDecodeError) -> str:
+    def _undecoded(self, raw: bytes, error: UnicodeDecodeError) -> str:
         if self.lenient:
             if not self.message:
                 self.message = "lines that are not UTF-8 are read as Latin-1; change with --encoding"
-                logger.warning("%s: %s", self.name, self.message)
+                logger.warning("%s: %s", self.problems.name, self.message)
             return raw.decode("latin-1")
         self.message = self.message or not_utf8(error)  # one message for all lines
-        self.undecoded[line] = raw
+        self.undecoded[self.number] = raw
         return raw.decode("utf-8", "replace")
 
     def put_back(self, count: int) -> None:
@@ -112,10 +111,11 @@ def from_rows(file: Opened, layout: Layout, problems: Problems) -> Iterator[Reco
 def _uneven(row: list[str], names: list[str], layout: Layout, lines: _Lines) -> str:
     """Return what is wrong with a row of another width than the header."""
     by = "the header has" if layout.header else "there are names for"
-    fix = f"Quote cells that hold {SHOWN_AS.get(layout.delimiter, quote(layout.delimiter))}, quotes or line breaks."
+    if not layout.quoted:
+        return f"{len(row)} columns, but {by} {len(names)}. Name the delimiter with --delimiter."
+    held = SHOWN_AS.get(layout.delimiter, quote(layout.delimiter))
     spans = f" A quoted cell of this row ends {len(lines.row) - 1} lines below." if len(lines.row) > 2 else ""
-    fix = fix.replace(" commas,", " commas,") if layout.quoted else "Name the delimiter with --delimiter."
-    return f"{len(row)} columns, but {by} {len(names)}. {fix}{spans}"
+    return f"{len(row)} columns, but {by} {len(names)}. Quote cells that hold {held}, quotes or line breaks.{spans}"
 
 
 def _rows(lines: _Lines, layout: Layout, problems: Problems) -> Iterator[tuple[int, list[str]]]:
@@ -134,36 +134,30 @@ def _literal_rows(lines: _Lines, layout: Layout, problems: Problems) -> Iterator
 
 
 def _quoted_rows(lines: _Lines, layout: Layout, problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    delimiter = layout.delimiter
+    kept, undecoded, delimiter = lines.row, lines.undecoded, layout.delimiter
     reader = csv.reader(lines.texts(), delimiter=delimiter, strict=True)
-    width, is_first = 0, True
+    width = 0  # of the first row
     while True:
-        lines.row.clear()
+        kept.clear()
         line = lines.number + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
-            found = _mended(lines, layout, problems, line, error, width)
+            row = _mended(lines, layout, problems, line, error, width)
             reader = csv.reader(lines.texts(), delimiter=delimiter, strict=True)
-            if found is None:
-                if is_first:
-                    return  # without a header, every row would be a problem of the same cause
-                continue
-            row = found
+            if row is None and not width:
+                return  # without a header, every row would be a problem of the same cause
+            row = row or []
         if row is None:
             return
-        if lines.undecoded and (raw := lines.undecoded_in_row(line)) is not None:
+        if undecoded and (raw := lines.undecoded_in_row(line)) is not None:
             problems.reject(line, lines.message, raw)
-            continue
-        if not row:  # a blank line
-            continue
-        if len(lines.row) > 2 and not is_first and _swallows(lines.row[1:-1], delimiter, width):
-            _reject_opening(lines, problems, line, f"runs over {len(lines.row) - 2} lines that look like rows")
+        elif len(kept) > 2 and width and _swallows(kept[1:-1], delimiter, width):
+            _reject_opening(lines, problems, line, f"runs over {len(kept) - 2} lines that look like rows")
             reader = csv.reader(lines.texts(), delimiter=delimiter, strict=True)
-            continue
-        if is_first:
-            width, is_first = len(row), False
-        yield line, row
+        elif row:  # else a blank line
+            width = width or len(row)
+            yield line, row
 
 
 def _swallows(inside: list[str], delimiter: str, width: int) -> bool:

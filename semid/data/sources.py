@@ -73,11 +73,6 @@ class Opened:
     compression: str | None
     encoding: str
 
-    def lines(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the lines of the text with their numbers from 1. SourceFault if one is longer than 64 MiB."""
-        self.limit_lines()
-        yield from enumerate(self.stream, 1)
-
     def limit_lines(self) -> None:
         """Let reading fail at a line of more than 64 MiB, which would fill the memory."""
         source = self.stream.raw
