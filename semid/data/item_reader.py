@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from semid.data.interaction_fields import find_fields
 from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
 from semid.data.strings import PackedStrings, StringPacker
@@ -49,7 +51,7 @@ class ColumnReader:
         """Add the record of a line, or note what is wrong with it."""
         if self.id_field not in record:
             have = f"have: {name_list(record)}" if record else "the record is empty"
-            what = f"missing field {quote(self.id_field)} ({have}). Use --id-field to name another."
+            what = f"missing field {quote(self.id_field)} ({have}). Use --id-field {_likely_id(record)}."
             self.problems.add(line, what)
             return
         item_id = id_string(record[self.id_field])
@@ -226,3 +228,14 @@ def no_such_field(name: str, found: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, found, n=3)
     guess = f" Did you mean {' or '.join(map(quote, near))}?" if near else ""
     return f"no item has the text field {quote(name)}.{guess} Fields found: {name_list(found)}."
+
+
+def _likely_id(record: Mapping[str, object]) -> str:
+    """Return the field that is the id by its name, for a message: "movieId", or "to name another" if none is.
+
+    >>> _likely_id({"movieId": 1, "title": "Lamp"}), _likely_id({"a": 1, "song": "Lamp"})
+    ('movieId', 'to name another')
+    """
+    name = find_fields(tuple(record), (None, None, None)).item.name
+    likely = name is not None and name.isprintable() and re.search("(id|asin|isbn|sku|code)$", name.casefold())
+    return str(name) if likely else "to name another"
