@@ -77,7 +77,9 @@ def run_page(path: Path) -> Page:
             elif kind == "python":
                 body = _run_python(body, clone, names)
             else:
-                (clone / kind.split()[1]).write_text(body, encoding="utf-8")
+                path = clone / kind.split()[1]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(body, encoding="utf-8")
             return f"```{kind}\n{body}```"
 
         return Page(path, text, BLOCK.sub(renew, text))
