@@ -16,9 +16,9 @@ from semid.data.problems import quote
 from semid.errors import InputError
 from semid.runtime.checks import plural
 
-__all__ = ["check_known_items", "known_items", "unknown_items"]
+__all__ = ["check_known_items", "known_items", "look_alike", "unknown_items"]
 
-Kind = Literal["catalog", "artifact"]
+Kind = Literal["catalog", "artifact", "index file"]
 
 logger = logging.getLogger("semid")
 
@@ -26,6 +26,7 @@ COMPARED = 100_000  # ids of each side that are searched for two that look alike
 FIX = {
     "catalog": "Name the fields with --item-field or --id-field.",
     "artifact": "Name the item field with --item-field, or fit again with the right --id-field.",
+    "index file": "Name the item field with --item-field.",
 }
 
 
@@ -64,7 +65,7 @@ def unknown_items(
         All of the interactions, held out or not.
     item_ids : sequence of str
         The ids of the catalog.
-    kind : {"catalog", "artifact"}
+    kind : {"catalog", "artifact", "index file"}
         What the ids come from, for the advice.
     fate : str
         What becomes of these interactions, in words.
@@ -92,7 +93,7 @@ Name the fields with --item-field or --id-field.
     if not n_events:
         return None
     if n_events == len(log.items):
-        here, there = _alike(log.item_ids, item_ids)
+        here, there = look_alike(log.item_ids, item_ids)
         raise InputError(
             f"{log.source}: none of its items is in the {kind}: {quote(here)} here, for instance, and {quote(there)} "
             f"there. {FIX[kind]}"
@@ -113,10 +114,10 @@ def _share(part: int, whole: int) -> str:
     return "under 0.1 %" if percent < 0.05 else "over 99.9 %" if percent >= 99.95 else f"{percent:.1f} %"
 
 
-def _alike(item_ids: Sequence[str], others: Sequence[str]) -> tuple[str, str]:
+def look_alike(item_ids: Sequence[str], others: Sequence[str]) -> tuple[str, str]:
     """Return an id of each side; two that differ in zeros, a prefix or capitals alone, if there are such.
 
-    >>> _alike(["item_2", "item_17"], ["0017", "0018"]), _alike(["7.0"], ["8", "7"]), _alike(["a"], ["b"])
+    >>> look_alike(["item_2", "item_17"], ["0017", "0018"]), look_alike(["7.0"], ["8", "7"]), look_alike(["a"], ["b"])
     (('item_17', '0017'), ('7.0', '7'), ('a', 'b'))
     """
     bare = {_bare(item_id): item_id for item_id in islice(item_ids, COMPARED)}

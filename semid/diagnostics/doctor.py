@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from semid.data.interaction_reader import read_interactions
-from semid.data.interactions import Histories
 from semid.data.items import Items, read_items
 from semid.data.unknown_items import check_known_items
 from semid.errors import InputError
@@ -84,7 +83,11 @@ def judge(
         index = read_index(source, ids=None if catalog is None else catalog.ids)
         item_ids = index.item_ids
     fields = {"user_field": user_field, "item_field": item_field, "time_field": time_field}
-    histories = _histories(interactions, item_ids, fields)
+    histories = None
+    if interactions is not None:
+        log = read_interactions(interactions, **fields)
+        check_known_items(log, item_ids, kind="index file" if ids is None else "artifact")
+        histories = log.map_to(item_ids)
     vectors = None
     if catalog is not None and embeddings is not None:
         vectors = _vectors(catalog, embeddings, list(item_ids))
@@ -94,14 +97,6 @@ def judge(
     assert index is not None
     quality = evaluate(index.codes, vectors=vectors, histories=histories)
     return Judged(quality, advise(quality))
-
-
-def _histories(interactions: object, item_ids: Sequence[str], fields: Mapping[str, str | None]) -> Histories | None:
-    if interactions is None:
-        return None
-    log = read_interactions(interactions, **fields)
-    check_known_items(log, item_ids, kind="artifact")
-    return log.map_to(item_ids)
 
 
 def _vectors(catalog: Items, embeddings: str | Path, item_ids: list[str]) -> np.ndarray:

@@ -25,7 +25,8 @@ from semid.assign.unique import Assignment
 from semid.config import SemanticIDConfig
 from semid.data.interaction_reader import read_interactions
 from semid.data.items import Items
-from semid.data.unknown_items import check_known_items
+from semid.data.problems import quote
+from semid.data.unknown_items import check_known_items, look_alike
 from semid.errors import ConfigError, InputError
 from semid.evaluation.churn import Churn, gone_rows
 from semid.evaluation.quality import Distortion, Quality
@@ -215,9 +216,10 @@ def _old_codes(old: TokenizerState, items: Items) -> tuple[npt.NDArray[np.int32]
     rows = old.ledger.find_rows(items.ids)
     survives = rows >= 0
     if not survives.any():
+        here, there = look_alike(items.ids, old.ledger.item_ids)
         raise InputError(
-            f"{items.source}: none of its {len(items):,} items is in the artifact. Are the ids the same? "
-            "For another catalog, use semid fit."
+            f"{items.source}: none of its {len(items):,} items is in the artifact: {quote(here)} here, for instance, "
+            f"and {quote(there)} there. Name the id field with --id-field. For another catalog, use semid fit."
         )
     codes = np.full((len(items), len(old.sizes)), NO_CODE, np.int32)
     codes[survives] = old.ledger.codes_of(rows[survives])

@@ -287,3 +287,19 @@ def test_a_refit_takes_parquet_vectors_in_another_order_by_their_ids(shop):
     one, same = (SemanticIDTokenizer.from_pretrained(folder) for folder in ("by-order", "by-id"))
     assert list(one.item_ids) == list(same.item_ids) == sorted(other)
     assert one.codes.tolist() == same.codes.tolist()
+
+
+def test_a_catalog_of_other_ids_is_refused_with_ids_that_look_alike(shop):
+    Path("other.jsonl").write_text(Path("shop.jsonl").read_text().replace('"id": "i', '"id": "I'))
+    alike = 'other.jsonl: none of its {}items is in the artifact: "I0000" here, for instance, and "i0000" there.'
+    aligned = shop("align", "sid", "log.csv", "-o", "new", "--items", "other.jsonl")
+    refitted = shop("refit", "sid", "other.jsonl", "-o", "new", "--embeddings", "shop.npy")
+    assert (aligned.code, refitted.code) == (1, 1)
+    assert alike.format("") in aligned.err and alike.format("40 ") in refitted.err
+    assert "--id-field" in aligned.err and "--id-field" in refitted.err
+
+
+def test_doctor_on_an_index_file_advises_what_can_be_done(shop):
+    Path("index.json").write_text(json.dumps({"9": ["<a_0>", "<b_0>"], "8": ["<a_0>", "<b_1>"]}))
+    done = shop("doctor", "index.json", "--interactions", "log.csv")
+    assert done.code == 1 and "none of its items is in the index file" in done.err and "--id-field" not in done.err

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from semid.data.item_reader import no_such_field
 from semid.data.items import Items, read_items
+from semid.data.problems import quote
+from semid.data.unknown_items import look_alike
 from semid.errors import InputError
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
@@ -69,7 +71,11 @@ class ItemTexts:
             rows = ids.ledger.find_rows(read.ids)
             known = rows >= 0
             if not known.any():
-                raise InputError(f"{read.source}: none of its items is in the artifact. Are the ids the same?")
+                here, there = look_alike(read.ids, ids.item_ids)
+                raise InputError(
+                    f"{read.source}: none of its items is in the artifact: {quote(here)} here, for instance, and "
+                    f"{quote(there)} there. Name the id field with --id-field."
+                )
             self.places[rows[known]] = np.flatnonzero(known)
 
     def semantic_ids(self, rows: Sequence[int]) -> list[str]:
