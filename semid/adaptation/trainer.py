@@ -188,6 +188,8 @@ def _watcher(n_steps: int, own: dict[str, torch.nn.Parameter], advance: Callable
 
         def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
             advance(1)
+            for value in own.values():
+                value.grad = None  # older trainers reset the model's only
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **options: Any) -> None:
             self.loss = logs.get("loss", self.loss)

