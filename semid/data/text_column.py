@@ -17,6 +17,7 @@ __all__ = ["OBJECT", "TextColumn", "cell_text"]
 
 
 OBJECT = "an object"
+OPENING = frozenset("[{")
 
 
 @dataclass
@@ -39,14 +40,15 @@ class TextColumn:
 
     def add(self, row: int, raw: object) -> bool:
         """Add the value of an item; return whether it can be text."""
+        counted = True
         if type(raw) is str:  # the fast path for nearly every value
-            if raw.startswith(("[", "{")) and looks_like_cell(raw) and not has_surrogate(raw):
+            if raw[:1] in OPENING and looks_like_cell(raw) and not has_surrogate(raw):
                 self.cells.append(row)
-                self._put(row, raw)
-                return True
-            value = clean_text(raw)
-            if not value and raw:
-                self.tally.n_markup += "<" in raw or is_tag_piece(raw)
+                value, counted = raw, False
+            else:
+                value = clean_text(raw)
+                if not value and raw:
+                    self.tally.n_markup += "<" in raw or is_tag_piece(raw)
         else:
             found = text_of(raw)
             if found is None:
@@ -54,8 +56,10 @@ class TextColumn:
             value = found
             if not value and isinstance(raw, list | tuple):
                 self.note_objects(raw)
-        self._put(row, value)
-        self.tally.add(value)
+        self.values.pad(row)
+        self.values.append(value)
+        if counted:
+            self.tally.add(value)
         return True
 
     def note_objects(self, values: object) -> None:
@@ -84,10 +88,6 @@ class TextColumn:
     def has_values(self) -> bool:
         """Whether some item has the field, be it with markup or objects alone."""
         return bool(self.values.n_bytes or self.tally.n_markup or self.inside)
-
-    def _put(self, row: int, value: str) -> None:
-        self.values.pad(row)
-        self.values.append(value)
 
     def _without_cells(self, written: PackedStrings) -> PackedStrings:
         """Return the values with the cells read as lists if most filled values are, else cleaned like other text."""
