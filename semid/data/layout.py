@@ -154,13 +154,14 @@ def _other_than_rows(text: str, split: Split, suffix: str) -> Layout | None:
     known = typed_header(split.rows[0]) or known_file(split.delimiter, split.rows) if split.rows else None
     if known and split.fitting >= FITTING:
         return None
-    if suffix not in JSON and _are_sequences(text):
+    sure = bool(split.rows) and is_header(split.rows[0]) and is_sure_header(split.rows)
+    is_table = sure and split.delimiter != " " and not _cannot_be_rows(split)  # words in its cells have blanks, too
+    if suffix not in JSON and not is_table and _are_sequences(text):
         return Layout(
             "sequences", " ", said=("each line is read as a user and the user's items; change with --columns",)
         )
     if suffix in PREFERRED:
         return None
-    sure = bool(split.rows) and is_header(split.rows[0]) and is_sure_header(split.rows)
     if suffix in JSON or not suffix:
         if len(split.rows) > 1 and not _cannot_be_rows(split) and sure:
             return None

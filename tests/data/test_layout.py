@@ -354,3 +354,12 @@ def test_values_are_the_same_wherever_chunks_end(records, indent, chunk):
         except UnicodeDecodeError:
             return  # lone surrogates are no UTF-8
         assert read(path) == records
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_whose_cells_hold_blanks_is_no_list_of_items(tmp_path, encoding):
+    """Its lines have different numbers of words, as those of `user item item ...` have, but a header and cells."""
+    (tmp_path / "shop.txt").write_text("id\ttitle\n1\tRed Lamp\n2\tBlue\n3\tGreen big lamp\n", encoding=encoding)
+    assert read_items(tmp_path / "shop.txt").fields == {"title": ["Red Lamp", "Blue", "Green big lamp"]}
+    (tmp_path / "log.txt").write_text("u1 5 6 7\nu2 6 7\n", encoding=encoding)
+    assert list(read_interactions(tmp_path / "log.txt")) == [("u1", ["5", "6", "7"]), ("u2", ["6", "7"])]
