@@ -107,9 +107,9 @@ class AdaptConfig:
 
     def __post_init__(self) -> None:
         learn = (self.learn,) if isinstance(self.learn, str) else tuple(self.learn)
-        object.__setattr__(self, "learn", tuple(name for name in get_args(Learn) if name in learn))
-        for name in learn:
-            check_choice("learn", name, get_args(Learn))
+        object.__setattr__(self, "learn", tuple(known for known in get_args(Learn) if known in learn))
+        for chosen in learn:
+            check_choice("learn", chosen, get_args(Learn))
         if not learn:
             raise ConfigError("learn=() should name together, attributes, or both.")
         choices = {"train": Train, "adapter": Shape, "loss": Loss, "split": Split, "pooling": Pooling}

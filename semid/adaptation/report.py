@@ -174,7 +174,7 @@ def whitened(vectors: Floats) -> Floats:
     >>> whitened(np.array([[1, 0], [-1, 0], [0, 9], [0, -9]], np.float32)).round(3).tolist()
     [[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]
     """
-    has_text = vectors.any(axis=1)
+    has_text = np.asarray(vectors.any(axis=1))
     mean = vectors[has_text].mean(axis=0, dtype=np.float64)
     centered = (vectors - mean).astype(np.float32)
     spread = centered[has_text].T.astype(np.float64) @ centered[has_text] / max(1, int(has_text.sum()))
@@ -182,4 +182,4 @@ def whitened(vectors: Floats) -> Floats:
     kept = variances > RIDGE * variances.mean()
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1)), 0)
     turned = centered @ (directions * scale @ directions.T).astype(np.float32)  # ZCA: dims keep their meaning
-    return unit_rows(turned) * has_text[:, None]
+    return unit_rows(np.where(has_text[:, None], turned, np.float32(0)))

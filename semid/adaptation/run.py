@@ -176,11 +176,12 @@ def adapt(
         views = AttributeViews(catalog, config.attribute_dropout, config.seed, frozen=config.loss == "llmemb")
     behavior = None if interactions is None else Behavior.of(read_interactions(interactions), catalog, config)
     run = _Run(catalog, config, behavior, views)
-    named = {"name": base.name if commit is None else str(model), "commit": commit, "sha256": sha256_of_model(base)}
+    sha256 = sha256_of_model(base)
+    named = {"name": base.name if commit is None else str(model), "commit": commit, "sha256": sha256}
     with ExitStack() as kept:
         folder, trained = base, None
         if config.train != "adapter":
-            identity = run_identity(config, named["sha256"], catalog, behavior and behavior.pairs)
+            identity = run_identity(config, sha256, catalog, None if behavior is None else behavior.pairs)
             workspace = kept.enter_context(opened_workspace(output, identity, resume=resume, force=force))
             folder, trained = run.train(base, workspace, resume)
         return from_writer(lambda: run.write(folder, trained, named, output, target, pad_row=pad_row, force=force))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def write_vectors(path: Path, vectors: npt.NDArray[np.float32], *, pad_row: bool
     if path.suffix == ".npy":
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(rows))
-        blocks = [header.getvalue(), rows.data.cast("B")]
+        blocks: Iterable[bytes | memoryview] = [header.getvalue(), rows.data.cast("B")]
     else:
-        blocks = list(tensor_blocks({NAME: rows}))
+        blocks = tensor_blocks({NAME: rows})
     with drafting(path.parent) as draft:
         draft.publish(draft.write(blocks), path.name)
