@@ -5,6 +5,7 @@ Each function finds the files of a set and names their fields. `semid.data` read
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from semid.data import Interactions, Items, Reading, iter_records, read_interactions, read_items
+from semid.data import Interactions, Items, Reading, RecordFile, iter_records, read_interactions, read_items
 from semid.datasets.dataset import Dataset
 from semid.datasets.files import Files
 from semid.errors import InputError
@@ -123,14 +124,23 @@ def _records(path: Path, reading: Reading) -> list[dict[str, Any]]:
 
 def _items(path: Path, id_field: str, text: Sequence[str], **reading: Any) -> Items:
     """Read the items with those of the fields that they have."""
-    found: set[str] = set()
-    for _, record in islice(iter_records(path, reading=Reading(**reading)), ASKED):
-        found.update(record)
+    found = _fields(path, Reading(**reading))
     return read_items(path, text=[name for name in text if name in found] or None, id_field=id_field, **reading)
 
 
+def _fields(path: Path, reading: Reading) -> set[str]:
+    """Return the fields of the first records, without a word on how the file is read: that is said later."""
+    logger = logging.getLogger("semid")
+    before, logger.disabled = logger.disabled, True
+    try:
+        return {name for _, record in islice(iter_records(path, reading=reading), ASKED) for name in record}
+    finally:
+        logger.disabled = before
+
+
 def _log(path: Path, user: str, item: str, time: str, **reading: Any) -> Interactions:
-    return read_interactions(path, user_field=user, item_field=item, time_field=time, **reading)
+    source = RecordFile(path, Reading(**reading))
+    return read_interactions(source, user_field=user, item_field=item, time_field=time)
 
 
 def _reviews(files: Files, columns: Sequence[str], *names: str) -> Interactions | None:

@@ -101,7 +101,7 @@ def test_movielens_of_any_size(tmp_path, write, encoding):
 # ---- Amazon
 
 
-def test_amazon_of_2014_from_lines_of_python(tmp_path):
+def test_amazon_of_2014_from_lines_of_python(tmp_path, caplog):
     meta = python_lines(
         {
             "asin": "B1",
@@ -118,6 +118,7 @@ def test_amazon_of_2014_from_lines_of_python(tmp_path):
     put(tmp_path, "reviews_Home_5.json.gz", json_lines(*rows[:2]))
     put(tmp_path, "reviews_Home.json.gz", json_lines(*rows))
     found = load("amazon2014", tmp_path)
+    assert [line for line in caplog.messages if "Python literal" in line] == caplog.messages[:1]  # said once
     assert texts(found.items) == {"B1": 'Ann\'s "red" lamp. Home, Lamps', "B2": "Lux. Blue."}
     assert dict(found.interactions) == {"A": ["B1", "B2"]}  # the 5-core before the whole
     (tmp_path / "reviews_Home_5.json.gz").unlink()
