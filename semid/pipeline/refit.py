@@ -70,7 +70,7 @@ def refit(
     old : TokenizerState
         The artifact to start from; it stays as it is. The result is of the same class.
     items : path, "-", `datasets.Dataset`, iterable of dicts, or Items
-        The new catalog, all of it; see `read_items`.
+        The new catalog, all of it; see `read_items`. A `RecordFile` is a path together with how to read it.
     embeddings : path or array [N, D], optional
         Ready vectors for it, as in `fit`, where `old` was learned from ready vectors.
     config : SemanticIDConfig, optional
