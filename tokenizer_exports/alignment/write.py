@@ -96,7 +96,8 @@ def write_alignment(
     ids : SemanticIDTokenizer
         The artifact.
     interactions : source of `read_interactions`
-        The histories. Items without a live ID are left out. A `semid.data.RecordFile` is a path together with how to read it.
+        The histories. Items without a live ID are left out. A `semid.data.RecordFile` is a path
+        together with how to read it.
     output : str or Path
         Folder to write; new or empty.
     config : AlignmentConfig, optional
