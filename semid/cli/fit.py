@@ -81,7 +81,8 @@ def sizes_option(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option(
     "--embeddings",
     type=click.Path(path_type=Path, readable=False),
-    help="Ready vectors: .npy, .safetensors, .parquet, or a folder of them.",
+    help="Ready vectors: .npy, .npz, .safetensors, .pt, .parquet, .jsonl, .csv, ..., or a folder; FILE#NAME for one of "
+    "several arrays.",
 )
 @click.option("--method", type=click.Choice(["rqvae", "rqkmeans", "lc-rec"]), help="Learner. Default: rqvae.")
 @click.option("--preset", type=click.Choice(["default", "lc-rec"]), help="Use the settings of a published recipe.")

@@ -75,7 +75,6 @@ def open_unpacked(path: Path) -> Iterator[Opened]:
     """Open a file of text as UTF-8 without a byte order mark, unpacked; what makes it unreadable is an InputError."""
     try:
         with opened(str(path), AS_FOUND) as file:
-            file.limit_lines()
             yield file
     except (OSError, UnicodeError) as error:
         raise InputError(f"{path}: {read_fault(error)}") from None

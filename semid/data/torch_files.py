@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,7 +61,9 @@ def _load(path: Path) -> Any:
     with open(path, "rb") as file:
         is_legacy = file.read(len(LEGACY)) == LEGACY
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
+        with warnings.catch_warnings():  # about pickle protocols, of damaged files
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=not is_legacy)
     except BROKEN as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
         if isinstance(error, pickle.UnpicklingError):

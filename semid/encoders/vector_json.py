@@ -104,10 +104,10 @@ class _Scanner:
 
 def read_json(path: Path, wanted: Wanted, tables: Tables) -> FileVectors:
     """Read the vectors of a JSON file, and their ids."""
-    with open_text(path) as stream:
+    with open_text(path, in_lines=False) as stream:
         keyed = _is_keyed(_Scanner(path, stream))
     ids = StringPacker()
-    with open_text(path) as stream:
+    with open_text(path, in_lines=False) as stream:
         scanner = _Scanner(path, stream)
         values = _entries(scanner) if keyed else _values(scanner)
         first = next(values, None)
@@ -157,6 +157,8 @@ def _entries(scanner: _Scanner) -> Iterator[Value]:
 
 def _values(scanner: _Scanner) -> Iterator[Value]:
     """Yield the values of an array of objects or of rows, or those that follow each other."""
+    while scanner.peek() and len(scanner.text) < CHUNK and scanner.more():
+        pass  # so much is enough to see what an array holds
     if scanner.peek() == "[" and ARRAY.match(scanner.text, scanner.at):
         scanner.take("[")
         while not scanner.take("]"):

@@ -33,6 +33,7 @@ __all__ = ["open_text", "read_text"]
 
 logger = logging.getLogger("semid")
 
+SAMPLE = 4  # lines that tell the delimiter
 LIST = re.compile(r"\s*[\[(].*[\])]\s*", re.DOTALL)
 FRACTION = re.compile(r"[.eE,]|nan|inf", re.IGNORECASE)
 SET_APART = re.compile(r'"[^"]*"|\[[^\]]*\]')  # cells that may hold delimiters
@@ -40,9 +41,11 @@ Row = tuple[str, npt.NDArray[np.float64]]  # place, numbers
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
-    """Open a file of text, packed or not; what makes it unreadable becomes an InputError."""
+def open_text(path: Path, *, in_lines: bool) -> Iterator[io.TextIOWrapper]:
+    """Open a file of text, packed or not; what makes it unreadable becomes an InputError, and so do endless lines."""
     with open_unpacked(path) as file:
+        if in_lines:
+            file.limit_lines()
         try:
             yield io.TextIOWrapper(file.stream, "utf-8", newline="")
         except UnicodeDecodeError as error:
@@ -56,16 +59,18 @@ def open_text(path: Path) -> Iterator[io.TextIOWrapper]:
 def read_text(path: Path, wanted: Wanted, tables: Tables) -> FileVectors:
     """Read the vectors of a text file, and its ids. The first line tells which layout it has."""
     ids = StringPacker()
-    with open_text(path) as stream:
+    with open_text(path, in_lines=True) as stream:
         lines = enumerate(stream, 1)
-        first = next(((line, text) for line, text in lines if text.strip()), None)
-        if first is None:
+        first = list(itertools.islice(((line, text) for line, text in lines if text.strip()), SAMPLE))
+        if not first:
             raise InputError(f"{path}: the file is empty.")
-        words = first[1].split()
+        words = first[0][1].split()
         if len(words) == 2 and all(word.isdecimal() and len(word) < 16 for word in words):
-            where, rows = "the first column", _word2vec(path, lines, int(words[0]), int(words[1]), ids)
+            where = "the first column"
+            rows = _word2vec(path, itertools.chain(first[1:], lines), int(words[0]), int(words[1]), ids)
         else:
-            where, rows = _separated(path, itertools.chain([first], lines), _delimiter(first[1]), wanted, ids)
+            delimiter = _delimiter([text for _, text in first])
+            where, rows = _separated(path, itertools.chain(first, lines), delimiter, wanted, ids)
         table = tables.collect(in_blocks(path, rows))
     return FileVectors(table, where, ids.finish()) if where else FileVectors(table)
 
@@ -114,10 +119,25 @@ def _is_number(cell: str) -> bool:
 # ---- CSV, TSV and their like ------------------------------------------------------------------------------
 
 
-def _delimiter(line: str) -> str:
-    bare = SET_APART.sub("", line)
-    found = next((one for one in "\t;," if one in bare), None)
-    return found or (" " if len(bare.split()) > 1 else ",")
+def _delimiter(sample: list[str]) -> str:
+    """Return the delimiter that cuts the first lines into the most numbers.
+
+    >>> _delimiter(["id;d0;d1", "a;0,5;1,25"]), _delimiter(["i;,0.5,1.25"]), _delimiter(['B1\\t[0.5, 1.25]'])
+    (';', ',', '\\t')
+    """
+
+    def n_numbers(delimiter: str) -> int:
+        rows = [text.split() if delimiter == " " else next(csv.reader([text], delimiter=delimiter)) for text in sample]
+        decimal = "," if delimiter == ";" else "."
+        cells = [cell.replace(decimal, ".") for row in rows for cell in row]
+        found = sum(len(cell.strip("[]() ").replace(",", " ").split()) for cell in cells if _is_list(cell))
+        return found + sum(map(_is_number, cells)) if min(map(len, rows)) > 1 else -1
+
+    best = max("\t;,", key=n_numbers)  # of equally good ones the first
+    if n_numbers(best) > 0:
+        return best
+    bare = SET_APART.sub("", sample[0])
+    return " " if n_numbers(" ") > 0 else next((one for one in "\t;, " if one in bare.strip()), ",")
 
 
 def _separated(

@@ -271,6 +271,9 @@ def test_user_tokens_are_shown_where_a_template_has_them(tmp_path):
     assert any("<CT1><1000>" in prompt for prompt in shown) and any("<CT1>" not in prompt for prompt in shown)
     with pytest.raises(ConfigError, match="'<s_a_1>' of user 'u0' reads as the ID of an item"):
         semid.write_alignment(catalog(), BASIC, tmp_path / "other", user_tokens={"u0": "<s_a_1>"})
+    index.write_text('{"u0": [1, 2]}')
+    with pytest.raises(InputError, match=r"users\.json: holds codes\. Give the tokens of users as text"):
+        semid.write_alignment(catalog(), BASIC, tmp_path / "other", user_tokens=index)
 
 
 def test_users_may_have_the_tokens_of_clusters(tmp_path):

@@ -230,6 +230,24 @@ def test_shards_of_text_are_joined_with_their_ids(tmp_path):
     assert np.array_equal(read_vectors(tmp_path).rows(), MATRIX)
 
 
+@pytest.mark.parametrize("vectors", ["v.csv", "v.npz#second", "v.pt", "v.jsonl.gz"])
+def test_fit_learns_the_same_from_the_same_vectors_in_every_format(semid, tmp_path, vectors):
+    rows = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+    names = [f"i{row}" for row in range(30)]
+    (tmp_path / "shop.csv").write_text("sku\n" + "".join(f"{name}\n" for name in names))
+    np.save(tmp_path / "plain.npy", rows)
+    order = np.random.default_rng(2).permutation(30)
+    shuffled, moved = [names[row] for row in order], rows[order]
+    write_csv(tmp_path / "v.csv", shuffled, moved)
+    write_text(tmp_path / "v.jsonl.gz", "\n".join(map(json.dumps, lines(shuffled, moved))), gzip.compress)
+    write_tensors(tmp_path / "v.pt", shuffled, moved)
+    np.savez(tmp_path / "v.npz", first=np.zeros((30, 2)), second=moved, sku=np.array(shuffled))
+    fit = ("--id-field", "sku", "--method", "rqkmeans", "--levels", "3", "--codebook-size", "4", "--embeddings")
+    made = [semid("fit", "shop.csv", "-o", name, *fit, given) for name, given in (("a", "plain.npy"), ("b", vectors))]
+    assert [done.code for done in made] == [0, 0], made[1].err
+    assert made[0].out == made[1].out
+
+
 # ---- which column holds the ids -------------------------------------------------------------------------
 
 
@@ -375,6 +393,31 @@ def test_no_pickle_is_ever_run(tmp_path):
         with pytest.raises(InputError, match=rf"{name}: .*(never loaded|may run code)"):
             read_vectors(tmp_path / name, ids=["a", "b"])
     assert not ran.exists()
+
+
+def test_endless_lines_are_refused_but_one_line_of_json_may_hold_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("semid.data.sources.LINE_LIMIT", 1000)
+    (tmp_path / "v.csv").write_bytes(b"id,d0\n" + b"1" * 600_000)
+    with pytest.raises(InputError, match=r"v\.csv: .*in one line"):
+        read_vectors(tmp_path / "v.csv")
+    rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    names = [str(row) for row in range(5000)]
+    (tmp_path / "v.json").write_text(json.dumps(dict(zip(names, rows.tolist(), strict=True))))
+    assert np.array_equal(read_vectors(tmp_path / "v.json", ids=names).rows(), rows)
+
+
+@pytest.mark.parametrize("chunk", [20, 33, 64])
+def test_json_is_read_alike_in_pieces_of_any_length(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr("semid.encoders.vector_json.CHUNK", chunk)
+    monkeypatch.setattr("semid.encoders.vector_json.MAX_RECORD", 300)
+    content = dict(zip(IDS, MATRIX.tolist(), strict=True))
+    for text in (
+        json.dumps(content, indent=1),
+        json.dumps(lines(IDS, MATRIX)),
+        "\n".join(json.dumps(one, ensure_ascii=False) for one in lines(IDS, MATRIX)),
+    ):
+        (tmp_path / "v.json").write_text(text, encoding="utf-8")
+        assert np.array_equal(read_vectors(tmp_path / "v.json", ids=IDS[::-1]).rows(), MATRIX[::-1])
 
 
 def test_an_archive_that_lies_about_its_size_is_refused(tmp_path):

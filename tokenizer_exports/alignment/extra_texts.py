@@ -132,6 +132,8 @@ def read_user_tokens(given: Mapping[str, str] | str | Path | None, vocabulary: V
         given = dict(zip(users.ids, users.vocabulary.texts(users.codes), strict=True))
     elif not isinstance(given, Mapping):
         index = read_index(given)
+        if index.is_codes:
+            raise InputError(f"{given}: holds codes. Give the tokens of users as text, such as <u_1><u_2>.")
         given = {user: "".join(tokens) for user, tokens in zip(index.item_ids, index.tokens, strict=True)}
     for user, text in given.items():
         if vocabulary.find(text):
