@@ -27,7 +27,7 @@ from semid.adaptation.report import Scores
 from semid.errors import ConfigError
 from semid.runtime.arrays import unit_rows
 from semid.runtime.devices import pick_device
-from semid.runtime.progress import bar
+from semid.runtime.progress import bar, log_step
 
 if TYPE_CHECKING:
     import torch
@@ -195,9 +195,20 @@ def learn_adapter(
                     score = judge(apply_layers(layers, catalog)) if judge else 0.0
                     scores.append((step, float(np.mean(losses)), score))
                     losses.clear()
+                    logger.info("step %d of %d: loss %.4f, recall@10 %.4f", *(step, n_steps), *scores[-1][1:])
                     if not judge or score > max(earlier for _, _, earlier in scores[:-1]):
                         best = Learned(layers, step)
+    log_step("adapt", _in_words(best.step, n_steps, scores, judged=judge is not None))
     return Learned(best.layers, best.step, scores)
+
+
+def _in_words(kept: int, n_steps: int, scores: Sequence[tuple[int, float, float]], *, judged: bool) -> str:
+    losses = [loss for _, loss, _ in scores if loss == loss]
+    found = f"{n_steps:,} steps, loss {losses[0]:.3f} to {losses[-1]:.3f}"
+    if not judged:
+        return found
+    score_of = {step: score for step, _, score in scores}
+    return f"{found}; step {kept:,} is kept: R@10 of judges {score_of[kept]:.2%}, at the start {score_of[0]:.2%}"
 
 
 class _Adapter:

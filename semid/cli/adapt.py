@@ -97,7 +97,8 @@ def adapt(
         raise click.UsageError("--pad-row goes with --vectors, which is missing.")
     files = Files.of(choices)
     histories = files.open_interactions(interactions)
-    given = {name: value for name, value in (choices | {"learn": learn}).items() if value not in (None, False, ())}
+    given = {name: value for name, value in choices.items() if value is not None and value is not False}
+    given |= {"learn": learn} if learn else {}
     config = AdaptConfig(**given)
     catalog = read_items(files.open("items", items), text=text, id_field=files.id_field)
     made = run(
