@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semid import SemanticIDTokenizer
+from semid.data import Items
 from semid.data.columns import matrix, values, with_columns
 from semid.errors import ArtifactError, ConfigError, InputError, OutputExistsError
 from semid.pipeline import batch_encoder as batch_module
@@ -63,8 +64,6 @@ def test_items_get_their_ids_and_others_their_nearest_codes(folder):
     assert out["known"].tolist() == [True] * N + [False] * NEW
     np.testing.assert_array_equal(out["codes"][:N], ids.encode([row["id"] for row in ROWS[:N]]))
     new = {name: [row[name] for row in ROWS[N:]] for name in ("title", "brand")}
-    from semid.data.items import Items
-
     nearest = ids.encode_vectors(ids.embed(Items([str(n) for n in range(NEW)], new)))
     np.testing.assert_array_equal(out["codes"][N:], nearest)
     assert out["tokens"] == ids.vocabulary.texts(out["codes"])
@@ -115,6 +114,28 @@ def test_every_kind_of_table_says_the_same(folder, kind):
     assert np.array(values(out, "codes")).tolist() == expected["codes"].tolist()
     assert values(out, "known") == expected["known"].tolist()
     assert "codes" not in given_batch
+
+
+def test_fields_of_objects_and_lists_in_cells_read_as_in_a_fit(tmp_path):
+    rows = [
+        {"id": row["id"], "about": {"title": row["title"]}, "tags": json.dumps([{"name": row["brand"]}, {"name": "x"}])}
+        for row in ROWS
+    ]
+    ids = SemanticIDTokenizer.fit(rows[:N], text=["about.title", "tags"], **CHOICES)
+    ids.save_pretrained(tmp_path / "ids")
+    flat = {"about.title": [row["title"] for row in ROWS], "tags": [f"{row['brand']}, x" for row in ROWS]}
+    expected = ids.encode_vectors(ids.embed(Items([row["id"] for row in ROWS], flat)))
+    encode = BatchEncoder(tmp_path / "ids", id_field=None)
+    batch = {name: [row[name] for row in rows] for name in ("about", "tags")}
+    np.testing.assert_array_equal(encode(batch)["codes"], expected)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    for name in ("rows.jsonl", "rows.parquet"):
+        encode_file(BatchEncoder(tmp_path / "ids"), tmp_path / name, tmp_path / "codes.parquet", force=True)
+        codes = matrix(pq.read_table(tmp_path / "codes.parquet"), "codes")
+        np.testing.assert_array_equal(codes[N:], expected[N:])  # the first N are known by their ids
+    grown, report = ids.add(rows)
+    assert report.added == NEW and len(grown) == N + NEW
 
 
 @pytest.mark.parametrize("kind", ["table", "pandas"])
