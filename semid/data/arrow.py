@@ -7,20 +7,31 @@ images, dates) never become Python objects.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 from semid.data.problems import Problems, is_dataset
 
-__all__ = ["Drain", "Record", "chosen_columns", "column_values", "from_arrow", "from_parquet", "from_table"]
+__all__ = [
+    "Drain",
+    "Keep",
+    "Record",
+    "chosen_columns",
+    "column_values",
+    "from_arrow",
+    "from_parquet",
+    "from_table",
+    "unread_columns",
+]
 
 
 Record = tuple[int, dict[str, Any]]  # number in the source, from 1, and fields
+Keep = Callable[[str], bool]  # whether a column of a name is read even if it cannot be text
 
 ARROW_ROWS = 4096  # rows converted to Python objects at once
 
 
-def from_parquet(file: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+def from_parquet(file: Any, problems: Problems, keep: Keep) -> Iterator[Record]:
     """Yield the records of a Parquet file, a path or a file that can be read in any order.
 
     `keep` names the columns to read besides those that can be text.
@@ -32,12 +43,13 @@ def from_parquet(file: Any, problems: Problems, keep: Callable[[str], bool]) -> 
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             names = [column.name for column in chosen_columns(opened.schema_arrow, keep)]
+            problems.unread.update(unread_columns(opened.schema_arrow, names))
             yield from _from_tables(opened.iter_batches(ARROW_ROWS, columns=names), problems, keep)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last: names of columns
         problems.add(None, f"not a readable Parquet file: {str(error).rstrip('.')}.")
 
 
-def from_arrow(file: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+def from_arrow(file: Any, problems: Problems, keep: Keep) -> Iterator[Record]:
     """Yield the records of an Arrow or Feather file, or of an Arrow stream in a file, as `datasets` saves them."""
     import pyarrow
     import pyarrow.ipc
@@ -51,12 +63,18 @@ def from_arrow(file: Any, problems: Problems, keep: Callable[[str], bool]) -> It
             else:
                 source.seek(0)
                 batches = iter(pyarrow.ipc.open_stream(source))
-            yield from _from_tables(batches, problems, keep)
+            yield from _from_tables(map(_validated, batches), problems, keep)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         problems.add(None, f"not a readable Arrow file: {str(error).rstrip('.')}.")
 
 
-def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+def _validated(batch: Any) -> Any:
+    """Return a batch of a file. ArrowInvalid if it points outside of its own data, which Arrow reads as it is."""
+    batch.validate(full=True)
+    return batch
+
+
+def from_table(source: Any, problems: Problems, keep: Keep) -> Iterator[Record]:
     """Yield the records of a `datasets.Dataset` or of anything with `__arrow_c_stream__`."""
     if is_dataset(source):
         # The Arrow format honors index mappings and never decodes images or sounds.
@@ -70,13 +88,15 @@ def from_table(source: Any, problems: Problems, keep: Callable[[str], bool]) -> 
         problems.add(None, f"not readable as Arrow data: {str(error).rstrip('.')}.")
 
 
-def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str], bool]) -> Iterator[Record]:
+def _from_tables(tables: Iterable[Any], problems: Problems, keep: Keep) -> Iterator[Record]:
     """Yield the records of Arrow tables or record batches with one schema."""
     line = 1
     for table in tables:
         if line == 1:
             problems.check_columns(None, table.schema.names)
         names = list(dict.fromkeys(column.name for column in chosen_columns(table.schema, keep)))
+        if line == 1:
+            problems.unread.update(unread_columns(table.schema, names))
         places = [table.schema.names.index(name) for name in names]
         for start in range(0, table.num_rows, ARROW_ROWS):
             part = table.slice(start, ARROW_ROWS)
@@ -86,10 +106,23 @@ def _from_tables(tables: Iterable[Any], problems: Problems, keep: Callable[[str]
             line += part.num_rows
 
 
-def chosen_columns(schema: Any, keep: Callable[[str], bool]) -> list[Any]:
+def chosen_columns(schema: Any, keep: Keep) -> list[Any]:
     """Return the columns of an Arrow schema that are read: those that can be text, and those that `keep` asks for."""
     """Return the columns of a schema that are read: those that `keep` names or that can be an id or text."""
     return [column for column in schema if keep(column.name) or _is_plain(column.type)]
+
+
+def unread_columns(schema: Any, names: Collection[str]) -> dict[str, str]:
+    """Return the columns of an Arrow schema that are not among those read, and what they hold."""
+    import pyarrow.types as types
+
+    def held(kind: Any) -> str:
+        lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+        if lists and (types.is_integer(kind.value_type) or types.is_floating(kind.value_type)):
+            return "vectors"
+        return "dates" if types.is_temporal(kind) else "no text"
+
+    return {column.name: held(column.type) for column in schema if column.name not in names}
 
 
 def _is_plain(kind: Any) -> bool:

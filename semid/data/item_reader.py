@@ -125,6 +125,7 @@ class ColumnReader:
         self.problems.finish()
         if self.names is None:
             fields = {name: self.columns[name].finish(len(ids)) for name in self._text_fields(ids)}
+            self.left_out |= self.problems.unread
         self.rows = np.array(self.places, np.int64) if self.places else np.arange(len(ids))
         if len(kept) < len(ids):
             fields = {name: values.take(kept) for name, values in fields.items()}

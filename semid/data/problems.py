@@ -76,6 +76,7 @@ class Problems:
     n_rows: int = 0  # rows of the source so far, good or bad
     n_skipped: int = 0
     raw: Any = field(default=None, repr=False)  # the row that was read last, as it stands in the source
+    unread: dict[str, str] = field(default_factory=dict)  # columns of a table that were not read, and what they hold
     offset: int = 0  # of the lines of the file of a folder that is being read
     last_line: int = 0  # of a folder so far
     _files: list[tuple[int, str]] = field(default_factory=list, repr=False)  # of a folder: offset and name

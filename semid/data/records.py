@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from semid.data.arrow import Record, from_arrow, from_parquet, from_table
+from semid.data.arrow import Keep, Record, from_arrow, from_parquet, from_table
 from semid.data.folders import files_of
 from semid.data.formats_json import from_array, from_jsonl, from_map, from_objects, from_python
 from semid.data.formats_text import from_rows, from_sequences
@@ -27,8 +27,6 @@ from semid.errors import InputError
 __all__ = ["GZIP_MAGIC", "iter_records"]
 
 logger = logging.getLogger("semid")
-
-Keep = Callable[[str], bool]
 
 
 def iter_records(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import datetime
 import gzip
 import io
 import json
@@ -261,13 +262,22 @@ def test_tables_are_read_whatever_they_are_called_and_packed(tmp_path, kind, nam
     assert kind == "arrow" or "not a readable" in refusal(path)  # a stream may end anywhere
 
 
-def test_objects_of_tables_are_dicts_and_vectors_are_not_read(tmp_path):
+def test_objects_of_tables_are_dicts_and_what_is_not_read_is_said(tmp_path):
     rows = [{"id": 1, "details": {"Material": "copper"}, "genres": [{"name": "War"}], "vector": [0.5, 1.0]}]
-    rows[0]["image"] = {"bytes": b"x", "path": "a"}
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "items.parquet")
-    assert read(tmp_path / "items.parquet") == [
-        {"id": 1, "details": {"Material": "copper"}, "genres": [{"name": "War"}]}
-    ]
+    rows[0] |= {"image": {"bytes": b"x", "path": "a"}, "out": datetime.date(1995, 1, 2), "title": "Lamp"}
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    kept = {"id": 1, "details": {"Material": "copper"}, "genres": [{"name": "War"}], "title": "Lamp"}
+    assert read(path) == [kept]
+    asked = [record for _, record in iter_records(path, keep={"out", "vector"}.__contains__)]
+    assert asked == [kept | {"vector": [0.5, 1.0], "out": "1995-01-02"}]
+    said: list[str] = []
+    items = read_items(path, on_warning=said.append)
+    assert list(items.texts()) == ["Lamp. War"]
+    assert {name: items.left_out[name] for name in ("vector", "image", "out")} == {
+        "vector": "vectors", "image": "no text", "out": "dates",
+    }  # fmt: skip
+    assert "out (dates), vector (vectors); choose fields with --text" in said[0]
 
 
 # ---- folders
