@@ -10,10 +10,10 @@ import json
 import re
 from typing import Any
 
-__all__ = ["looks_like_cell", "parse_cell"]
+__all__ = ["DEPTH", "looks_like_cell", "parse_cell"]
 
 
-DEPTH = 32  # lists in lists; deeper ones stay strings
+DEPTH = 32  # lists in lists; a deeper cell stays a string, and no path goes deeper
 SEPARATORS = re.compile(r"[\s,]*")
 COLON = re.compile(r"\s*:\s*")
 STRING = re.compile(r"[bru]{0,2}(['\"])", re.IGNORECASE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semid.data.cells import parse_cell
+from semid.data.cells import DEPTH, parse_cell
 
 __all__ = ["find_field", "label_of", "named_inside", "roots"]
 
@@ -45,14 +45,14 @@ def _cuts(name: str) -> Iterable[tuple[str, str]]:
         at = name.rfind(".", 0, at)
 
 
-def _inside(value: object, name: str) -> tuple[bool, Any]:
+def _inside(value: object, name: str, depth: int = 0) -> tuple[bool, Any]:
     if isinstance(value, str):
         value = parse_cell(value)
     if isinstance(value, Mapping):
         return find_field(value, name)
-    if not isinstance(value, list | tuple | np.ndarray):
+    if not isinstance(value, list | tuple | np.ndarray) or depth == DEPTH:
         return False, None
-    values = [found for has, found in (_inside(inner, name) for inner in value) if has]
+    values = [found for has, found in (_inside(inner, name, depth + 1) for inner in value) if has]
     return bool(values), values
 
 

@@ -111,6 +111,16 @@ def test_paths_go_into_objects_and_a_real_name_wins(path, found):
     assert has == found[0] and (not has or value == found[1])
 
 
+def test_a_path_does_not_follow_lists_without_end():
+    value: object = {"b": "x"}
+    for _ in range(20):
+        value = [value]
+    assert find_field({"a": value}, "a.b")[0]
+    for _ in range(50_000):
+        value = [value]
+    assert find_field({"a": value}, "a.b") == (False, [])
+
+
 def test_objects_are_called_by_the_first_of_their_names():
     assert label_of({"value": 1, "Title": "t", "NAME": "n"}) == "n"
     assert label_of({"title": "t", "Name": "n"}) == "n"
