@@ -118,7 +118,7 @@ def test_a_path_does_not_follow_lists_without_end():
     assert find_field({"a": value}, "a.b")[0]
     for _ in range(50_000):
         value = [value]
-    assert find_field({"a": value}, "a.b") == (False, [])
+    assert find_field({"a": value}, "a.b") == (False, None)
 
 
 def test_objects_are_called_by_the_first_of_their_names():
