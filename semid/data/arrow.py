@@ -102,7 +102,9 @@ def _from_tables(tables: Iterable[Any], problems: Problems, keep: Keep) -> Itera
             part = table.slice(start, ARROW_ROWS)
             columns = [column_values(part.column(place), problems, line) for place in places]
             for i in range(part.num_rows):
-                yield line + i, {name: column[i] for name, column in zip(names, columns, strict=True)}
+                record = {name: column[i] for name, column in zip(names, columns, strict=True)}
+                problems.raw = record
+                yield line + i, record
             line += part.num_rows
 
 

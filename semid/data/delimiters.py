@@ -29,8 +29,11 @@ SAMPLE = 200  # rows that are looked at
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?%?")
 DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 WHOLE = re.compile(r"[-+]?\d+")
-DATA = re.compile(r"https?://|\d{4}[-/.]\d\d?[-/.]\d|\d\d?[-/.]\d\d?[-/.]\d{4}|<\w+_\d+>|.*[!?]$|[\[{(]", re.IGNORECASE)
+DATA = re.compile(
+    r"https?://|\d{4}[-/.]\d\d?[-/.]\d|\d\d?[-/.]\d\d?[-/.]\d{4}|<\w+_\d+>|.*\s.*[!?]$|[\[{(]", re.IGNORECASE
+)
 NAME = re.compile(r"[^\W\d][\w \-./:()#&$%]*")
+IDENTIFIER = re.compile(r"(\w+_)?(id|asin|isbn|sku)|[a-z]+I[Dd]", re.ASCII)
 KNOWN = re.compile(
     r"(^|[_\W])(ids?|title|name|user|item|asin|isbn|sku|uid|time|timestamp|date|rating|score|text|description|brand|"
     r"categor\w+|genres?|tags?|price|year|author|label|url|type|history\w*|items|movie|book|product|content|summary)$",
@@ -82,6 +85,8 @@ def best_split(text: str, preferred: str | None, delimiter: str | None = None) -
     splits = [split for one in CANDIDATES if (split := _split(text, one)).width > 1]
     if not splits:
         return _split(text, preferred or ",")
+    if any(split.delimiter != " " and split.fitting >= 0.5 for split in splits):  # blanks are in any text
+        splits = [split for split in splits if split.delimiter != " "]
     if preferred:
         splits.sort(key=lambda split: split.delimiter != preferred)  # stable
     best = max(splits, key=lambda split: split.fitting)
@@ -119,9 +124,13 @@ def is_header(row: Sequence[str]) -> bool:
 
     >>> is_header(["id", "title"]), is_header(["1", "Red Lamp"]), is_header(["", "id"]), is_header(["x", "2020-01-01"])
     (True, False, True, False)
+    >>> is_header(["item_id", "2019", "2020"]), is_header(["Red Lamp", "2019", "2020"])
+    (True, False)
     """
     filled = [cell.strip() for cell in row if cell.strip()]
-    return bool(filled) and not any(NUMBER.fullmatch(cell) or DATA.match(cell) or len(cell) > 80 for cell in filled)
+    if not any(map(IDENTIFIER.fullmatch, filled)) and any(map(NUMBER.fullmatch, filled)):
+        return False  # beside an id, columns may be called 2019, 2020
+    return bool(filled) and not any(DATA.match(cell) or len(cell) > 80 for cell in filled)
 
 
 def is_sure_header(rows: Sequence[Sequence[str]]) -> bool:

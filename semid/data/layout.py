@@ -107,6 +107,9 @@ def layout_of(file: Opened, path: str, reading: Reading) -> Layout:
         It cannot be told, or the first line is no header.
     """
     if file.table is not None:
+        if reading.delimiter is not None or reading.columns is not None:
+            given = "--delimiter" if reading.columns is None else "--columns"
+            raise SourceFault(f"is a {file.table} file, whose columns have names. Leave out {given}.")
         return Layout("parquet" if file.table == "parquet" else "arrow", compression=file.compression)
     if _is_binary(file.head):
         first = file.head[:6].hex(" ")

@@ -280,6 +280,13 @@ def test_objects_of_tables_are_dicts_and_what_is_not_read_is_said(tmp_path):
     assert "out (dates), vector (vectors); choose fields with --text" in said[0]
 
 
+def test_columns_of_a_table_cannot_be_named(tmp_path):
+    path = tmp_path / "items.parquet"
+    pq.write_table(pa.Table.from_pylist(RECORDS), path)
+    assert refusal(path, columns="a,b") == f"{path}: is a parquet file, whose columns have names. Leave out --columns."
+    assert "Leave out --delimiter." in refusal(path, delimiter=";")
+
+
 # ---- folders
 
 
