@@ -4,8 +4,8 @@ Files in reading order:
 
 reading             how to read a file: delimiter, columns, encoding, bad rows
 problems            what is wrong with a source, collected with its place
-records             a file, table or iterable -> (line number, dict) pairs
-arrow               Parquet, datasets and Arrow streams for `records`
+sources, layout     a file as UTF-8 (encodings, signatures, folders), its form (delimiters, known_files, json_layout)
+records             a file, table or iterable -> (line number, dict) pairs: formats_json, formats_text, arrow, hub_sets
 columns             columns of the tables that batch functions receive
 values              the value of a field as clean text, an id or a time (HTML: markup; lists in strings: cells, paths)
 items               a catalog: ids and text fields (which: text_fields; from records: item_reader, text_column)
@@ -14,7 +14,7 @@ interaction_fields  which field is the user, the item, the time
 interaction_reader  histories and logs -> interactions
 splits              training and held-out interactions
 strings             string tables as two arrays
-index_files         ID files of other systems: index_entries (arrays: first_bytes, stored_arrays, array_files, torch_files)
+index_files         ID files of other systems: index_entries (first_bytes, stored_arrays, array_files, torch_files)
 """
 
 from typing import TYPE_CHECKING
