@@ -123,6 +123,7 @@ class Format:
 
 SIGNS = ",;|:\t\"'\r\n"  # with none of them in a cell, the delimiter shows in the first lines
 BREAKS = "\r\n\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"  # what Python calls the end of a line
+MARK = "\ufeff"  # at the beginning of a file it is no part of the first cell
 FORMATS = {
     "json lines": Format("a.jsonl", json_lines),
     "json lines, another name": Format("a.data", json_lines),
@@ -130,7 +131,7 @@ FORMATS = {
     "json array, indented": Format("a.json", lambda records: json.dumps(records, indent=2).encode()),
     "python lines": Format("a.json", python_lines),
     "csv": Format("a.csv", separated(",")),
-    "csv, no header": Format("a.csv", separated(",", header=False), headed=False, said={"delimiter": "comma"}),
+    "csv, no header": Format("a.csv", separated(",", header=False), MARK, headed=False, said={"delimiter": "comma"}),
     "tsv": Format("a.tsv", separated("\t")),
     "semicolons": Format("a.csv", separated(";"), said={"delimiter": ";"}),
     "semicolons, found": Format("a.csv", separated(";"), without=SIGNS),
@@ -138,7 +139,7 @@ FORMATS = {
     "pipes, found": Format("a.txt", separated("|"), without=SIGNS),
     "double colons": Format("a.dat", joined("::"), without=':"' + BREAKS, said={"delimiter": "::"}),
     "double colons, no header": Format(
-        "a.dat", joined("::", header=False), without=':"' + BREAKS, said={"delimiter": "::"}, headed=False
+        "a.dat", joined("::", header=False), without=MARK + ':"' + BREAKS, said={"delimiter": "::"}, headed=False
     ),
     "utf-8 with a mark": Format("a.csv", separated(",", "utf-8-sig")),
     "utf-16": Format("a.csv", separated(",", "utf-16")),
