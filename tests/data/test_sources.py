@@ -22,7 +22,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from semid.data import Reading, iter_records, read_items
+from semid.data import Reading, iter_records, read_interactions, read_items
 from semid.data.layout import plain_layout
 from semid.errors import DependencyError, InputError
 
@@ -373,3 +373,12 @@ def test_data_sets_of_the_hub_are_loaded_by_name(monkeypatch):
 def test_the_layout_of_what_cannot_be_opened_again_is_none(tmp_path):
     assert plain_layout("-") is None and plain_layout(str(tmp_path)) is None
     assert plain_layout(str(Path(tmp_path, "none.csv"))) is None
+
+
+def test_a_time_of_an_odd_name_in_a_table_is_said_and_can_be_named(tmp_path, caplog):
+    path = tmp_path / "log.parquet"
+    days = [datetime.datetime(2020, 1, 3), datetime.datetime(2020, 1, 1)]
+    pq.write_table(pa.table({"user": ["u", "u"], "item": ["b", "a"], "gesehen": days}), path)
+    assert dict(read_interactions(path)) == {"u": ["b", "a"]}
+    assert "no time column (columns: user, item, gesehen); using the order of the lines." in caplog.text
+    assert dict(read_interactions(path, time_field="gesehen")) == {"u": ["a", "b"]}
