@@ -18,7 +18,7 @@ from semid.data.json_layout import python_literal
 from semid.data.problems import Problems, quote
 from semid.data.sources import LINE_LIMIT, LineFault, Opened, SourceFault, read_fault
 
-__all__ = ["from_array", "from_jsonl", "from_map", "from_objects", "from_python", "stream_fault"]
+__all__ = ["JsonScanner", "from_array", "from_jsonl", "from_map", "from_objects", "from_python", "stream_fault"]
 
 CHUNK = 1 << 20
 BLANKS = " \t\r\n"
@@ -99,7 +99,7 @@ def from_python(file: Opened, problems: Problems) -> Iterator[Record]:
 # ---- values that span lines
 
 
-class _Scanner:
+class JsonScanner:
     """JSON text of any length, of which one value is parsed at a time."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
@@ -156,7 +156,7 @@ def _values(file: Opened, problems: Problems, kind: str) -> Iterator[Any]:
     Behind a fault nothing is read: it is not known where the next value would begin.
     """
     problems.style = "row"
-    scanner = _Scanner(file.stream)
+    scanner = JsonScanner(file.stream)
     try:
         if kind != "objects":
             scanner.next_sign()

@@ -12,164 +12,114 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from semid.data.encodings import not_utf8
+from semid.data.first_bytes import open_unpacked
+from semid.data.formats_json import JsonScanner
 from semid.data.problems import name_list, quote
 from semid.data.strings import StringPacker
 from semid.encoders.vector_rows import FileVectors, Wanted, in_blocks, pick_ids, pick_vectors
-from semid.encoders.vector_text import open_text
 from semid.errors import InputError
 from semid.runtime.tables import Tables
 
 __all__ = ["read_json"]
 
-CHUNK = 1 << 20  # characters read at a time
-MAX_VALUE = 1 << 26  # characters of one value
-MAX_RECORD = 1 << 23  # characters of the first record; an object that is longer holds vectors by id
 EXPECTED = 'expected lines {"id": "...", "embedding": [0.1, ...]}, or one object {"item id": [0.1, ...], ...}'
 BLANKS = " \t\r\n"
-ARRAY = re.compile(r"\[[ \t\r\n]*[\[{\]]")  # of objects or rows, not of numbers
+ARRAY = re.compile(rb"[ \t\r\n]*\[[ \t\r\n]*[\[{\]]")  # of objects or rows, not of numbers
 Value = tuple[str, str | None, Any]  # place, key if the values have keys, value
-
-
-class _Scanner:
-    """Reads JSON values one after the other from a stream."""
-
-    def __init__(self, path: Path, stream: TextIO) -> None:
-        self.path, self.stream, self.decoder = path, stream, json.JSONDecoder()
-        self.text, self.at, self.ended = "", 0, False
-        self.line, self.counted = 1, 0  # the line of character `counted`
-
-    def more(self) -> bool:
-        """Read on, as much again as is still unread; return whether there was more."""
-        piece = "" if self.ended else self.stream.read(max(CHUNK, len(self.text) - self.at))
-        self.ended = self.ended or not piece
-        self.count_lines()
-        self.text, self.at, self.counted = self.text[self.at :] + piece, 0, 0
-        return bool(piece)
-
-    def count_lines(self) -> int:
-        """Return the line of this place."""
-        self.line += self.text.count("\n", self.counted, self.at)
-        self.counted = self.at
-        return self.line
-
-    def peek(self) -> str:
-        """Return the next character that is not blank; "" at the end."""
-        while True:
-            while self.at < len(self.text) and self.text[self.at] in BLANKS:
-                self.at += 1
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
-                return ""
-
-    def take(self, character: str) -> bool:
-        """Step over the next character if it is this one."""
-        found = self.peek() == character
-        self.at += found
-        return found
-
-    def value(self, limit: int = MAX_VALUE) -> Any:
-        """Return the next value; InputError if it is broken, or longer than `limit` characters."""
-        self.peek()
-        while True:
-            try:
-                value, end = self.decoder.raw_decode(self.text, self.at)
-            except json.JSONDecodeError as error:
-                further = error.pos - self.at
-                if len(self.text) - self.at < limit and self.more():
-                    continue
-                raise self.fault(f"broken JSON: {error.msg}", self.at + further) from None
-            except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
-                raise self.fault(f"cannot be read as JSON ({error})", self.at) from None
-            if end == len(self.text) and isinstance(value, (int, float)) and self.more():
-                continue  # the number may go on
-            self.at = end
-            return value
-
-    def fault(self, what: str, at: int | None = None) -> InputError:
-        """Return an error at this place."""
-        line = self.count_lines() + (0 if at is None else self.text.count("\n", self.at, at))
-        return InputError(f"{self.path}:{line}: {what}; {EXPECTED}.")
-
-    def place(self) -> str:
-        """Return the line of the next value, for messages."""
-        self.peek()
-        return f":{self.count_lines()}"
 
 
 def read_json(path: Path, wanted: Wanted, tables: Tables) -> FileVectors:
     """Read the vectors of a JSON file, and their ids."""
-    with open_text(path, in_lines=False) as stream:
-        keyed = _is_keyed(_Scanner(path, stream))
     ids = StringPacker()
-    with open_text(path, in_lines=False) as stream:
-        scanner = _Scanner(path, stream)
-        values = _entries(scanner) if keyed else _values(scanner)
+    with open_unpacked(path) as file:
+        keyed = _is_keyed(file.head, file.whole)
+        values = _parsed(path, JsonScanner(file.stream), keyed=keyed, is_array=bool(ARRAY.match(file.head)))
         first = next(values, None)
         if first is None:
             raise InputError(f"{path}: no vectors; {EXPECTED}.")
         fields = None if keyed or isinstance(first[2], list) else _fields(path, first[2], wanted)
-        rows = _rows(path, itertools.chain([first], values), fields, ids)
-        table = tables.collect(in_blocks(path, rows))
+        table = tables.collect(in_blocks(path, _rows(path, itertools.chain([first], values), fields, ids)))
     if keyed:
         return FileVectors(table, "its keys", ids.finish()) if wanted.with_ids else FileVectors(table)
     id_name = fields and fields[1]
     return FileVectors(table, f"field {id_name!r}", ids.finish()) if id_name else FileVectors(table)
 
 
-def _is_keyed(scanner: _Scanner) -> bool:
-    """Return whether a file is one object whose values are vectors."""
-    if scanner.peek() != "{":
+def _is_keyed(head: bytes, whole: bool) -> bool:
+    """Return whether a file with these first bytes is one object whose values are vectors."""
+    text = head.decode("utf-8", "replace")
+    start = len(text) - len(text.lstrip(BLANKS))
+    if text[start : start + 1] != "{":
         return False
-    while len(scanner.text) < MAX_RECORD and scanner.more():
-        pass
     try:
-        first, end = scanner.decoder.raw_decode(scanner.text, scanner.at)
+        first, end = json.JSONDecoder().raw_decode(text, start)
     except ValueError:
-        return len(scanner.text) >= MAX_RECORD
+        return not whole  # so long an object holds vectors by id
     except RecursionError:
         return False
-    scanner.at = end
-    return not scanner.peek() and bool(first) and all(isinstance(value, list) for value in first.values())
+    return not text[end:].strip(BLANKS) and bool(first) and all(isinstance(value, list) for value in first.values())
 
 
-def _entries(scanner: _Scanner) -> Iterator[Value]:
+def _parsed(path: Path, scanner: JsonScanner, *, keyed: bool, is_array: bool) -> Iterator[Value]:
+    """Yield the values with their lines, and their keys if they have any; InputError for broken JSON."""
+    try:
+        yield from _entries(scanner) if keyed else _values(scanner, is_array)
+    except json.JSONDecodeError as error:
+        line = scanner.line + scanner.text.count("\n", scanner.at, error.pos)
+        raise InputError(f"{path}:{line}: broken JSON: {error.msg}; {EXPECTED}.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}:{scanner.line}: {not_utf8(error)}") from None
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        raise InputError(f"{path}:{scanner.line}: cannot be read as JSON ({error}); {EXPECTED}.") from None
+
+
+def _entries(scanner: JsonScanner) -> Iterator[Value]:
     """Yield the entries of one object."""
-    scanner.take("{")
+    scanner.next_sign()
+    scanner.skip()
     while True:
-        place = scanner.place()
-        key = scanner.value()
-        if not isinstance(key, str) or not scanner.take(":"):
-            raise scanner.fault("broken JSON")
+        scanner.next_sign()
+        place, key = f":{scanner.line}", scanner.value()
+        _step_over(scanner, ":" if isinstance(key, str) else "")
+        scanner.next_sign()
         yield place, key, scanner.value()
-        if scanner.take("}"):
+        if scanner.next_sign() == "}":
             break
-        if not scanner.take(","):
-            raise scanner.fault("broken JSON: expected a comma or }")
-    if scanner.peek():
-        raise scanner.fault("more after the end of the object")
+        _step_over(scanner, ",")
+    _check_end(scanner)
 
 
-def _values(scanner: _Scanner) -> Iterator[Value]:
+def _values(scanner: JsonScanner, is_array: bool) -> Iterator[Value]:
     """Yield the values of an array of objects or of rows, or those that follow each other."""
-    while scanner.peek() and len(scanner.text) < CHUNK and scanner.more():
-        pass  # so much is enough to see what an array holds
-    if scanner.peek() == "[" and ARRAY.match(scanner.text, scanner.at):
-        scanner.take("[")
-        while not scanner.take("]"):
-            yield scanner.place(), None, scanner.value()
-            if scanner.peek() != "]" and not scanner.take(","):
-                raise scanner.fault("broken JSON: expected a comma or ]")
-        if scanner.peek():
-            raise scanner.fault("more after the end of the array")
+    if not is_array:
+        while scanner.next_sign():
+            yield f":{scanner.line}", None, scanner.value()
         return
-    while scanner.peek():
-        yield scanner.place(), None, scanner.value()
+    scanner.next_sign()
+    scanner.skip()
+    while scanner.next_sign() != "]":
+        yield f":{scanner.line}", None, scanner.value()
+        if scanner.next_sign() != "]":
+            _step_over(scanner, ",")
+    _check_end(scanner)
+
+
+def _step_over(scanner: JsonScanner, sign: str) -> None:
+    if not sign or scanner.next_sign() != sign:
+        raise json.JSONDecodeError(f"expected {sign or 'a name'}", scanner.text, scanner.at)
+    scanner.skip()
+
+
+def _check_end(scanner: JsonScanner) -> None:
+    scanner.skip()
+    if scanner.next_sign():
+        raise json.JSONDecodeError("more after the end", scanner.text, scanner.at)
 
 
 def _fields(path: Path, record: object, wanted: Wanted) -> tuple[str, str | None]:

@@ -29,7 +29,7 @@ from semid.encoders.vector_rows import ID_NAMES, INDEX, FileVectors, Wanted, in_
 from semid.errors import InputError
 from semid.runtime.tables import Tables
 
-__all__ = ["open_text", "read_text"]
+__all__ = ["read_text"]
 
 logger = logging.getLogger("semid")
 
@@ -41,11 +41,10 @@ Row = tuple[str, npt.NDArray[np.float64]]  # place, numbers
 
 
 @contextmanager
-def open_text(path: Path, *, in_lines: bool) -> Iterator[io.TextIOWrapper]:
+def _open_text(path: Path) -> Iterator[io.TextIOWrapper]:
     """Open a file of text, packed or not; what makes it unreadable becomes an InputError, and so do endless lines."""
     with open_unpacked(path) as file:
-        if in_lines:
-            file.limit_lines()
+        file.limit_lines()
         try:
             yield io.TextIOWrapper(file.stream, "utf-8", newline="")
         except UnicodeDecodeError as error:
@@ -59,7 +58,7 @@ def open_text(path: Path, *, in_lines: bool) -> Iterator[io.TextIOWrapper]:
 def read_text(path: Path, wanted: Wanted, tables: Tables) -> FileVectors:
     """Read the vectors of a text file, and its ids. The first line tells which layout it has."""
     ids = StringPacker()
-    with open_text(path, in_lines=True) as stream:
+    with _open_text(path) as stream:
         lines = enumerate(stream, 1)
         first = list(itertools.islice(((line, text) for line, text in lines if text.strip()), SAMPLE))
         if not first:

@@ -408,8 +408,8 @@ def test_endless_lines_are_refused_but_one_line_of_json_may_hold_all(tmp_path, m
 
 @pytest.mark.parametrize("chunk", [20, 33, 64])
 def test_json_is_read_alike_in_pieces_of_any_length(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr("semid.encoders.vector_json.CHUNK", chunk)
-    monkeypatch.setattr("semid.encoders.vector_json.MAX_RECORD", 300)
+    monkeypatch.setattr("semid.data.formats_json.CHUNK", chunk)
+    monkeypatch.setattr("semid.data.sources.HEAD", 250)  # longer than a record, shorter than the object
     content = dict(zip(IDS, MATRIX.tolist(), strict=True))
     for text in (
         json.dumps(content, indent=1),
