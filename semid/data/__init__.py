@@ -11,7 +11,7 @@ values              the value of a field as clean text, an id or a time (HTML: m
 items               a catalog: ids and text fields (which: text_fields; from records: item_reader, text_column)
 interactions        who interacted with what, and when
 interaction_fields  which field is the user, the item, the time
-interaction_reader  histories and logs -> interactions
+interaction_reader  histories and logs -> interactions: by interaction_columns (row_batches) or interaction_records
 splits              training and held-out interactions
 strings             string tables as two arrays
 index_files         ID files of other systems: index_entries (first_bytes, stored_arrays, array_files, torch_files)
