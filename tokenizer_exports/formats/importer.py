@@ -81,6 +81,7 @@ def import_index(
         No vocabulary can have this template or these sizes.
 
     >>> import tempfile
+    >>> from pathlib import Path
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "shop.index.json"
     ...     _ = path.write_text('{"B2": ["<a_5>", "<b_0>"], "B1": ["<a_5>", "<b_12>"]}')
