@@ -124,6 +124,15 @@ def test_a_checkpoint_that_is_not_complete_is_not_resumed_from(base, tmp_path):
     assert files(whole.folder) == files(again.folder)
 
 
+def test_a_finished_training_is_resumed_to_what_it_gave(base, tmp_path):
+    results = [
+        train_language_model(base, TEXTS, PAIRS, config(), tmp_path, judge=same_color, resume=resume)
+        for resume in (False, True)
+    ]
+    np.testing.assert_array_equal(*[np.array(result.scores) for result in results])
+    assert results[0].step == results[1].step
+
+
 def test_equal_seeds_give_equal_folders_without_a_path_or_a_date(base, tmp_path):
     folders = [
         train_language_model(base, TEXTS, PAIRS, config(seed=seed), tmp_path / str(number)).folder
