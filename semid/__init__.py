@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from semid.config import SemanticIDConfig
     from semid.data import read_interactions, read_items
     from semid.encoders import embed
-    from semid.evaluation import evaluate
+    from semid.evaluation import evaluate, evaluate_recommendations
     from semid.pipeline.signals import Signals
     from semid.tokenizer import SemanticIDTokenizer
     from semid.tokenizer_exports import export, extend, extend_folder, generate_items, import_index, write_alignment
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 _ROOMS = {
     "adaptation": "AdaptConfig adapt", "clusters": "ClusterTokens fit_clusters", "config": "SemanticIDConfig",
-    "data": "read_interactions read_items", "encoders": "embed", "evaluation": "evaluate",
+    "data": "read_interactions read_items", "encoders": "embed", "evaluation": "evaluate evaluate_recommendations",
     "pipeline.signals": "Signals", "tokenizer": "SemanticIDTokenizer", "trie": "Trie",
     "tokenizer_exports": "export extend extend_folder generate_items import_index write_alignment",
 }  # fmt: skip
 _HOME = {name: f"semid.{room}" for room, names in _ROOMS.items() for name in names.split()}
 __all__ = [
     "AdaptConfig", "ClusterTokens", "SemanticIDConfig", "SemanticIDTokenizer", "Signals", "Trie", "__version__",
-    "adapt", "embed", "evaluate", "export", "extend", "extend_folder", "fit_clusters", "generate_items",
-    "import_index", "read_interactions", "read_items", "write_alignment",
+    "adapt", "embed", "evaluate", "evaluate_recommendations", "export", "extend", "extend_folder", "fit_clusters",
+    "generate_items", "import_index", "read_interactions", "read_items", "write_alignment",
 ]  # fmt: skip
 __dir__ = __all__.copy  # completion knows the names before they are used
 

@@ -55,6 +55,7 @@ def test_public_names_are_pinned():
         "adapt",
         "embed",
         "evaluate",
+        "evaluate_recommendations",
         "export",
         "extend",
         "extend_folder",

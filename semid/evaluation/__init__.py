@@ -7,28 +7,23 @@ metrics    `evaluate` computes them: collisions, use of the codes, neighbor reca
 neighbors  the exact nearest neighbors that recall is measured against
 advice     what is wrong and which option changes it, in sentences
 churn      what a refit changed, in figures and item by item
+recommendations  `evaluate_recommendations`: Recall@K, NDCG@K and others, for lists of items or IDs
+ranked_lists     which places each recommended item takes (hits: where the relevant ones are)
+strata           head, mid, tail and cold items (intervals: bootstrap confidence intervals)
 card       the model card of an artifact
 """
 
 from semid.evaluation.advice import advise
 from semid.evaluation.card import model_card
 from semid.evaluation.churn import Churn, remap_lines
+from semid.evaluation.intervals import Bootstrap, Estimate
 from semid.evaluation.metrics import evaluate, number_prefixes, sequence_lift
 from semid.evaluation.neighbors import Neighbors, find_neighbors
 from semid.evaluation.quality import Distortion, LevelUse, Quality, percent
+from semid.evaluation.recommendations import RecommendationQuality, evaluate_recommendations
 
 __all__ = [
-    "Churn",
-    "Distortion",
-    "LevelUse",
-    "Neighbors",
-    "Quality",
-    "advise",
-    "evaluate",
-    "find_neighbors",
-    "model_card",
-    "number_prefixes",
-    "percent",
-    "remap_lines",
-    "sequence_lift",
-]
+    "Bootstrap", "Churn", "Distortion", "Estimate", "LevelUse", "Neighbors", "Quality", "RecommendationQuality",
+    "advise", "evaluate", "evaluate_recommendations", "find_neighbors", "model_card", "number_prefixes", "percent",
+    "remap_lines", "sequence_lift",
+]  # fmt: skip
