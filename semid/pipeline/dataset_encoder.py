@@ -152,7 +152,8 @@ class _Source:
 
     def _of_records(self, size: int) -> Iterator[Part]:
         problems = Problems.of(self.given)
-        records = iter_records(self.given, keep=self.columns.__contains__, problems=problems)
+        key = self.encoder.id_field or "id"
+        records = iter_records(self.given, keep=self.columns.__contains__, problems=problems, key_field=key)
         if problems.skips:  # here, because a batch is encoded whole, perhaps in another process
             records = (record for record in records if not self._is_bad(*record, problems))
         seen: set[str] = set()
