@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from array import array
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from semid.data.interaction_fields import find_fields
 from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
+from semid.data.string_batches import strings_of
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.text_column import OBJECT, TextColumn
 from semid.data.text_fields import WELL_KNOWN, name_rank, why_not_text
@@ -22,6 +23,7 @@ from semid.data.values import has_surrogate, id_fault, id_string, is_vector, is_
 __all__ = ["ColumnReader", "field_order", "no_such_field", "reasons"]
 
 
+BATCH = 4096  # records that are added at once
 REFUSED = {OBJECT: "object", "a list of numbers": "vectors"}
 
 
@@ -34,6 +36,7 @@ class ColumnReader:
         self.names = names  # None: detect them
         self.keep = frozenset(keep)  # of the detected ones, those that are text whatever they hold
         self.left_out: dict[str, str] = {}  # field name -> why it is not text
+        self.waiting: list[tuple[int, dict[str, Any]]] = []  # records that are not added yet
         self.ids = StringPacker()
         self.lines = array("q")  # of each id
         self.places = array("q")  # row of each id in the source; empty if no row before it was skipped
@@ -49,6 +52,53 @@ class ColumnReader:
 
     def add(self, line: int, record: dict[str, Any]) -> None:
         """Add the record of a line, or note what is wrong with it."""
+        if self.problems.skips:  # whether a record is skipped must be known before the next one is read
+            self._add(line, record)
+            return
+        self.waiting.append((line, record))
+        if len(self.waiting) >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Add the records that wait: column by column if they are alike, else one by one."""
+        waiting, self.waiting = self.waiting, []
+        if waiting and not self._add_alike(*zip(*waiting, strict=True)):
+            for line, record in waiting:
+                self._add(line, record)
+
+    def _add_alike(self, lines: Sequence[int], records: Sequence[dict[str, Any]]) -> bool:
+        """Add records with the same fields; return False, and add none, if they are not alike or one has a fault."""
+        fields = tuple(records[0])
+        if self.paths or self.id_field not in fields or any(tuple(record) != fields for record in records):
+            return False
+        ids = [item_id for record in records if (item_id := id_string(record[self.id_field])) is not None]
+        if len(ids) < len(records):
+            return False
+        columns: dict[str, tuple[list[Any], Any]] = {}  # the values, and they as Arrow strings if they can be
+        for name in filter(self._is_text if self.names is None else self.columns.__contains__, fields):
+            values = [record[name] for record in records]
+            columns[name] = values, strings_of(values)
+            if self.names is not None and columns[name][1] is None:
+                return False
+        row = len(self.lines)
+        self.lines.extend(lines)
+        for item_id in ids:
+            self.ids.append(item_id)
+        self.found.update(fields if self.names is not None else ())
+        for name, (values, strings) in columns.items():
+            column = self.columns.setdefault(name, TextColumn())
+            if strings is not None and not column.refused:
+                column.add_strings(row, strings)
+                continue
+            for place, raw in enumerate(values):
+                self._add_value(column, row + place, raw)
+        return True
+
+    def _is_text(self, name: object) -> bool:
+        """Return whether a field may be text, where none was chosen."""
+        return isinstance(name, str) and (name != self.id_field or name in self.keep)
+
+    def _add(self, line: int, record: dict[str, Any]) -> None:
         if self.id_field not in record:
             have = f"have: {name_list(record)}" if record else "the record is empty"
             what = f"missing field {quote(self.id_field)} ({have}). Use --id-field {_likely_id(record)}."
@@ -99,20 +149,20 @@ class ColumnReader:
 
     def _add_any(self, row: int, record: dict[str, Any]) -> None:
         for name, raw in record.items():
-            if not isinstance(name, str) or (name == self.id_field and name not in self.keep):
-                continue
-            column = self.columns.get(name)
-            if column is None:
-                column = self.columns[name] = TextColumn()
-            if column.refused:  # remember whether it has text, for the warning
-                column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
-                column.note_objects(raw)
-            elif (type(raw) is not str and is_vector(raw)) or not column.add(row, raw):
-                column.refuse(kind_of(raw), row)
-                column.note_objects(raw)
+            if self._is_text(name):
+                self._add_value(self.columns.setdefault(name, TextColumn()), row, raw)
+
+    def _add_value(self, column: TextColumn, row: int, raw: object) -> None:
+        if column.refused:  # remember whether it has text, for the warning
+            column.has_words = column.has_words or (isinstance(raw, str) and is_wordy(raw))
+            column.note_objects(raw)
+        elif (type(raw) is not str and is_vector(raw)) or not column.add(row, raw):
+            column.refuse(kind_of(raw), row)
+            column.note_objects(raw)
 
     def finish(self, warn: Callable[[str], None]) -> tuple[PackedStrings, dict[str, PackedStrings]]:
         """Return the ids and the text columns, or raise the error that lists everything wrong with the source."""
+        self._flush()
         for name in sorted(set(self.columns) - self.found) if self.names and self.lines else ():
             self.problems.add(None, no_such_field(name, map(str, self.found)))
         if not self.lines and not self.problems.total:

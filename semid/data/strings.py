@@ -180,6 +180,11 @@ class StringPacker:
         self._data += string.encode("utf-8")
         self._ends.append(len(self._data))
 
+    def extend(self, data: npt.NDArray[np.uint8], ends: npt.NDArray[np.integer]) -> None:
+        """Add strings: string i is `data[ends[i]:ends[i + 1]]` in UTF-8; `ends` begins with 0."""
+        self._ends.frombytes((ends[1:].astype(np.int64) + len(self._data)).tobytes())
+        self._data += data.data
+
     def pad(self, length: int) -> None:
         """Add empty strings until there are `length`."""
         if length > len(self):

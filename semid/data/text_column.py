@@ -5,10 +5,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
 
 from semid.data.cells import looks_like_cell, parse_cell
 from semid.data.markup import is_tag_piece
 from semid.data.paths import LABELS, named_inside
+from semid.data.string_batches import bytes_of, count_kinds, not_plain
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.text_fields import Tally, count_filled
 from semid.data.values import clean_text, has_surrogate, text_of
@@ -40,15 +44,8 @@ class TextColumn:
 
     def add(self, row: int, raw: object) -> bool:
         """Add the value of an item; return whether it can be text."""
-        counted = True
         if type(raw) is str:  # the fast path for nearly every value
-            if raw[:1] in OPENING and looks_like_cell(raw) and not has_surrogate(raw):
-                self.cells.append(row)
-                value, counted = raw, False
-            else:
-                value = clean_text(raw)
-                if not value and raw:
-                    self.tally.n_markup += "<" in raw or is_tag_piece(raw)
+            value = self._clean(row, raw)
         else:
             found = text_of(raw)
             if found is None:
@@ -56,11 +53,29 @@ class TextColumn:
             value = found
             if not value and isinstance(raw, list | tuple):
                 self.note_objects(raw)
+            self.tally.add(value)
         self.values.pad(row)
         self.values.append(value)
-        if counted:
-            self.tally.add(value)
         return True
+
+    def add_strings(self, row: int, strings: Any) -> None:
+        """Add the values of the items from `row` on, an Arrow array of strings without nulls."""
+        import pyarrow
+        import pyarrow.compute
+
+        rows = not_plain(strings)
+        if len(rows):
+            is_odd = np.zeros(len(strings), np.bool_)
+            is_odd[rows] = True
+            count_kinds(self.tally, strings.filter(pyarrow.array(~is_odd)))
+            odd = strings.take(pyarrow.array(rows)).to_pylist()
+            cleaned = [self._clean(row + at, raw) for at, raw in zip(rows.tolist(), odd, strict=True)]
+            texts = pyarrow.array(cleaned, pyarrow.string())
+            strings = pyarrow.compute.replace_with_mask(strings, pyarrow.array(is_odd), texts)
+        else:
+            count_kinds(self.tally, strings)
+        self.values.pad(row)
+        self.values.extend(*bytes_of(strings))
 
     def note_objects(self, values: object) -> None:
         """Note a field of an object, or of the objects in a list, to name as an example of a path."""
@@ -88,6 +103,17 @@ class TextColumn:
     def has_values(self) -> bool:
         """Whether some item has the field, be it with markup or objects alone."""
         return bool(self.values.n_bytes or self.tally.n_markup or self.inside)
+
+    def _clean(self, row: int, raw: str) -> str:
+        """Return the clean text of a string, counted, or a cell as it is written."""
+        if raw[:1] in OPENING and looks_like_cell(raw) and not has_surrogate(raw):
+            self.cells.append(row)
+            return raw
+        value = clean_text(raw)
+        if not value and raw:
+            self.tally.n_markup += "<" in raw or is_tag_piece(raw)
+        self.tally.add(value)
+        return value
 
     def _without_cells(self, written: PackedStrings) -> PackedStrings:
         """Return the values with the cells read as lists if most filled values are, else cleaned like other text."""
