@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import logging
 import tempfile
 from pathlib import Path
@@ -188,6 +189,48 @@ def test_the_place_where_blocks_end_changes_nothing(size):
     data = b'user,item,time\r\n"u","a""b",1\r\n"v","c,d",2\r\nu,"",3\r\n'
     both_alike("log.csv", data, block=size + 20)
     both_alike("log.csv", data.replace(b',"",', b',"x",'), block=size + 20)
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_every_short_cell_is_read_alike(place, tmp_path):
+    """Also in a column that is not read (3)."""
+    for size in range(1, 5):
+        for signs in itertools.product(b'a,"\n\r', repeat=size):
+            rows = [[b"u", b"x", b"2", b"q"], [b"v", b"y", b"1", b"q"], [b"w", b"x", b"3", b"q"]]
+            rows[1][place] = bytes(signs)
+            data = b"\n".join(map(b",".join, [[b"user", b"item", b"time", b"other"], *rows]))
+            path = tmp_path / "log.csv"
+            path.write_bytes(data)
+            if is_fast(path):
+                assert outcome(path, True, {}) == outcome(path, False, {}), data
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        b"u,a,1\n\nv,b,2\n",
+        b"u,a,1\nv,b,2\n\n",
+        b"u,a,1\nv,b\x00,2\n",
+        b"u,a,1\nv,b\xff,2\n",
+        b"u,a,1\nv,b,2\n" * 20 + b"u,a,2020-01-01\n" * 20,
+        b"u,a,1\nv,b,2\n" * 20 + b"u,a,soon\n",
+        b"u,a,2020-01-01\n" * 20 + b"u,a,nan\n",
+        b"u,a,9223372036854775807\n" * 9 + b"u,a,-9223372036854775808\nv,b,0\n",
+        "u,é,1\nv,日本,2\n".encode() * 20,
+        b'u,"a\n',
+        b'u,"a",1\nv,"b',
+        b'u,"a",1\nv,"b" ,2\n',
+    ],
+)
+def test_odd_rows_are_read_alike_wherever_blocks_end(rows):
+    for block in (40, 41, 42, 43, 80, 1 << 20):
+        both_alike("log.csv", b"user,item,time\n" + rows, block=block)
+
+
+def test_bytes_that_are_not_utf8_are_found_in_columns_that_are_not_read(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"user,item,time,other\nu,a,1,x\nv,b,2,\xff\n")
+    with pytest.raises(InputError, match="not UTF-8: byte 0xff"):
+        read_interactions(tmp_path / "log.csv")
 
 
 # ---- Parquet
