@@ -11,7 +11,9 @@ LLMEmb's loss wants lengths. N items, D dims.
 
 from __future__ import annotations
 
+import logging
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -134,6 +136,8 @@ def train_language_model(
         if trainer.is_world_process_zero():
             whole = _whole_model(model, workspace / f"checkpoint-{best[0]}", config)
             whole.save_pretrained(str(folder), create_model_card=False)
+            for path in folder.rglob("*.safetensors"):  # which are written for their owner alone
+                shutil.copymode(folder / "modules.json", path)
         trainer.accelerator.wait_for_everyone()
     return TrainedModel(folder, best[0], scores)
 
@@ -150,17 +154,23 @@ def _check_packages() -> None:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep libraries from showing bars and notes of their own; errors and warnings of Python stay."""
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
-    shows_bars, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    others = logging.getLogger("sentence_transformers")
+    shows_bars, levels = (
+        transformers_logging.is_progress_bar_enabled(),
+        (transformers_logging.get_verbosity(), others.level),
+    )
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    others.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        transformers_logging.set_verbosity(levels[0])
+        others.setLevel(levels[1])
         if shows_bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()
 
 
 def _loaded(folder: Path, device: str, dtype: torch.dtype | str) -> SentenceTransformer:

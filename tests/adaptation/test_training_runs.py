@@ -12,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from semid import AdaptConfig, adapt
 from semid.encoders import NeuralEncoder
 from semid.errors import ConfigError, OutputExistsError
 from tests.adaptation.test_run import ITEMS, LOG, base, files_of
+from tests.helpers.real_models.smollm2 import smollm2_folder
 
 pytest.importorskip("peft", reason="needs peft: pip install peft")
 pytest.importorskip("accelerate", reason="needs accelerate: pip install accelerate")
@@ -90,6 +92,18 @@ def test_a_recommender_can_be_trained_on_top(base, tmp_path):
     assert {"SASRec, ID table", "SASRec, adapted"} < set(made.scores)
     assert set(made.report["training"]) == {"language model", "adapter"}
     assert NeuralEncoder(made.folder).transform(ITEMS).shape == (len(ITEMS), 8)
+
+
+@pytest.mark.slow
+def test_a_real_model_learns_in_half_precision_and_little_memory(tmp_path):
+    choices = replace(
+        CONFIG, steps=4, batch_size=8, rate=1e-3, pooling="eos", bfloat16=True, gradient_checkpointing=True
+    )
+    made = adapt(ITEMS, smollm2_folder(), interactions=LOG, config=choices, output=tmp_path / "encoder")
+    assert made.better and made.scores["adapted"].recall["all"] > made.scores["plain"].recall["all"]
+    weights = made.folder / "model.safetensors"
+    assert {tensor.dtype for tensor in load_file(weights).values()} == {np.dtype(np.float16)}  # as they came
+    assert weights.stat().st_mode == (made.folder / "modules.json").stat().st_mode
 
 
 @pytest.mark.slow
