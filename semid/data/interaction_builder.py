@@ -45,6 +45,8 @@ class InteractionBuilder:
         self.item_of = array("i")
         self.times: array[int] | array[float] = array("q")  # "d" from the first time that is not a whole number
         self.held_out = array("q")  # n_valid and n_test of each user
+        self.n_repeated = 0  # histories of a user who had one already, of which one is kept ...
+        self.begins: dict[int, int] = {}  # ... and of a user, where the kept one begins if it is not the first
         self.first: dict[str, int] = {}  # kind of record or time -> line of the first one
         self.no_times, self.no_counts = Problems(problems.name), Problems(problems.name)
 
@@ -81,8 +83,14 @@ class InteractionBuilder:
         self._say()
         users, user_rank = _ranked(self.users)
         item_ids, item_rank = _ranked(self.items)
-        user_of = user_rank[np.asarray(self.user_of)]
+        user_of, item_of = np.asarray(self.user_of), np.asarray(self.item_of)
         times = None if self.no_times.total else np.asarray(self.times)
+        if self.begins:
+            begins = np.zeros(len(users), np.int64)
+            begins[list(self.begins)] = list(self.begins.values())
+            kept = np.arange(len(user_of)) >= begins[user_of]
+            user_of, item_of, times = user_of[kept], item_of[kept], None if times is None else times[kept]
+        user_of = user_rank[user_of]
         order = _order(user_of, times)
         offsets = np.zeros(len(users) + 1, np.int64)
         np.cumsum(np.bincount(user_of, minlength=len(users)), out=offsets[1:])
@@ -90,7 +98,7 @@ class InteractionBuilder:
             users,
             item_ids,
             offsets,
-            item_rank[np.asarray(self.item_of)[order]],
+            item_rank[item_of[order]],
             self.problems.name,
             None if times is None else times[order].astype(np.float64, copy=False),
             self._counts(users, user_rank, offsets),
@@ -103,6 +111,10 @@ class InteractionBuilder:
         if self.level:
             chosen: dict[str, list[str]] = {role: names for role, names in self.taken.items() if names}
             logger.log(logging.WARNING if self.level > 1 else logging.INFO, "%s", spoken(name, chosen))
+        if self.n_repeated:
+            which = self.problems.reading.duplicates
+            have = "1 history repeats" if self.n_repeated == 1 else f"{self.n_repeated:,} histories repeat"
+            logger.warning("%s: %s a user; kept the %s of each (--duplicates)", name, have, which)
         if self.targets.rows:
             logger.warning(
                 "%s: read each user's longest history, its item at the end (users: %d, interactions: %d, rows: %d).",

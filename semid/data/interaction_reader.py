@@ -6,10 +6,14 @@ Times and held-out counts are kept where the source has them. A plain log is rea
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from semid.data.interaction_columns import read_columns
 from semid.data.interaction_records import RecordReader
 from semid.data.interactions import Interactions
 from semid.data.problems import Problems
+from semid.data.reading import Duplicates, Reading, reading_of
 from semid.data.records import iter_records
 from semid.runtime.progress import track
 
@@ -22,6 +26,11 @@ def read_interactions(
     user_field: str | None = None,
     item_field: str | None = None,
     time_field: str | None = None,
+    delimiter: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    encoding: str | None = None,
+    skip_bad_rows: bool | str | os.PathLike[str] = False,
+    duplicates: Duplicates = "error",
 ) -> Interactions:
     """Read histories, or a log of single interactions.
 
@@ -36,6 +45,9 @@ def read_interactions(
         Names of the fields. By default the usual names are found, such as user, user_id, reviewerID; items, item_id,
         asin, movieId; time, timestamp, date, created_at; one log line says which were taken. An empty `time_field`
         means the order of the source. Times are numbers, in any unit, or ISO dates (UTC unless they say otherwise).
+    delimiter, columns, encoding, skip_bad_rows, duplicates
+        How to read a file, where its content does not say it; see `Reading`. Of several histories of a user, "first"
+        and "last" keep one.
 
     Rows with a column such as `history_item_id` beside the item are read as one history per user: the longest, with the
     row's item at its end. Naming `item_field` reads such rows as single interactions.
@@ -51,8 +63,8 @@ def read_interactions(
     InputError
         The source cannot be read, or some of it is wrong: a missing user or item, two columns that could be it, a user
         with two histories, a time of a log that is none. Lists the first ten problems with their lines.
-    DependencyError
-        Parquet, when pyarrow is not installed.
+    ConfigError
+        An option for reading is impossible.
 
     >>> log = read_interactions([{"user": 1, "item": "b", "time": 9}, {"user": 1, "item": "a", "time": 2}])
     >>> log.users, log.history(0), log.times.tolist()
@@ -60,13 +72,16 @@ def read_interactions(
     """
     if isinstance(source, Interactions):
         return source
-    problems = Problems.of(source)
+    header = columns.split(",") if isinstance(columns, str) else columns
+    given = Reading(delimiter, None if header is None else tuple(header), encoding, skip_bad_rows, duplicates)
+    reading = reading_of(source, given)
+    problems = Problems.of(source, reading)
     names = (user_field, item_field, time_field)
-    columns = read_columns(source, problems, names)
-    if columns is not None:
-        return columns.interactions()
+    found = read_columns(source, problems, names)
+    if found is not None:
+        return found.interactions()
     reader = RecordReader(problems, names)
-    records = iter_records(source, keep=reader.wants, problems=problems)
+    records = iter_records(source, keep=reader.wants, problems=problems, reading=reading)
     for line, record in track(records, f"reading {problems.name}", unit="record"):
         reader.add(line, record)
     return reader.interactions()

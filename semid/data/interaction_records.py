@@ -80,19 +80,33 @@ class RecordReader(InteractionBuilder):
         self, line: int, user: str, item_field: str, met: Sequence[object] | np.ndarray, record: dict[str, Any]
     ) -> None:
         self.first.setdefault("a whole history", line)
-        known = len(self.users)
-        number = self._number(user, line, record)
-        if number < known:
-            first = self.problems.first_at(self.user_lines[number])
-            self.problems.add(line, f"user {quote(user)} again (first at {first}). Join the histories.")
-            return
+        item_ids = []
         for position, item in enumerate(met):
             item_id = id_string(item)
             if item_id is None:
                 self.problems.add(line, f"{item_field}[{position}] {id_fault(item)}")
                 return
+            item_ids.append(item_id)
+        again = user in self.users
+        if again and not self._replaces(line, user):
+            return
+        number = self._number(user, line, record, again)
+        for item_id in item_ids:
             self.append(number, item_id)
         self._add_time_list(line, record, len(met))
+
+    def _replaces(self, line: int, user: str) -> bool:
+        """Return whether a further history of a user replaces the earlier one; note it if there may be only one."""
+        which, number = self.problems.reading.duplicates, self.users[user]
+        if which == "error":
+            first = self.problems.first_at(self.user_lines[number])
+            what = f"user {quote(user)} again (first at {first}). Join the histories, or keep one with --duplicates."
+            self.problems.add(line, what)
+            return False
+        self.n_repeated += 1
+        if which == "last":
+            self.begins[number] = len(self.user_of)
+        return which == "last"
 
     def _add_time_list(self, line: int, record: dict[str, Any], count: int) -> None:
         """Keep the times of a history, or note why it has none, which matters to a split by time alone."""
@@ -184,23 +198,23 @@ class RecordReader(InteractionBuilder):
             self.times = array("d", self.times)
             self.times.append(moment)
 
-    def _number(self, user: str, line: int, record: dict[str, Any]) -> int:
-        """Return the user's number, and keep their held-out counts."""
+    def _number(self, user: str, line: int, record: dict[str, Any], again: bool = False) -> int:
+        """Return the user's number, and keep their held-out counts; `again` if they replace earlier ones."""
         number = self.users.setdefault(user, len(self.users))
         is_new = number == len(self.user_lines)
         if is_new:
             self.user_lines.append(line)
-        if is_new or self.counted:
-            self._keep_counts(number, line, [record.get(name) for name in HELD_OUT])
+        if is_new or self.counted or again:
+            self._keep_counts(number, line, [record.get(name) for name in HELD_OUT], again)
         return number
 
-    def _keep_counts(self, user: int, line: int, counts: list[Any]) -> None:
+    def _keep_counts(self, user: int, line: int, counts: list[Any], again: bool) -> None:
         if not all(type(count) is int and count >= 0 for count in counts):
             self.note(self.no_counts, line, counts_fault(counts))
         elif self.no_counts.total:
             return  # the places in held_out are no longer those of the users
-        elif 2 * user == len(self.held_out):
-            self.held_out.extend(counts)
+        elif again or 2 * user == len(self.held_out):
+            self.held_out[2 * user : 2 * user + 2] = array("q", counts)
         elif counts != self.held_out[2 * user : 2 * user + 2].tolist():
             shown = ", ".join(f"{name}={count!r:.40}" for name, count in zip(HELD_OUT, counts, strict=True))
             self.note(self.no_counts, line, f"{shown}: an earlier record of the user has other counts.")

@@ -94,9 +94,10 @@ def steam(files: Files) -> Dataset:
     for log in files.of_interactions("steam_reviews.json", "steam_new.json", "australian_users_items.json"):
         if not log.name.startswith("australian"):
             return Dataset(items, _log(log, "username", "product_id", "date"))
-        histories = {user["user_id"]: user["items"] for _, user in iter_records(log)}  # some users are there twice
-        owned = ({"user": user, "items": [game["item_id"] for game in games]} for user, games in histories.items())
-        return Dataset(items, replace(read_interactions(owned), source=str(log)))
+        owners = (user for _, user in iter_records(log))
+        owned = ({"user": user["user_id"], "items": [game["item_id"] for game in user["items"]]} for user in owners)
+        histories = read_interactions(owned, duplicates="first")  # some users are there twice
+        return Dataset(items, replace(histories, source=str(log)))
     return Dataset(items)
 
 

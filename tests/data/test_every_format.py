@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from semid.data import Reading, RecordFile, read_interactions, read_items
+from semid.data import read_interactions, read_items
 from semid.data.values import clean_text
 from tests.helpers.record_formats import (
     BREAKS,
@@ -72,7 +72,7 @@ def histories(records: Records) -> dict[str, list[str]]:
 
 
 def check_log(source: Path, records: Records, **options: Any) -> None:
-    read = read_interactions(RecordFile(source, Reading(**options)))
+    read = read_interactions(source, **options)
     assert dict(read) == histories(records)
     assert sorted(read.require_times()) == sorted(record["time"] for record in records)
 
