@@ -24,7 +24,16 @@ def tool(name: str):
 
 
 blocks = tool("run_blocks")
-NAMES = ("quickstart", "language-models", "changing", "alignment", "users", "entity-tokens", "input-formats")
+NAMES = (
+    "quickstart",
+    "embeddings",
+    "language-models",
+    "changing",
+    "alignment",
+    "users",
+    "entity-tokens",
+    "input-formats",
+)
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 
 
@@ -49,7 +58,9 @@ def test_the_pages_differences_are_found(tmp_path):
 
 def test_a_block_with_a_name_is_a_file(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text("```csv in/made.csv\nid;title\n```\n```console\n$ cat in/made.csv\nid,title\n```\n```csv\nno file\n```\n")
+    page.write_text(
+        "```csv in/made.csv\nid;title\n```\n```console\n$ cat in/made.csv\nid,title\n```\n```csv\nno file\n```\n"
+    )
     ran = blocks.run_page(page)
     assert ran.renewed == page.read_text().replace("id,title", "id;title")
 
