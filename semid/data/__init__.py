@@ -8,7 +8,7 @@ sources, layout     a file as UTF-8 (encodings, signatures, folders), its form (
 records             a file, table or iterable -> (line number, dict) pairs: formats_json, formats_text, arrow, hub_sets
 columns             columns of the tables that batch functions receive
 values              the value of a field as clean text, an id or a time (HTML: markup; lists in strings: cells, paths)
-items               a catalog: ids and text fields (which: text_fields; from records: item_reader, text_column)
+items               a catalog: ids and text fields (text_fields; item_reader, item_columns, text_column, string_batches)
 interactions        who interacted with what, and when
 interaction_fields  which field is the user, the item, the time
 interaction_reader  histories and logs -> interactions: by interaction_columns (row_batches) or interaction_records

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from semid.data.interaction_fields import find_fields
 from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
-from semid.data.string_batches import strings_of
+from semid.data.row_batches import NotPlain
+from semid.data.string_batches import bytes_of, strings_of
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.text_column import OBJECT, TextColumn
 from semid.data.text_fields import WELL_KNOWN, name_rank, why_not_text
@@ -93,6 +94,20 @@ class ColumnReader:
             for place, raw in enumerate(values):
                 self._add_value(column, row + place, raw)
         return True
+
+    def add_rows(self, line: int, columns: Mapping[str, Any]) -> None:
+        """Add rows from a line on: Arrow arrays of strings without nulls, by name. NotPlain if an id is empty."""
+        import pyarrow.compute
+
+        ids = columns[self.id_field]
+        if len(ids) and pyarrow.compute.min(pyarrow.compute.binary_length(ids)).as_py() == 0:
+            raise NotPlain("an empty id")
+        row = len(self.lines)
+        self.ids.extend(*bytes_of(ids))
+        self.lines.extend(range(line, line + len(ids)))
+        self.found.update(columns if self.names is not None else ())
+        for name in filter(self._is_text if self.names is None else self.columns.__contains__, columns):
+            self.columns.setdefault(name, TextColumn()).add_strings(row, columns[name])
 
     def _is_text(self, name: object) -> bool:
         """Return whether a field may be text, where none was chosen."""

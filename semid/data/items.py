@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from semid.data.item_columns import read_rows
 from semid.data.item_reader import ColumnReader, no_such_field, reasons
 from semid.data.problems import Problems, name_list
 from semid.data.reading import Duplicates, Reading, reading_of
@@ -214,9 +215,11 @@ def read_items(
     reading = reading_of(source, given)
     problems = Problems.of(source, reading)
     reader = ColumnReader(problems, id_field, names, keep)
-    records = iter_records(source, keep=reader.reads, problems=problems, reading=reading, key_field=id_field)
-    for line, record in track(records, f"reading {problems.name}", unit="record"):
-        reader.add(line, record)
+    if not read_rows(source, problems, reader):
+        reader = ColumnReader(problems, id_field, names, keep)
+        records = iter_records(source, keep=reader.reads, problems=problems, reading=reading, key_field=id_field)
+        for line, record in track(records, f"reading {problems.name}", unit="record"):
+            reader.add(line, record)
     ids, fields = reader.finish(on_warning or logger.warning)
     return Items(ids, fields, problems.name, reader.rows, reader.left_out, id_field)
 

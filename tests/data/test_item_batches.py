@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import tempfile
+from pathlib import Path
 from unittest import mock
 
 import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.data import item_reader, read_items
+from semid.data import item_reader, read_items, row_batches
 from semid.data.item_reader import ColumnReader
 from semid.data.string_batches import count_kinds, not_plain
 from semid.data.text_fields import Tally
@@ -19,13 +23,14 @@ untimed = settings(deadline=None, max_examples=200)
 pieces = st.sampled_from([
     "red", "kohl", "a", "B004756YJA", "7", "1.5", "1e5", "x9", "e9", "9e", "nan", "N/A", "unknown", "yes", "true",
     "null", "http://x.y", "https://x", "2020-01-02", "01-Jan-1995", "Nov 21, 2019", "#3,000 in Toys (See Top 100)",
-    "12in", "-", "-5", "1.2.3", "&amp;", "<b>", "<3", 'class="a"', '="', "é", "e\u0301", "日本", "\x00", "\t", "\n", "\x7f",
-    "[1]", "['a', 'b']", "{", '{"name": "x"}',
+    "12in", "-", "-5", "1.2.3", "\x7f", "&amp;", "<b>", "<3", 'class="a"', '="', "é", "e\u0301", "日本",
+    "\x00", "\t", "\n", "[1]", "['a', 'b']", "{", '{"name": "x"}',
     "", " ", "  ", "A" * 64 + "1", "1" * 70, "q_9", "1_0", "0x1A", "infinity", "$3", "3%", "!",
 ])  # fmt: skip
 strings = (
     pieces | st.lists(pieces, max_size=3).map(" ".join) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 )
+printable = pieces.filter(str.isprintable)
 ascii_strings = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=6)
 numbers = st.integers() | st.floats() | st.sampled_from([10**400, 0, -0.0, True])
 values = st.recursive(
@@ -51,7 +56,7 @@ def catalogs(draw: st.DrawFn) -> list[dict[str, object]]:
     return records
 
 
-def outcome(records: list[dict[str, object]], **options: object) -> object:
+def outcome(records: list[dict[str, object]] | Path, **options: object) -> object:
     said: list[str] = []
     try:
         items = read_items(records, on_warning=said.append, **options)
@@ -110,3 +115,51 @@ def test_records_with_the_same_fields_are_read_in_batches():
     with mock.patch.object(ColumnReader, "_add", side_effect=AssertionError):
         items = read_items(records, on_warning=str)
     assert items.fields == {"title": ["Lamp 0", "Lamp 1", "Lamp 2"]}
+
+
+# ---- CSV files
+
+
+def file_outcome(path: Path, by_columns: bool, **options: object) -> object:
+    if by_columns:
+        return outcome(path, **options)
+    with (
+        mock.patch("semid.data.items.read_rows", return_value=False),
+        mock.patch.object(ColumnReader, "_add_alike", return_value=False),
+    ):
+        return outcome(path, **options)
+
+
+@untimed
+@given(
+    header=st.sampled_from(["id,title,x", "id,title,x", ",id,title", "x,id,brand", "id,id,x", "title,x,y"]),
+    rows=st.lists(st.tuples(st.sampled_from("abcdefghijkl"), strings | ascii_strings, pieces), min_size=1, max_size=12),
+    quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
+    damage=st.sampled_from([b"", b"", b"", b"\xff", b'"', b"\n", b",", b"\r", b"\0"]),
+    place=st.integers(0, 60),
+    block=st.sampled_from([200, 1 << 20]),
+    options=st.sampled_from([{}, {}, {"text": "title,x"}, {"text": "title.x"}, {"keep": ["x"]}, {"id_field": "x"}]),
+)
+def test_rows_read_by_columns_equal_rows_read_by_records(header, rows, quoting, damage, place, block, options):
+    text = io.StringIO(newline="")
+    csv.writer(text, quoting=quoting).writerows([header.split(","), *rows])
+    data = text.getvalue().encode()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "items.csv")
+        path.write_bytes(data[:place] + damage + data[place:])
+        with mock.patch.object(row_batches, "BLOCK", block):
+            columns = file_outcome(path, True, **options)
+        assert columns == file_outcome(path, False, **options)
+
+
+@untimed
+@given(rows=st.lists(st.tuples(printable, printable), min_size=2))
+def test_sound_catalogs_are_read_by_columns(rows):
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("id", "title", "x"), *((number, *row) for number, row in enumerate(rows))])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "items.csv")
+        path.write_bytes(text.getvalue().encode())
+        with mock.patch("semid.data.items.iter_records", side_effect=AssertionError):
+            columns = file_outcome(path, True)
+        assert columns == file_outcome(path, False)
