@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from semid.tokenizer_exports.generate.constraint import Constraints
     from semid.tokenizer_exports.generate.items import Generated, generate_items, items_custom_generate
     from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
+    from semid.tokenizer_exports.generate.score_callback import ScoreCallback
     from semid.tokenizer_exports.generate.top_k import build_top_k
     from semid.tokenizer_exports.models.freeze import train_only_new_rows
     from semid.tokenizer_exports.models.in_memory import extend
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CodeRows", "Constraints", "EntityNames", "EntityTokens", "EntityVectors", "Exported", "Extended", "Generated",
-    "IndexFile", "ItemHead", "SoftHardPrompts", "TokenRows", "TrieLogitsProcessor", "Wording", "add_entities",
-    "build_top_k", "export", "extend", "extend_folder", "generate_items", "import_index", "items_custom_generate",
-    "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows", "write_alignment",
+    "IndexFile", "ItemHead", "ScoreCallback", "SoftHardPrompts", "TokenRows", "TrieLogitsProcessor", "Wording",
+    "add_entities", "build_top_k", "export", "extend", "extend_folder", "generate_items", "import_index",
+    "items_custom_generate", "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows", "write_alignment",
 ]  # fmt: skip
 __dir__ = __all__.copy  # completion knows the names before they are used
 

@@ -15,10 +15,14 @@ import numpy.typing as npt
 from semid.data.interactions import Interactions
 from semid.runtime.checks import check_choice
 
-__all__ = ["Split", "cut_by_time", "held_out_interactions", "leave_one_out", "own_split", "training_interactions"]
+__all__ = [
+    "Cut", "Split", "cut_by_time", "held_out_interactions", "leave_one_out", "own_split", "split_ends",
+    "training_interactions",
+]  # fmt: skip
 
 
 Split = Literal["leave-one-out", "own", "all"]
+Cut = Literal["leave-one-out", "time", "own"]
 
 
 def training_interactions(
@@ -103,3 +107,34 @@ def cut_by_time(log: Interactions, cuts: tuple[float, float]) -> npt.NDArray[np.
     moments = [ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in cuts]
     counts = [np.concatenate(([0], np.cumsum(times < moment))) for moment in moments]
     return np.stack([np.diff(count[log.offsets]) for count in counts], axis=1)
+
+
+def split_ends(
+    log: Interactions, split: str = "leave-one-out", cuts: tuple[float, float] = (0.8, 0.9)
+) -> npt.NDArray[np.int64]:
+    """Return where training and validation end in each history, by the name of a split: int64 [U, 2].
+
+    Parameters
+    ----------
+    log : Interactions
+        All histories.
+    split : {"leave-one-out", "time", "own"}
+        The last two of each user, two moments for all, or as `n_valid` and `n_test` say.
+    cuts : (float, float)
+        Shares of all interactions before validation and before the test, for "time". Default: 0.8, 0.9.
+
+    Raises
+    ------
+    ConfigError
+        An unknown split.
+    InputError
+        "time" or "own", and the interactions do not say.
+
+    >>> from semid.data.interaction_reader import read_interactions
+    >>> split_ends(read_interactions([{"user": "u", "items": ["a", "b", "c", "d"]}])).tolist()
+    [[2, 3]]
+    """
+    check_choice("split", split, get_args(Cut))
+    if split == "time":
+        return cut_by_time(log, cuts)
+    return own_split(log) if split == "own" else leave_one_out(log)

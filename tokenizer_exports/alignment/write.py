@@ -17,15 +17,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from semid._version import __version__
 from semid.artifact.atomic import check_folder
 from semid.artifact.staging import staged_folder
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
-from semid.data.splits import cut_by_time, leave_one_out, own_split
+from semid.data.splits import split_ends
 from semid.data.unknown_items import unknown_items
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.runtime.keyed_random import chance, share
@@ -201,7 +198,7 @@ def _gathered(
     log = read()
     if line := unknown_items(log, ids.item_ids, kind="artifact"):
         notes.append(f"{line}.")
-    histories = split_histories(log, ids.ledger, _ends(log, config))
+    histories = split_histories(log, ids.ledger, split_ends(log, config.split, config.cuts))
     if n_retired := histories.n_unknown - int((ids.ledger.find_rows(log.item_ids) < 0)[log.items].sum()):
         notes.append(f"interactions with retired items: {n_retired:,} left out.")
     if repeats := histories.repeats():
@@ -217,13 +214,6 @@ def _gathered(
         markers=config.markers,
     )
     return Material(ids, histories, texts, config, queries, preferences, user_tokens), tasks, notes
-
-
-def _ends(log: Interactions, config: AlignmentConfig) -> npt.NDArray[np.int64]:
-    """Return where training and validation end in each history: int64 [U, 2]."""
-    if config.split == "time":
-        return cut_by_time(log, config.cuts)
-    return own_split(log) if config.split == "own" else leave_one_out(log)
 
 
 def _write_task(task: str, material: Material, templates: Templates, draft: Path) -> dict[str, int]:

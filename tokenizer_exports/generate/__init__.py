@@ -13,6 +13,9 @@ constraint.py             Constraints: what may be generated besides the choice 
 token_masker.py           TokenMasker: masks the logits of each row, for every logits processor
 logits_processor.py       TrieLogitsProcessor: the same for `generate` of transformers
 top_k.py                  build_top_k: recommendations for all users, computed ahead of time
+eval_cases.py             prompts of `semid align` with the items that should come next
+score_model.py            a model scored on them
+score_callback.py         ScoreCallback: the same at every evaluation of a Trainer
 """
 
 from typing import TYPE_CHECKING
@@ -23,14 +26,14 @@ if TYPE_CHECKING:
     from semid.tokenizer_exports.generate.constraint import Constraints, marker_ids
     from semid.tokenizer_exports.generate.items import Generated, generate_items, items_custom_generate
     from semid.tokenizer_exports.generate.logits_processor import TrieLogitsProcessor, prefix_allowed_tokens_fn
+    from semid.tokenizer_exports.generate.score_callback import ScoreCallback
     from semid.tokenizer_exports.generate.token_masker import TokenMasker
     from semid.tokenizer_exports.generate.top_k import build_top_k
     from semid.tokenizer_exports.generate.trie_tensors import FilterTensors, TrieTensors
 
 __all__ = [
-    "Constraints", "FilterTensors", "Generated", "TokenMasker", "TrieLogitsProcessor", "TrieTensors", "build_top_k",
-    "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn",
+    "Constraints", "FilterTensors", "Generated", "ScoreCallback", "TokenMasker", "TrieLogitsProcessor", "TrieTensors",
+    "build_top_k", "generate_items", "items_custom_generate", "marker_ids", "prefix_allowed_tokens_fn",
 ]  # fmt: skip
-__getattr__ = late_names(
-    __name__, __all__, (".constraint", ".trie_tensors", ".token_masker", ".logits_processor", ".items", ".top_k")
-)  # lightest first
+FILES = ".constraint .trie_tensors .token_masker .logits_processor .items .top_k .score_callback"  # lightest first
+__getattr__ = late_names(__name__, __all__, FILES.split())

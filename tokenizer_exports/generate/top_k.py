@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from semid.tokenizer_exports.generate.items import Generated
 
-__all__ = ["build_top_k"]
+__all__ = ["build_top_k", "tokenized"]
 
 Prompt = Callable[[str, Sequence[str]], str]
 
@@ -119,7 +119,7 @@ def build_top_k(
             shown = [ids.vocabulary.texts(ids.ledger.codes_of(one[-max_history:])) for one in rows]
             texts = [make(log.users[users[place]], one) for place, one in zip(batch, shown, strict=True)]
             filters = [trie.filter(without=np.unique(one)) for one in rows] if unseen_only else None
-            inputs = _tokenized(tokenizer, texts)
+            inputs = tokenized(tokenizer, texts)
             found.put(batch, generate_items(model, inputs, trie, num_return=k, num_beams=num_beams, filter=filters))
             advance(len(batch))
     save_top_k(
@@ -194,7 +194,7 @@ def _batches(entries: list[int], size: int) -> Iterator[list[int]]:
         yield batch
 
 
-def _tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> BatchEncoding:
-    # A chat template writes the special tokens itself.
+def tokenized(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> BatchEncoding:
+    """Return prompts as token ids, padded on the left. A chat template has written the special tokens itself."""
     special = not getattr(tokenizer, "chat_template", None)
     return tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=special)
