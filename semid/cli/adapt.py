@@ -39,7 +39,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
     help="Held-out interactions: last two per user (default), as given by n_valid/n_test, or none.",
 )  # fmt: skip
 @click.option("--steps", type=int, help="Training steps. Default: 300 for layers, 2000 with --rat, 1000 for a model.")
-@click.option("--batch-size", type=int, help="Pairs in a batch, or users with --rat. Default: 512 for layers, else 128.")
+@click.option("--batch-size", type=int, help="Pairs in a batch; users with --rat. Default: 512 for layers, else 128.")
 @click.option("--rate", type=float, help="Learning rate. Default: 1e-3 for layers, 1e-4 for a model.")
 @click.option("--temperature", type=float, help="Temperature of InfoNCE. Default: 0.05.")
 @click.option("--attribute-dropout", type=float, help="Share of attributes that a view lacks. Default: 0.4.")
