@@ -1,12 +1,14 @@
 """Adapters: a few dense layers on top of frozen vectors, learned from pairs of rows in seconds on a CPU.
 
-    mlp      P x + W2 relu(W1 x + b1) + b2     starts as P x, since W2 and b2 start at zero
-    linear   W x + b                           starts as P x
+    linear   W (x - m) + b                                     starts as P (x - m)
+    mlp      W (x - m) + b + W2 relu(sqrt(D) W1 (x - m) + b1)  the same, since W2 and b start at zero
 
-P is the identity, or the first principal directions where the new vectors have fewer dims. What is learned leaves as
-plain dense layers, which sentence-transformers runs without any code of ours: with x = relu(x) - relu(-x), the MLP is
+with m the mean of the catalog, which all vectors of a language model share to a large part: without it their cosines
+differ little, and learning them apart takes all the steps. P is the identity, or the first principal directions where
+the new vectors have fewer dims. What is learned leaves as plain dense layers, which sentence-transformers runs without
+any code of ours: with x = relu(x) - relu(-x), the MLP is
 
-    relu [P; -P; W1] x + [0; 0; b1]   then   [I, -I, W2] h + b2.
+    relu of [W; -W; sqrt(D) W1] (x - m) + [0; 0; b1]   then   [I, -I, W2] h + b.
 
 N items, R rows of text vectors, D dims, d new dims, H hidden units.
 """
@@ -175,7 +177,8 @@ def learn_adapter(
         adapter = _Adapter(catalog, config, device)
         optimizer = torch.optim.AdamW(adapter.weights, lr=rate)
         best = Learned([], 0)
-        scores = [(0, float("nan"), judge(catalog))] if judge else []
+        start = max(judge(catalog), judge(apply_layers(adapter.layers(), catalog))) if judge else 0.0
+        scores = [(0, float("nan"), start)] if judge else []
         losses: list[float] = []
         with bar("adapt", n_steps, unit="step") as advance:
             for step, batch in enumerate(batches, 1):
@@ -222,29 +225,31 @@ class _Adapter:
 
         width = catalog.shape[1]
         dim = config.dim or width
-        kept = torch.eye(width) if dim == width else torch.from_numpy(principal_directions(catalog, dim))
-        self.config, self.kept = config, kept.to(device)
+        start = torch.eye(width) if dim == width else torch.from_numpy(principal_directions(catalog, dim))
+        has_text = np.asarray(catalog.any(axis=1))
+        self.config, self.scale = config, width**0.5  # unit vectors times it have entries of about 1
+        self.mean = torch.from_numpy(catalog[has_text].mean(axis=0, dtype=np.float64).astype(np.float32)).to(device)
+        self.matrix, self.shift = weight(start), weight(torch.zeros(dim))
+        self.weights = [self.matrix, self.shift]
         self.tau = weight(torch.tensor(FIRST_TAU))
-        if config.adapter == "linear":
-            self.matrix, self.shift = weight(kept.clone()), weight(torch.zeros(dim))
-            self.weights = [self.matrix, self.shift]
-        else:
+        if config.loss != "infonce":
+            self.weights.append(self.tau)
+        if config.adapter == "mlp":
             reach = width**-0.5  # as torch.nn.Linear starts
             self.inner = weight((torch.rand(config.hidden, width) * 2 - 1) * reach)
             self.inner_shift = weight((torch.rand(config.hidden) * 2 - 1) * reach)
-            self.outer, self.shift = weight(torch.zeros(dim, config.hidden)), weight(torch.zeros(dim))
-            self.weights = [self.inner, self.inner_shift, self.outer, self.shift]
-        if config.loss != "infonce":
-            self.weights.append(self.tau)
+            self.outer = weight(torch.zeros(dim, config.hidden))
+            self.weights += [self.inner, self.inner_shift, self.outer]
 
     def __call__(self, rows: torch.Tensor) -> torch.Tensor:
         import torch
 
+        rows = rows - self.mean
+        moved = rows @ self.matrix.T + self.shift
         if self.config.adapter == "linear":
-            return rows @ self.matrix.T + self.shift
-        hidden = torch.relu(rows @ self.inner.T + self.inner_shift)
-        hidden = torch.nn.functional.dropout(hidden, self.config.dropout)
-        return rows @ self.kept.T + hidden @ self.outer.T + self.shift
+            return moved
+        hidden = torch.relu(self.scale * rows @ self.inner.T + self.inner_shift)
+        return moved + torch.nn.functional.dropout(hidden, self.config.dropout) @ self.outer.T
 
     def loss(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
         import torch
@@ -257,15 +262,15 @@ class _Adapter:
         return soft_target_loss(left, right, self.tau, detached=self.config.loss == "llmemb-detached")
 
     def layers(self) -> list[Dense]:
-        """Return the layers as they are now."""
+        """Return the layers as they are now; the mean goes into their shifts."""
 
         def plain(tensor: torch.Tensor) -> Floats:
             return tensor.detach().cpu().numpy().copy()
 
+        matrix, mean = plain(self.matrix), plain(self.mean)
         if self.config.adapter == "linear":
-            return [Dense(plain(self.matrix), plain(self.shift))]
-        kept, dim = plain(self.kept), len(self.kept)
-        one = np.eye(dim, dtype=np.float32)
-        first = np.concatenate([kept, -kept, plain(self.inner)])
-        shift = np.concatenate([np.zeros(2 * dim, np.float32), plain(self.inner_shift)])
+            return [Dense(matrix, plain(self.shift) - matrix @ mean)]
+        inner, one = np.float32(self.scale) * plain(self.inner), np.eye(len(matrix), dtype=np.float32)
+        first = np.concatenate([matrix, -matrix, inner])
+        shift = np.concatenate([np.zeros(2 * len(matrix), np.float32), plain(self.inner_shift)]) - first @ mean
         return [Dense(first, shift, relu=True), Dense(np.hstack([one, -one, plain(self.outer)]), plain(self.shift))]

@@ -46,11 +46,12 @@ def learned(steps=60, judge=None, **choices):
 
 
 @pytest.mark.parametrize("shape", ["mlp", "linear"])
-def test_an_adapter_starts_as_the_identity(shape):
-    vectors = catalog()
+def test_an_adapter_starts_as_the_vectors_without_their_mean(shape):
+    vectors = catalog() + np.float32(0.3)
     config = AdaptConfig(steps=1, rate=1e-12, adapter=shape, hidden=32, device="cpu")
     start = learn_adapter(vectors, batches(1), 1, config, catalog=vectors)
-    assert np.abs(apply_layers(start.layers, vectors) - vectors).max() < 1e-6
+    expected = unit_rows(vectors - vectors.mean(axis=0))
+    assert np.abs(apply_layers(start.layers, vectors) - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("shape", ["mlp", "linear"])
@@ -60,12 +61,14 @@ def test_items_that_are_met_together_move_together(shape):
 
 
 def test_the_layers_are_the_formula():
-    vectors, found = learned()
+    vectors, found = learned(adapter="mlp")
     first, second = found.layers
-    inner, shift, outer = first.weight[2 * D :], first.bias[2 * D :], second.weight[:, 2 * D :]
-    expected = vectors + np.maximum(vectors @ inner.T + shift, 0) @ outer.T + second.bias
-    assert np.abs(outer).max() > 0.01
-    assert np.allclose(apply_layers(found.layers, vectors), unit_rows(expected), atol=1e-6)
+    matrix, inner, outer = first.weight[:D], first.weight[2 * D :], second.weight[:, 2 * D :]
+    moved = vectors @ matrix.T + first.bias[:D]
+    expected = moved + np.maximum(vectors @ inner.T + first.bias[2 * D :], 0) @ outer.T + second.bias
+    assert np.abs(outer).max() > 0.01 and np.abs(matrix - np.eye(D)).max() > 0.01
+    assert np.allclose(first.bias[:D], -matrix @ vectors.mean(axis=0), atol=1e-5)  # the mean comes off first
+    assert np.allclose(apply_layers(found.layers, vectors), unit_rows(expected), atol=1e-5)
 
 
 def test_equal_seeds_give_equal_layers_and_others_do_not():
@@ -79,7 +82,7 @@ def test_fewer_dims_start_from_the_principal_directions():
     vectors = catalog()
     config = AdaptConfig(steps=1, rate=1e-12, dim=4, hidden=8, device="cpu")
     start = learn_adapter(vectors, batches(1), 1, config, catalog=vectors)
-    expected = unit_rows(vectors @ principal_directions(vectors, 4).T)
+    expected = unit_rows((vectors - vectors.mean(axis=0)) @ principal_directions(vectors, 4).T)
     assert np.allclose(apply_layers(start.layers, vectors), expected, atol=1e-5)
 
 
@@ -95,11 +98,11 @@ def test_more_dims_than_the_model_has_are_refused():
 
 
 def test_the_best_step_is_kept_and_the_start_where_nothing_is_better():
-    scores = iter([0.1, 0.2, 0.5, 0.4, 0.5, 0.3, 0.2])
+    scores = iter([0.1, 0.15, 0.2, 0.5, 0.4, 0.5, 0.3, 0.2])  # the first two are of the start, with and without mean
     _, found = learned(60, judge=lambda vectors: next(scores))
     assert found.step == 20  # the second of six times, and the first of two equal scores
     assert [step for step, _, _ in found.scores] == [0, 10, 20, 30, 40, 50, 60]
-    falling = iter([0.9, *[0.5] * 6])
+    falling = iter([0.8, 0.9, *[0.85] * 6])
     vectors, kept = learned(60, judge=lambda vectors: next(falling))
     assert (kept.step, kept.layers) == (0, [])
     assert apply_layers(kept.layers, vectors) is vectors

@@ -31,7 +31,7 @@ COLORS = ["red", "blue", "green", "black", "white", "gray"]
 THINGS = ["shoe", "shirt", "hat", "scarf", "glove", "coat", "sock", "boot", "belt", "cap", "dress", "skirt"]
 RECORDS = [{"id": f"{c}-{t}", "title": f"{c} {t}", "kind": t} for t in THINGS for c in COLORS]  # not sorted by id
 ITEMS = read_items(RECORDS)
-CONFIG = AdaptConfig(steps=24, batch_size=24, hidden=32, rate=1e-2, device="cpu")
+CONFIG = AdaptConfig(adapter="mlp", steps=24, batch_size=24, hidden=32, rate=1e-2, device="cpu")
 
 
 def logs(n_users=180, met=7):
@@ -139,8 +139,9 @@ def test_the_base_model_stays_as_it_was_and_its_weights_take_no_room_twice(made,
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "eos"])
 def test_a_model_without_pooling_gets_the_one_asked_for(base, tmp_path, pooling):
-    config = AdaptConfig(**vars(CONFIG) | {"pooling": pooling, "steps": 1, "rate": 1e-12})
+    config = AdaptConfig(**vars(CONFIG) | {"pooling": pooling, "steps": 1, "rate": 1e-12})  # learns nothing
     adapted = adapt(ITEMS, base, interactions=LOG, config=config, output=tmp_path / "encoder")
+    assert not adapted.better
     expected = NeuralEncoder(base, pooling=pooling, device="cpu").transform(ITEMS)
     assert np.abs(NeuralEncoder(adapted.folder, device="cpu").transform(ITEMS) - expected).max() < 1e-5
 
