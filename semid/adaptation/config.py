@@ -19,7 +19,7 @@ Loss = Literal["infonce", "llmemb", "llmemb-detached"]
 
 COUNTS = ("steps", "batch_size", "dim", "hidden", "max_length", "lora_rank", "lora_alpha")
 # Steps, pairs (for RAT: users) in a batch, learning rate
-ADAPTER, LANGUAGE_MODEL, RAT = (300, 512, 1e-3), (1000, 128, 1e-4), (2000, 128, 1e-3)
+ADAPTER, LANGUAGE_MODEL, RAT = (300, 512, 3e-3), (1000, 128, 1e-4), (2000, 128, 1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,9 @@ class AdaptConfig:
     train : {"adapter", "lora", "all"}
         What learns: layers on top of the frozen model's vectors, low-rank changes of the model (merged at the end), or
         all weights of the model.
-    adapter : {"mlp", "linear"}
-        Shape of the layers: a residual MLP with one hidden layer, or one matrix.
+    adapter : {"linear", "mlp"}
+        Shape of the layers: one matrix, or a matrix beside an MLP with one hidden layer, which takes three times as
+        long and was not better where both were measured (docs/benchmarks.md).
     loss : {"infonce", "llmemb", "llmemb-detached"}
         InfoNCE in both directions; LLMEmb's loss with soft targets, as published; the same without a gradient through
         the targets.
@@ -47,7 +48,7 @@ class AdaptConfig:
         Training steps, and pairs in a batch. Default: 300 of 512 pairs for an adapter, 1,000 of 128 for a language
         model, 2,000 of 128 users for each of the two recommenders of `rat`.
     rate : float, optional
-        Learning rate. Default: 1e-3 for an adapter, 1e-4 for a language model.
+        Learning rate. Default: 3e-3 for an adapter, 1e-4 for a language model.
     temperature : float
         Of the cosines in InfoNCE.
     attribute_dropout : float
@@ -74,7 +75,7 @@ class AdaptConfig:
         "auto" or a torch device.
 
     >>> AdaptConfig().training()
-    (300, 512, 0.001)
+    (300, 512, 0.003)
     >>> AdaptConfig(train="lora", steps=200).training()
     (200, 128, 0.0001)
     >>> AdaptConfig(learn=())
@@ -84,7 +85,7 @@ class AdaptConfig:
 
     learn: tuple[Learn, ...] = ("together",)
     train: Train = "adapter"
-    adapter: Shape = "mlp"
+    adapter: Shape = "linear"
     loss: Loss = "infonce"
     rat: bool = False
     split: Split = "leave-one-out"

@@ -28,7 +28,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
     "--train", type=click.Choice(["adapter", "lora", "all"]),
     help="What learns: layers on the model's vectors (default), low-rank changes of the model, or all its weights.",
 )  # fmt: skip
-@click.option("--adapter", type=click.Choice(["mlp", "linear"]), help="Shape of the layers. Default: mlp.")
+@click.option("--adapter", type=click.Choice(["linear", "mlp"]), help="Shape of the layers. Default: linear.")
 @click.option(
     "--loss", type=click.Choice(["infonce", "llmemb", "llmemb-detached"]),
     help="InfoNCE (default), or LLMEmb's loss with soft targets: as published, or without a gradient through them.",
@@ -40,7 +40,7 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 )  # fmt: skip
 @click.option("--steps", type=int, help="Training steps. Default: 300 for layers, 2000 with --rat, 1000 for a model.")
 @click.option("--batch-size", type=int, help="Pairs in a batch; users with --rat. Default: 512 for layers, else 128.")
-@click.option("--rate", type=float, help="Learning rate. Default: 1e-3 for layers, 1e-4 for a model.")
+@click.option("--rate", type=float, help="Learning rate. Default: 3e-3 for layers, 1e-4 for a model.")
 @click.option("--temperature", type=float, help="Temperature of InfoNCE. Default: 0.05.")
 @click.option("--attribute-dropout", type=float, help="Share of attributes that a view lacks. Default: 0.4.")
 @click.option("--dim", type=int, help="Dims of the new vectors. Default: those of the model.")

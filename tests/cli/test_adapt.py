@@ -92,7 +92,7 @@ def test_json_is_the_report_and_where_things_are(semid, shop):
     [
         (("--learn", "attributes"), "learn", ["attributes"]),
         (("--learn", "attributes", "--learn", "together"), "learn", ["together", "attributes"]),
-        (("--adapter", "linear"), "adapter", "linear"),
+        (("--adapter", "mlp"), "adapter", "mlp"),
         (("--loss", "llmemb"), "loss", "llmemb"),
         (("--loss", "llmemb-detached"), "loss", "llmemb-detached"),
         (("--split", "all"), "split", "all"),
