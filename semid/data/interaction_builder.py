@@ -17,10 +17,11 @@ import numpy.typing as npt
 from semid.data.history_cells import LongestHistories
 from semid.data.interaction_fields import USUAL, Choice, Role, may_be_a_field, spoken
 from semid.data.interactions import Interactions
+from semid.data.paths import roots
 from semid.data.problems import Problems, name_list, quote
 from semid.errors import SHOWN_PROBLEMS
 
-__all__ = ["HELD_OUT", "NO_TIME", "ROLES", "InteractionBuilder", "counts_fault", "option_of"]
+__all__ = ["HELD_OUT", "NO_TIME", "ROLES", "InteractionBuilder", "counts_fault", "interaction_order", "option_of"]
 
 logger = logging.getLogger("semid")
 
@@ -52,7 +53,8 @@ class InteractionBuilder:
 
     def wants(self, name: str) -> bool:
         """Return whether a field may be the user, the items, the times or a held-out count."""
-        return name in (*self.names, *HELD_OUT) or may_be_a_field(name)
+        heads = (head for path in self.names if path for head in roots(path))
+        return name in (*self.names, *HELD_OUT) or may_be_a_field(name) or name in heads
 
     def take(self, role: Role, choice: Choice) -> None:
         """Note the column of a role, for the line that says which were taken."""
@@ -91,7 +93,7 @@ class InteractionBuilder:
             kept = np.arange(len(user_of)) >= begins[user_of]
             user_of, item_of, times = user_of[kept], item_of[kept], None if times is None else times[kept]
         user_of = user_rank[user_of]
-        order = _order(user_of, times)
+        order = interaction_order(user_of, times)
         offsets = np.zeros(len(users) + 1, np.int64)
         np.cumsum(np.bincount(user_of, minlength=len(users)), out=offsets[1:])
         return Interactions(
@@ -159,15 +161,15 @@ def counts_fault(counts: Sequence[object]) -> str:
 
 
 def option_of(role: Role) -> str:
-    """Return what names a field: the parameter, and the option of the commands."""
-    return f"{role}_field (--{role}-field)"
+    """Return the option that names a field; the parameter has the same name."""
+    return f"--{role}-field"
 
 
-def _order(user_of: npt.NDArray[np.int32], times: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
+def interaction_order(user_of: npt.NDArray[np.int32], times: npt.NDArray[Any] | None) -> npt.NDArray[np.int64]:
     """Return the order by user, then time; equal times stay as they stood.
 
-    >>> _order(np.array([1, 0, 0]), np.array([5, 9, 7])).tolist(), _order(np.array([1, 0, 0]), None).tolist()
-    ([2, 1, 0], [1, 2, 0])
+    >>> [interaction_order(np.array([1, 0, 0]), times).tolist() for times in (np.array([5, 9, 7]), None)]
+    [[2, 1, 0], [1, 2, 0]]
     """
     if times is None or not len(times):
         return np.argsort(user_of, kind="stable")

@@ -62,10 +62,13 @@ class ColumnReader:
 
     def _flush(self) -> None:
         """Add the records that wait: column by column if they are alike, else one by one."""
+        import pyarrow
+
         waiting, self.waiting = self.waiting, []
         if waiting and not self._add_alike(*zip(*waiting, strict=True)):
             for line, record in waiting:
                 self._add(line, record)
+        pyarrow.default_memory_pool().release_unused()  # else Arrow keeps more than the batch took
 
     def _add_alike(self, lines: Sequence[int], records: Sequence[dict[str, Any]]) -> bool:
         """Add records with the same fields; return False, and add none, if they are not alike or one has a fault."""

@@ -120,8 +120,6 @@ class _Checked(io.RawIOBase):
             return
         if not data.isascii() or self.decoder.getstate()[0]:
             self.decoder.decode(data)
-        if b"\0" in data:
-            raise NotPlain("a null character")
         self.n_lines += data.count(b"\n")
         if b"\r" in data or self.before == b"\r":
             joined = self.before + data

@@ -19,6 +19,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from semid.data import Interactions, Problems, interaction_columns, read_interactions, row_batches
+from semid.data.interaction_builder import interaction_order
 from semid.data.interaction_columns import read_columns
 from semid.errors import InputError
 
@@ -89,6 +90,21 @@ def both_alike(name: str, data: bytes, block: int = 1 << 20, **names: str) -> No
 def is_fast(path: Path, **names: str) -> bool:
     fields = (names.get("user_field"), names.get("item_field"), names.get("time_field"))
     return read_columns(path, Problems.of(path), fields) is not None
+
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+
+
+@untimed
+@given(st.lists(st.tuples(st.integers(0, 2**20), int64 | st.integers(0, 3))))
+@example([(0, 2**63 - 1), (0, -(2**63)), (1, 0), (0, 5)])
+@example([(2**20, 2**43), (1, 0), (2**20, 1), (0, 2**43)])
+def test_one_number_per_user_and_time_sorts_as_both_do(pairs):
+    users = np.array([user for user, _ in pairs], np.int32)
+    times = np.array([time for _, time in pairs], np.int64)
+    assert interaction_order(users, times).tolist() == np.lexsort((times, users)).tolist()
+    assert interaction_order(users, times / 2).tolist() == np.lexsort((times / 2, users)).tolist()
+    assert interaction_order(users, None).tolist() == np.lexsort((users,)).tolist()
 
 
 # ---- values
@@ -220,10 +236,11 @@ def test_every_short_cell_is_read_alike(place, tmp_path):
         b'u,"a\n',
         b'u,"a",1\nv,"b',
         b'u,"a",1\nv,"b" ,2\n',
+        b'u,"a",1\nv,"b"c,2\nu,b,3\n',
     ],
 )
 def test_odd_rows_are_read_alike_wherever_blocks_end(rows):
-    for block in (40, 41, 42, 43, 80, 1 << 20):
+    for block in (*range(8, 44), 80, 1 << 20):
         both_alike("log.csv", b"user,item,time\n" + rows, block=block)
 
 
