@@ -32,6 +32,7 @@ NAMES = (
     "alignment",
     "users",
     "entity-tokens",
+    "scoring",
     "input-formats",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]

@@ -29,7 +29,8 @@ __all__ = [
     "CodeRows", "Constraints", "EntityNames", "EntityTokens", "EntityVectors", "Exported", "Extended", "Generated",
     "IndexFile", "ItemHead", "ScoreCallback", "SoftHardPrompts", "TokenRows", "TrieLogitsProcessor", "Wording",
     "add_entities", "build_top_k", "export", "extend", "extend_folder", "generate_items", "import_index",
-    "items_custom_generate", "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows", "write_alignment",
+    "items_custom_generate", "prefix_allowed_tokens_fn", "read_cllm4rec", "read_index", "train_only_new_rows",
+    "write_alignment",
 ]  # fmt: skip
 __dir__ = __all__.copy  # completion knows the names before they are used
 

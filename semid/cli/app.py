@@ -106,6 +106,14 @@ class _Ordered(click.Group):
                 rest.append(word)
         return super().parse_args(ctx, own + rest + args[end:])
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Say where to go to those who look for `evaluate`."""
+        if args[0] in ("eval", "evaluate"):
+            ctx.fail(f"No such command '{args[0]}': semid doctor measures IDs, semid score measures recommendations.")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)

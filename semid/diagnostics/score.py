@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +19,7 @@ from semid.artifact.top_k_cache import TopKCache
 from semid.data.index_files import read_index
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
+from semid.data.problems import quote
 from semid.data.splits import split_ends
 from semid.errors import InputError
 from semid.evaluation.intervals import Bootstrap
@@ -72,7 +73,8 @@ def score_recommendations(
     interactions : source of `read_interactions`
         All interactions.
     ids : IDTable, optional
-        The catalog with its IDs, if the lists hold IDs, or a cache is read. Default: the items of the interactions.
+        The catalog with its IDs, if the lists hold IDs, or a cache is read. Default: the items of the interactions and
+        of the lists.
     compare : as `recommendations`, optional
         Others to compare with, user by user.
     k : sequence of int
@@ -94,19 +96,38 @@ def score_recommendations(
     names = [_name_of(one) for one in sources]
     if len(set(names)) < len(names):
         names = [str(one) for one in sources]
-    catalog = log.item_ids if ids is None else list(ids.texts)
+    found = {name: read_recommendations(one, ids) for name, one in zip(names, sources, strict=True)}
+    catalog = _all_items(log, found) if ids is None else list(ids.texts)
     test = _test_set(log, split, cuts, catalog)
     log_step("read", f"{plural(len(test.users), 'test user')}, {plural(len(catalog), 'item')}")
     systems = {}
-    for name, source in zip(names, sources, strict=True):
-        found = read_recommendations(source, ids)
-        lists = [found.lists.get(user, []) for user in test.users]
+    for name, one in found.items():
+        lists = [one.lists.get(user, []) for user in test.users]
         if not any(lists):
             raise InputError(f"{name}: has none of the test's users. Are the user ids the same?")
-        if missing := sum(not one for one in lists):
+        if missing := sum(not items for items in lists):
             logger.warning("%s: nothing for %s of the test; they count as wrong", name, plural(missing, "user"))
-        systems[name] = System(lists, ids.texts if found.hold_ids and ids is not None else catalog)
+        systems[name] = System(lists, ids.texts if one.hold_ids and ids is not None else catalog)
     return test.score(systems, k=k, bootstrap=bootstrap)
+
+
+def _all_items(log: Interactions, systems: Mapping[str, UserLists]) -> list[str]:
+    """Return the items of the interactions and of all recommendations."""
+    met, shown = set(log.item_ids), set[str]()
+    for name, one in systems.items():
+        items = {item for items in one.lists.values() for item in items}
+        if items.isdisjoint(met):
+            example = quote(min(items, default=""))
+            raise InputError(
+                f"{name}: no item is in the interactions, such as {example}. Are the ids the same? "
+                "Lists of IDs need --ids, the artifact or index file."
+            )
+        shown |= items
+    if unmet := len(shown - met):
+        logger.warning(
+            "%s without an interaction: counted as part of the catalog. --ids gives all items", plural(unmet, "item")
+        )
+    return sorted(met | shown)
 
 
 def _name_of(source: object) -> str:

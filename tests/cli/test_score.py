@@ -50,7 +50,7 @@ def test_recommendations_are_scored_on_the_last_items(shop):
     mine = found["mine.jsonl"]
     assert (mine["n_cases"], mine["n_users"]) == (3, 3)
     assert [mine[name]["value"] for name in ("recall@1", "recall@2", "mrr")] == pytest.approx([2 / 3, 1, 5 / 6])
-    assert mine["coverage@2"]["value"] == pytest.approx(4 / 8)  # i9 is not in the log
+    assert mine["coverage@2"]["value"] == pytest.approx(5 / 9)  # of the log's eight items and i9
     # Training: i0 i1 | i1 i2 | i5 i1. After i2, i3, i2 nothing came, so both baselines recommend i1, i0.
     assert found["co-occurrence"]["recall@2"]["value"] == found["popularity"]["recall@2"]["value"] == 0
 
@@ -58,8 +58,8 @@ def test_recommendations_are_scored_on_the_last_items(shop):
 def test_the_table_and_what_was_read(shop):
     done = shop("score", "mine.jsonl", "--interactions", "log.jsonl", "--k", "2", "--resamples", "50")
     assert done.code == 0
-    assert "read        3 test users, 8 items" in done.err
-    assert "recommendations outside the catalog: 1, each counted as wrong" in done.err
+    assert "read        3 test users, 9 items" in done.err
+    assert "1 item without an interaction: counted as part of the catalog. --ids gives all items" in done.err
     lines = done.out.splitlines()
     assert lines[0] == "3 test cases of 3 users; held-out items: head 0, mid 0, tail 0, cold 3"
     assert lines[2].split() == ["recall@2", "1.0000", "1.0000", "to", "1.0000", "0.0000", "0.0000"]
@@ -123,8 +123,9 @@ WRONG = [
     (("mine.jsonl", "--interactions", "log.jsonl", "--k", "0"), 1, "should be one or more numbers >= 1"),
     (("mine.jsonl", "--interactions", "log.jsonl", "--cuts", "2"), 1, "should be two shares"),
     (("others.jsonl", "--interactions", "log.jsonl"), 1, "others.jsonl: has none of the test's users"),
-    (("strange.jsonl", "--interactions", "log.jsonl"), 1, "no entry is in the catalog, such as 'B07'"),
-    (("mine.jsonl", "--interactions", "short.jsonl"), 1, "no user has a test interaction"),
+    (("strange.jsonl", "--interactions", "log.jsonl"), 1, "strange.jsonl: no item is in the interactions, such as"),
+    (("strange.jsonl", "--ids", "sid", "--interactions", "log.jsonl"), 1, "no entry is in the catalog, such as 'B07'"),
+    (("two.jsonl", "--interactions", "short.jsonl"), 1, "no user has a test interaction"),
     (("mine.jsonl", "--interactions", "log.jsonl", "--split", "own"), 1, "n_valid"),
     (("mine.jsonl", "--model", "sid"), 1, "mine.jsonl"),
     (("test.jsonl", "--model", "nowhere"), 1, "nowhere: no such folder"),
@@ -141,6 +142,7 @@ def test_wrong_use_says_what_to_do(shop, arguments, code, words):
     write_lists("others.jsonl", {"somebody": ["i1"]})
     write_lists("strange.jsonl", {"u0": ["B07"]})
     write_lines("short.jsonl", LOG[-1:])
+    write_lists("two.jsonl", {"u3": ["i2"]})
     record = {"prompt": [{"role": "user", "content": "?"}], "task": "next-item", "user": "u0"}
     write_lines("test.jsonl", [record | {"item_id": "i1"}])
     write_lines("foreign.jsonl", [record | {"item_id": "B07"}])
@@ -148,6 +150,12 @@ def test_wrong_use_says_what_to_do(shop, arguments, code, words):
     done = shop("score", *arguments)
     assert (done.code, done.out) == (code, ""), done
     assert words in done.err and "Traceback" not in done.err
+
+
+def test_evaluate_is_no_command_but_two(semid):
+    done = semid("evaluate", "sid")
+    assert done.code == 2
+    assert "semid doctor measures IDs, semid score measures recommendations" in done.err
 
 
 # ---- a language model

@@ -185,18 +185,23 @@ def _other(source: str | Path, cases: Sequence[EvalCase]) -> list[list[str]]:
 def _load(folder: str | Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return the model and the tokenizer of a folder."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
 
     check_device(device)
+    shows_bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder)
         kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model, tokenizer = kind.from_pretrained(folder, dtype="auto"), AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"{folder}: no model can be loaded ({reason}). Give the folder of a language model."
-        ) from None
+        raise ConfigError(f"{folder}: no model can be loaded ({reason}). Give a language model's folder.") from error
+    finally:
+        if shows_bars:
+            transformers_logging.enable_progress_bar()
     if tokenizer.pad_token is None:  # padding is masked, so any token serves
         tokenizer.pad_token = tokenizer.eos_token
     torch.nn.Module.to(model, pick_device(device))
