@@ -73,7 +73,9 @@ def test_the_layers_are_the_formula():
 
 def test_equal_seeds_give_equal_layers_and_others_do_not():
     def bits(seed):
-        return b"".join(layer.weight.tobytes() + layer.bias.tobytes() for layer in learned(20, seed=seed, adapter="mlp")[1].layers)
+        return b"".join(
+            layer.weight.tobytes() + layer.bias.tobytes() for layer in learned(20, seed=seed, adapter="mlp")[1].layers
+        )
 
     assert bits(3) == bits(3) != bits(4)
 
