@@ -22,7 +22,7 @@ from semid.adaptation.behavior import Behavior
 from semid.adaptation.config import RAT, AdaptConfig
 from semid.adaptation.losses import soft_target_loss
 from semid.adaptation.report import NextItems, Scores
-from semid.adaptation.sasrec import SASRec, Sequences, Steps
+from semid.adaptation.sasrec import FIRST_SCALE, SASRec, Sequences, Steps
 from semid.errors import ConfigError
 from semid.runtime.devices import pick_device
 from semid.runtime.progress import bar
@@ -69,7 +69,9 @@ def train_rat(vectors: Floats, behavior: Behavior, config: AdaptConfig) -> Learn
     device, dim = pick_device(config.device), config.dim or WIDTH
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        numbered = _Stage(nn.Embedding(len(vectors), dim), sequences, behavior, config, device)
+        by_number = nn.Embedding(len(vectors), dim)
+        nn.init.normal_(by_number.weight, std=FIRST_SCALE)  # from 1, as torch has it, it stays at chance for epochs
+        numbered = _Stage(by_number, sequences, behavior, config, device)
         numbered.train("ID table")
         frozen = torch.from_numpy(vectors).to(device)
         table = _Adapted(frozen, dim)

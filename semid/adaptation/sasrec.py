@@ -16,11 +16,11 @@ from torch import nn
 
 from semid.data.interactions import Histories
 
-__all__ = ["SASRec", "Sequences", "Steps"]
+__all__ = ["FIRST_SCALE", "SASRec", "Sequences", "Steps"]
 
 LONGEST = 200  # items of a history that are read, as in LLMEmb
 BLOCKS, HEADS, DROPOUT = 2, 1, 0.5
-FIRST_SCALE = 0.02  # standard deviation of position vectors at the start
+FIRST_SCALE = 0.02  # standard deviation of learned vectors at the start
 
 Ints = npt.NDArray[np.int64]
 

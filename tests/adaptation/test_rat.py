@@ -138,8 +138,10 @@ def test_the_adapted_table_learns_to_recommend_and_leaves_as_two_layers():
     known = behavior()
     learned = train_rat(vectors(), known, CONFIG)
     by_chance = 10 / N
-    assert learned.others["SASRec, adapted"].recall["all"] > 2 * by_chance
-    assert set(learned.others) == {"SASRec, ID table", "SASRec, adapted"}
+    assert {name: found.recall["all"] > 2 * by_chance for name, found in learned.others.items()} == {
+        "SASRec, ID table": True,
+        "SASRec, adapted": True,
+    }
     best = max(score for _, _, score in learned.scores)
     assert [step for step, _, score in learned.scores if score == best][0] == learned.step
     assert learned.others["SASRec, adapted"].recall["all"] == pytest.approx(best)  # the judges are the report's here
