@@ -16,13 +16,14 @@ from semid.cli.inspect import bench, doctor, info, verify
 from semid.cli.lookup import decode, encode, show
 from semid.cli.refit import refit
 from semid.cli.score import score
+from semid.cli.split import split
 from semid.cli.update import add, diff, history, retire
 
 __all__ = ["cli", "log", "main"]
 
 COMMANDS = (
-    fit, adapt, show, encode, decode, add, retire, refit, history, diff, extend, align, clusters, export, import_,
-    doctor, score, verify, info, bench,
+    fit, adapt, show, encode, decode, add, retire, refit, history, diff, extend, split, align, clusters, export,
+    import_, doctor, score, verify, info, bench,
 )  # fmt: skip
 for command in COMMANDS:
     cli.add_command(command)
