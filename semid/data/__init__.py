@@ -10,7 +10,7 @@ columns             columns of the tables that batch functions receive
 values              the value of a field as clean text, an id or a time (HTML: markup; lists in strings: cells, paths)
 items               a catalog: ids and text fields (text_fields; item_reader, item_columns, text_column, string_batches)
 interactions        who interacted with what, and when
-interaction_fields  which field is the user, the item, the time
+interaction_fields  which field is the user, the item, the time (dates with the year last: short_dates)
 interaction_reader  histories and logs -> interactions: by interaction_columns (row_batches) or interaction_records
 splits              training and held-out interactions
 strings             string tables as two arrays

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LongestHistories", "list_in_cell"]
+__all__ = ["LongestHistories", "codes_in_cell", "list_in_cell"]
 
 SEPARATOR = re.compile(r"""[,;|{}<>"']""")  # in words, of a list in a form of its own
+DIGIT = re.compile(r"\d")
 JOINED = re.compile(r"""['"]\s*['"]""")
 
 
@@ -43,6 +44,19 @@ def list_in_cell(value: object) -> list[Any] | None:
         found = ast.literal_eval(text)
         return list(found) if isinstance(found, list | tuple) else None
     return None
+
+
+def codes_in_cell(text: str) -> list[Any] | None:
+    """Return a list that a cell spells, as `list_in_cell` does, but of words only if each has a digit.
+
+    A cell of a column called items may be the title of one item.
+
+    >>> codes_in_cell("[7, 8]"), codes_in_cell("N7 N8"), codes_in_cell("Red Lamp 7"), codes_in_cell("")
+    ([7, 8], ['N7', 'N8'], None, [])
+    """
+    found = list_in_cell(text)
+    spelt = text.lstrip()[:1] in ("[", "(")
+    return found if spelt or found is None or all(map(DIGIT.search, found)) else None
 
 
 class LongestHistories:

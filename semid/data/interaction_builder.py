@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from array import array
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from semid.data.interaction_fields import USUAL, Choice, Role, may_be_a_field, s
 from semid.data.interactions import Interactions
 from semid.data.paths import roots
 from semid.data.problems import Problems, name_list, quote
+from semid.data.short_dates import ShortDates
 from semid.errors import SHOWN_PROBLEMS
 
 __all__ = ["HELD_OUT", "NO_TIME", "ROLES", "InteractionBuilder", "counts_fault", "interaction_order", "option_of"]
@@ -45,6 +47,8 @@ class InteractionBuilder:
         self.user_of = array("i")
         self.item_of = array("i")
         self.times: array[int] | array[float] = array("q")  # "d" from the first time that is not a whole number
+        self.said: list[str] = []  # what was decided at the end
+        self.short_dates = ShortDates()  # times whose order of day and month is known at the end
         self.held_out = array("q")  # n_valid and n_test of each user
         self.n_repeated = 0  # histories of a user who had one already, of which one is kept ...
         self.begins: dict[int, int] = {}  # ... and of a user, where the kept one begins if it is not the first
@@ -76,6 +80,8 @@ class InteractionBuilder:
     def interactions(self) -> Interactions:
         """Return the finished table, or raise the error that lists everything wrong with the source."""
         self._refuse_mixtures()
+        if self.short_dates.month_first:
+            self._order_dates()
         if not self.users and not self.problems.total:
             self.problems.add(None, "no interactions. Expected a history or an interaction per record.")
         self.problems.finish()
@@ -107,6 +113,11 @@ class InteractionBuilder:
             {"times": self.no_times, "held_out": self.no_counts},
         )
 
+    def _order_dates(self) -> None:
+        """Take dates such as 12/1/2010 with the month or the day first, as all of them tell."""
+        self.times, said = self.short_dates.chosen(self.problems, " or ".join(self.taken.get("time", [])))
+        self.said.append(said)
+
     def _say(self) -> None:
         """Log which columns were taken, and that there is no time, where that is not plain."""
         name = self.problems.name
@@ -117,6 +128,8 @@ class InteractionBuilder:
             which = self.problems.reading.duplicates
             have = "1 history repeats" if self.n_repeated == 1 else f"{self.n_repeated:,} histories repeat"
             logger.warning("%s: %s a user; kept the %s of each (--duplicates)", name, have, which)
+        for said in self.said:
+            logger.warning("%s: %s", name, said)
         if self.targets.rows:
             logger.warning(
                 "%s: read each user's longest history, its item at the end (users: %d, interactions: %d, rows: %d).",
@@ -144,14 +157,16 @@ class InteractionBuilder:
         return None if self.no_counts.total else counts
 
     def _refuse_mixtures(self) -> None:
-        timed = "a number as time" if "a number as time" in self.first else "a date as time"
-        pairs = [("a whole history", "a single interaction"), ("a number as time", "a date as time")]
+        kinds = ("a number as time", "a date as time", "a date with the year last")
+        timed = next((kind for kind in kinds if kind in self.first), kinds[0])
+        pairs = [("a whole history", "a single interaction"), *combinations(kinds, 2)]
         pairs += [("a history before the item", other) for other in ("a whole history", "a single interaction")]
         for one, other in [*pairs, (timed, "no time")]:
             if one in self.first and other in self.first:
                 early, late = sorted((one, other), key=self.first.__getitem__)
                 place = self.problems.first_at(self.first[early])
-                self.problems.add(self.first[late], f"{late} here, {early} at {place}. Write all alike.")
+                message = f"{late} here, {early} at {place}. Write all alike."
+                self.problems.refuse(self.first[late] - self.problems.offset, message)  # skipping it would not help
 
 
 def counts_fault(counts: Sequence[object]) -> str:

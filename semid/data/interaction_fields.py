@@ -41,7 +41,7 @@ UNSAID = ("user", "items", "item", "time", "timestamp")
 ALSO: dict[Role, tuple[str, ...]] = {
     "user": (
         "visitorid", "reviewerid", "customerid", "customer", "reviewer", "visitor", "memberid", "accountid",
-        "userindex", "useridx", "profileid", "buyerid", "viewerid", "readerid", "listenerid", "userlogin",
+        "userindex", "useridx", "username", "profileid", "buyerid", "viewerid", "readerid", "listenerid", "userlogin",
     ),
     "item": (
         "parentasin", "asin", "sku", "movieid", "movie", "productid", "product", "articleid", "article", "bookid",
@@ -53,7 +53,7 @@ ALSO: dict[Role, tuple[str, ...]] = {
         "timestampms", "timestamps", "timems", "tsms", "eventtimestamp", "eventtime", "interactiontimestamp",
         "interactiontime", "ratingtimestamp", "ratingtime", "unixreviewtime", "unixtime", "unixtimestamp", "reviewtime",
         "visittime", "datetime", "createdat", "purchasedat", "date", "eventdate", "reviewdate", "purchasedate",
-        "orderdate", "tdat", "invoicedate",
+        "orderdate", "tdat", "invoicedate", "dateadded", "dt",
     ),
 }  # fmt: skip
 HISTORIES = (
@@ -65,7 +65,7 @@ TIME_LISTS = (*USUAL["time"], "times", "timestamps", "dates")  # beside the list
 # ---- Other names, by their last word. The words before it may say that something else is meant.
 
 NUMBER = ("id", "ids")
-MOMENT = ("time", "timestamp", "date", "datetime", "at", "ts")
+MOMENT = ("time", "timestamp", "date", "datetime", "at", "ts", "dt")
 OTHER_IDS = """
     user session review rating event order transaction basket invoice category class type brand group store shop seller
     vendor merchant row line record index query request device city region country location campaign genre tag comment

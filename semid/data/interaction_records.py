@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from semid.data.history_cells import list_in_cell
+from semid.data.history_cells import codes_in_cell, list_in_cell
 from semid.data.interaction_builder import HELD_OUT, NO_TIME, ROLES, InteractionBuilder, counts_fault, option_of
 from semid.data.interaction_fields import USUAL, Choice, Fields, Role, find_fields, is_history, plain_name
+from semid.data.paths import find_field, roots
 from semid.data.problems import Problems, name_list, quote
 from semid.data.values import as_microseconds, as_number, id_fault, id_string
 
@@ -32,11 +33,15 @@ class RecordReader(InteractionBuilder):
         self.is_list = False  # ... whether the items are a list, by the name of their field ...
         self.refused = False  # ... whether it was said that there is no user or item among them ...
         self.is_new = False  # ... and whether they are still to be noted
+        self.paths = [name for name in names if name and roots(name)]  # names that may lead into objects
         self.user_lines = array("q")  # where each user came first
         self.dated: bool | None = None  # whether the times of histories are dates; None: none seen
 
     def add(self, line: int, record: dict[str, Any]) -> None:
         """Add the record of a line, or note what is wrong with it."""
+        if self.paths:
+            found = {name: find_field(record, name) for name in self.paths}
+            record = {**record, **{name: value for name, (has, value) in found.items() if has}}
         keys = tuple(record)
         if keys != self.keys:
             self.keys, self.fields, self.refused = keys, find_fields(keys, self.names), False
@@ -51,14 +56,15 @@ class RecordReader(InteractionBuilder):
             self.problems.add(line, f"{user_field} {id_fault(record[user_field])}")
             return
         met = record[item_field]
-        if self.is_list and isinstance(met, str) and (plain_name(item_field) != "items" or met.lstrip()[:1] == "["):
-            met = list_in_cell(met)
+        if self.is_list and isinstance(met, str):
+            met = codes_in_cell(met) if plain_name(item_field) == "items" else list_in_cell(met)
         if isinstance(met, list | tuple | np.ndarray):
             self.take("user", self.fields.user)
             self.take("item", self.fields.item)
             self._add_history(line, user, item_field, met, record)
         elif self.is_list:
-            self.problems.add(line, f"{item_field} is not a list. Write a list of item ids, oldest first.")
+            what = f"{item_field} is not a list. Write item ids, oldest first, as [7, 8]; if it is a single item"
+            self.problems.add(line, f"{what}, rename the column to item.")
         elif self.fields.history is not None:
             self._add_target(line, user, item_field, self.fields.history, record)
         else:
@@ -74,7 +80,7 @@ class RecordReader(InteractionBuilder):
         if among:
             what = f"the {role} could be in {name_list(among)}"
         have = f"have: {name_list(record)}" if record else "the record is empty"
-        self.problems.add(line, f"{what} ({have}). Name it with {option_of(role)}.")
+        self.problems.add(line, f"{what} ({have}). Name it with {option_of(role)}{_example(record, role)}.")
 
     def _add_history(
         self, line: int, user: str, item_field: str, met: Sequence[object] | np.ndarray, record: dict[str, Any]
@@ -84,7 +90,10 @@ class RecordReader(InteractionBuilder):
         for position, item in enumerate(met):
             item_id = id_string(item)
             if item_id is None:
-                self.problems.add(line, f"{item_field}[{position}] {id_fault(item)}")
+                fault = f"{item_field}[{position}] {id_fault(item)}"
+                if isinstance(item, dict) and item:
+                    fault += f" Name its field with {option_of('item')} {item_field}.{_id_inside(item)}."
+                self.problems.add(line, fault)
                 return
             item_ids.append(item_id)
         again = user in self.users
@@ -182,6 +191,8 @@ class RecordReader(InteractionBuilder):
         moment, kind = as_number(value), "a number as time"
         if moment is None:
             moment, kind = as_microseconds(value), "a date as time"
+        if moment is None and self.short_dates.add(line, value):
+            moment, kind = 0, "a date with the year last"  # in its place until all are known
         if moment is None:
             shown = quote(value) if isinstance(value, str) else _shown(value)
             fix = "" if self.names[2] else f" Name another field with {option_of('time')}."
@@ -229,6 +240,19 @@ def _moments(given: object, count: int) -> tuple[list[int | float] | None, bool]
         return numbers, False
     dates: list[int | float] = [moment for moment in map(as_microseconds, given) if moment is not None]
     return (dates, True) if len(dates) == count else (None, True)
+
+
+def _id_inside(value: Mapping[str, Any]) -> str:
+    """Return the field of an object that is the item by its name, else its first one."""
+    return find_fields(tuple(value), (None, None, None)).item.name or str(next(iter(value)))
+
+
+def _example(record: Mapping[str, Any], role: Role) -> str:
+    """Return a path to the item in a list of objects, for a message: ", e.g. events.aid"."""
+    for name, value in record.items() if role == "item" else ():
+        if isinstance(value, list) and value and isinstance(value[0], dict) and value[0]:
+            return f", e.g. {name}.{_id_inside(value[0])}"
+    return ""
 
 
 def _shown(value: object) -> str:

@@ -215,6 +215,9 @@ def id_fault(value: object) -> str:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 AMAZON_DATE = re.compile(r"(\d\d?) (\d\d?), (\d{4})")  # 09 3, 2009
 TWITTER_DATE = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d\d) (\d\d:\d\d:\d\d) ([+-]\d{4}) (\d{4})")
+YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d\d?)[-/.](\d\d?)(?!\d)(.*)")  # 2020/1/31
+DOTTED = re.compile(r"(\d\d?)\.(\d\d?)\.(\d{4})(?!\d)(.*)")  # 31.1.2020
+CLOCK = re.compile(r"(?:, *| +|T)(\d\d?):(\d\d(?::\d\d(?:\.\d+)?)?)(?: ?([AP])M)?( ?[-+Z].*)?", re.IGNORECASE)
 MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 MICROSECOND = timedelta(microseconds=1)
 LARGEST_TIME = 1e300  # fits into float64; a larger number is no time
@@ -243,13 +246,16 @@ def as_number(value: object) -> int | float | None:
 def as_microseconds(value: object) -> int | None:
     """Return a time that is a date, or a string that spells one, in microseconds since 1970, UTC; None for any other.
 
-    Strings are ISO dates; also with slashes, with UTC at the end, or as Amazon's reviews and Twitter write them. Dates
-    such as 01/02/2020 are none: the month could be either.
+    Strings are ISO dates; also with slashes or dots, without zeros, with AM or PM or UTC at the end, with dots and the
+    year last (31.1.2020), or as Amazon's reviews and Twitter write them. Dates such as 01/02/2020 are none: the month
+    could be either, see `ShortDates`.
 
     >>> as_microseconds("1970-01-02"), as_microseconds("1970-01-01T01:00+01:00"), as_microseconds("soon")
     (86400000000, 0, None)
     >>> [as_microseconds(text) for text in ("1970/01/02", "01 2, 1970", "1970-01-02 00:00:00 UTC")]
     [86400000000, 86400000000, 86400000000]
+    >>> [as_microseconds(text) for text in ("1970-1-2", "2.1.1970 00:00", "1970/1/2 12:00 AM", "1/2/1970")]
+    [86400000000, 86400000000, 86400000000, None]
     """
     if isinstance(value, str):
         value = _date_of(value.strip())
@@ -271,7 +277,30 @@ def _date_of(text: str) -> datetime | None:
         month, day, clock, zone, year = found.groups()
         text = f"{year}-{MONTHS.find(month) // 3 + 1:02}-{day}T{clock}{zone}"
     else:
-        text = text.removesuffix("UTC").removesuffix("GMT").rstrip().replace("/", "-")
+        text = text.removesuffix("UTC").removesuffix("GMT").rstrip()
+        if found := YEAR_FIRST.fullmatch(text):
+            year, month, day, clock = found.groups()
+        elif found := DOTTED.fullmatch(text):
+            day, month, year, clock = found.groups()
+        else:
+            return None
+        text = f"{year}-{month:0>2}-{day:0>2}{_clock(clock)}"
     with contextlib.suppress(ValueError):
         return datetime.fromisoformat(text)
     return None
+
+
+def _clock(text: str) -> str:
+    """Return a time of day behind a date as ISO has it.
+
+    >>> _clock(" 8:26"), _clock(", 9:05:58 PM"), _clock("")
+    ('T08:26', 'T21:05:58', '')
+    """
+    found = CLOCK.fullmatch(text)
+    if found is None:
+        return text
+    hour, rest, half, zone = found.groups()
+    if half and not 1 <= int(hour) <= 12:
+        return text
+    number = int(hour) if not half else int(hour) % 12 + 12 * (half.upper() == "P")
+    return f"T{number:02}:{rest}{(zone or '').strip()}"

@@ -66,7 +66,7 @@ def test_fields_can_be_named():
     rows = [{"who": "u", "what": item, "when": time, "user": "x"} for item, time in [("b", 2), ("a", 1)]]
     read = read_interactions(rows, user_field="who", item_field="what", time_field="when")
     assert histories(read) == {"u": ["a", "b"]}
-    assert "Name it with user_field (--user-field)." in refusal(rows, user_field="whom")
+    assert "Name it with --user-field." in refusal(rows, user_field="whom")
     misspelt = refusal(rows, item_field="what", time_field="whn")
     assert misspelt.startswith('items: 2 rows: missing field "whn" (have: who, what, when, user), named as')
 
@@ -167,7 +167,7 @@ SINGLE, TIMED = '{"user": 1, "item": 2}', '{"user": 1, "item": 2, "ts": 1}'
         (['{"user": null, "items": []}'], ":1: user is null; expected a string or an integer."),
         (['{"user": 1, "items": ["a", null]}'], ":1: items[1] is null; "),
         (['{"user": 1, "items": [1.5]}'], ":1: items[0] is 1.5; "),
-        (['{"user": 1, "items": "a b"}'], ":1: items is not a list. Write a list of item ids, oldest"),
+        (['{"user": 1, "items": "a b"}'], ":1: items is not a list. Write item ids, oldest first, as [7, 8]"),
         (['{"user": 1, "items": []}', '{"user": "1", "items": []}'], ':2: user "1" again (first at line 1).'),
         (['{"user": 1, "item": ""}'], ":1: item is empty; "),
         (['{"user": 1, "item": 2, "time": null}'], ":1: time null is no time; expected a number"),
