@@ -219,6 +219,26 @@ def test_a_model_is_scored_on_what_it_generates(semid, llm):
     assert (same["co-occurrence"], same["popularity"]) == (found["co-occurrence"], found["popularity"])
 
 
+def test_users_with_several_test_cases_are_compared_case_by_case(semid, llm):
+    folder, _, _ = llm
+    log = [one | {"n_valid": 0, "n_test": 3} for one in histories([0, 1, 2, 3, 4], [5, 6, 7, 8, 9, 5, 8])]
+    write_alignment(catalog(), log, "own", tasks="next-item", split="own")
+    options = ("own/next-item/test.jsonl", "--model", folder / "llm", "--ids", folder / "sid", "--k", "3", "--json")
+    done = semid("score", *options, "-o", "out.jsonl")
+    system = json.loads(done.out)["systems"]["llm"]
+    assert (system["n_cases"], system["n_users"]) == (6, 2), done.err
+    written = Path("out.jsonl").read_text().splitlines()
+    Path("turned.jsonl").write_text("\n".join(reversed(written)) + "\n")  # the order of the lines does not matter
+    same = json.loads(semid("score", *options, "--compare", "turned.jsonl").out)["differences"]["turned.jsonl"]
+    assert {one["value"] for one in same.values()} == {0.0}
+    Path("half.jsonl").write_text("\n".join(written[:3]) + "\n")
+    half = semid("score", *options, "--compare", "half.jsonl")
+    assert "half.jsonl: nothing for 3 test cases; they count as wrong" in half.err
+    write_lists("users.jsonl", {"u0": ["i1"]})
+    done = semid("score", *options, "--compare", "users.jsonl")
+    assert done.code == 1 and "users have several test cases. Give what semid score -o wrote." in done.err
+
+
 def test_records_of_another_layout_are_read_too(semid, llm):
     folder, _, _ = llm
     options = ("--model", folder / "llm", "--ids", folder / "sid", "--json", "--max-cases", "5")

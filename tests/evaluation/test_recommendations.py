@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from semid.errors import ConfigError, InputError
 from semid.evaluation import Bootstrap, evaluate_recommendations
 from semid.evaluation.intervals import estimate_means
 from semid.evaluation.strata import assign_strata
+from semid.tokenizer_exports import Generated
 from tests.helpers import plain_ranking as plain
 
 NO_INTERVALS = Bootstrap(resamples=0)
@@ -101,9 +103,11 @@ def test_a_colliding_id_is_not_credited_for_every_item_it_could_be():
 # ---- what recommendations may be
 
 
-class _Generated:
-    def __init__(self, item_ids, token_ids):
-        self.item_ids, self.token_ids = item_ids, token_ids
+def generated(item_ids, token_ids):
+    """What `generate_items` returns, from an artifact or from codes."""
+    tokens = torch.tensor(token_ids)
+    none = torch.zeros(tokens.shape[:2])
+    return Generated(item_ids, none.long(), none, tokens, tokens, "tree")
 
 
 TOKEN_IDS = {"a": (10, 20), "b": (11, 20), "c": (11, 21)}
@@ -114,8 +118,8 @@ SAME = {
     "tokens": ([[["<1>", "<2>"], ["<0>", "<2>"]], [["<1>", "<3>"]]], {"a": "<0><2>", "b": "<1><2>", "c": "<1><3>"}),
     "token ids": (ARRAY, TOKEN_IDS),
     "codes in lists": ([[(11, 20), [10, 20]], [(11, 21)]], {item: list(one) for item, one in TOKEN_IDS.items()}),
-    "generated": (_Generated([["b", "a"], ["c"]], ARRAY), TOKEN_IDS),
-    "generated from codes": (_Generated(None, ARRAY), TOKEN_IDS),
+    "generated": (generated([["b", "a"], ["c"]], ARRAY), TOKEN_IDS),
+    "generated from codes": (generated(None, ARRAY), TOKEN_IDS),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import Trainer, TrainingArguments
 
+from semid.errors import ConfigError
 from semid.evaluation import evaluate_recommendations
 from semid.tokenizer_exports import ScoreCallback, extend, write_alignment
 from semid.tokenizer_exports.generate.eval_cases import read_cases
@@ -48,6 +49,16 @@ def test_an_evaluation_tells_recall_and_the_best_model_is_kept(parts):
     for name in ("recall@5", "recall@10", "ndcg@5", "ndcg@10", "mrr"):
         assert told[f"eval_{name}"] == pytest.approx(expected[name].value)
     assert told["eval_ndcg@10"] == pytest.approx(max(logged))
+
+
+def test_a_trainer_without_a_tokenizer_is_told(parts):
+    ids, _, model, folder = parts
+    callback = ScoreCallback(ids, folder / "data" / "next-item" / "validation.jsonl")
+    rows = [{"input_ids": torch.arange(4), "labels": torch.arange(4)}]
+    arguments = TrainingArguments(str(folder / "out"), report_to="none", use_cpu=True, disable_tqdm=True)
+    trainer = Trainer(model, arguments, eval_dataset=rows, callbacks=[callback])
+    with pytest.raises(ConfigError, match="give the Trainer the tokenizer"):
+        trainer.evaluate()
 
 
 def test_cases_are_drawn_once_in_their_order(parts):

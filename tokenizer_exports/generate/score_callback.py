@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from semid.errors import ConfigError
 from semid.evaluation.intervals import Bootstrap
 from semid.evaluation.recommendations import evaluate_recommendations
 from semid.tokenizer import SemanticIDTokenizer
@@ -50,6 +51,8 @@ class ScoreCallback(TrainerCallback):
     ------
     InputError
         The file is missing or wrong.
+    ConfigError
+        At an evaluation: the Trainer has no tokenizer, or as `generate_items`.
     """
 
     def __init__(
@@ -72,7 +75,11 @@ class ScoreCallback(TrainerCallback):
     ) -> TrainerControl:
         """Measure the model, and add the figures to the metrics and the log of this evaluation."""
         model: PreTrainedModel = kwargs["model"]
-        tokenizer: PreTrainedTokenizerBase = kwargs["processing_class"]
+        tokenizer: PreTrainedTokenizerBase | None = kwargs["processing_class"]
+        if tokenizer is None:
+            raise ConfigError(
+                "processing_class=None: give the Trainer the tokenizer, for the prompts of ScoreCallback."
+            )
         lists = recommend_cases(
             model, tokenizer, self.ids, self.cases, n=max(self.k), num_beams=self.num_beams, batch_size=self.batch_size
         )

@@ -8,13 +8,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from semid.data.interaction_reader import read_interactions
+from semid.data.records import iter_records
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.evaluation.intervals import Bootstrap
 from semid.evaluation.scores import Scores, System, TestSet
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["choose_cases", "recommend_cases", "score_model_folder"]
+
+logger = logging.getLogger("semid")
 
 
 def recommend_cases(
@@ -110,7 +115,7 @@ def score_model_folder(
     ids : path, optional
         The artifact. Default: the one in the model's folder, where `semid extend` puts it.
     compare : path, optional
-        Other recommendations to compare with, such as an `output`: one list for each user.
+        Other recommendations to compare with, such as an `output` of this function, or one list for each user.
     k : sequence of int
         Lengths of the lists to measure. Default: 1, 5, 10, 20.
     num_beams, batch_size
@@ -129,7 +134,7 @@ def score_model_folder(
     Raises
     ------
     InputError
-        The test file is wrong, or is of other IDs; `compare` lacks its users.
+        The test file is wrong, or is of other IDs; `compare` has none of its cases.
     ConfigError
         The folder holds no model that can be run, or as `generate_items`.
     OutputExistsError
@@ -172,14 +177,26 @@ def choose_cases(cases: list[EvalCase], max_cases: int | None, seed: int) -> lis
 
 
 def _other(source: str | Path, cases: Sequence[EvalCase]) -> list[list[str]]:
-    """Return the lists of another system for the same cases."""
-    users = [case.user for case in cases]
-    if len(set(users)) < len(users):
-        raise InputError(f"{source}: a user has several test cases, so lists by user cannot be compared with them.")
-    lists = dict(read_interactions(source, item_field="items", time_field=""))
-    if not any(user in lists for user in users):
-        raise InputError(f"{source}: has none of the test's users. Are the user ids the same?")
-    return [lists.get(user, []) for user in users]
+    """Return the lists of another system for the same cases: what `output` wrote, or one list for each user."""
+    written = [record for _, record in iter_records(source)]
+    if written and all({"user", "item_id", "items"} <= record.keys() for record in written):
+        lists = defaultdict[tuple[str, str], list[list[str]]](list)
+        for record in reversed(written):
+            lists[str(record["user"]), str(record["item_id"])].append(list(map(str, record["items"])))
+        found = [lists[case.user, case.item_id].pop() if lists[case.user, case.item_id] else [] for case in cases]
+    else:
+        users = [case.user for case in cases]
+        if len(set(users)) < len(users):
+            raise InputError(
+                f"{source}: one list for each user, but users have several test cases. Give what semid score -o wrote."
+            )
+        by_user = dict(read_interactions(source, item_field="items", time_field=""))
+        found = [by_user.get(user, []) for user in users]
+    if not any(found):
+        raise InputError(f"{source}: has none of the test cases. Are the user ids the same?")
+    if missing := sum(not one for one in found):
+        logger.warning("%s: nothing for %s; they count as wrong", source, plural(missing, "test case"))
+    return found
 
 
 def _load(folder: str | Path, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
