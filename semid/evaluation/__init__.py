@@ -10,7 +10,7 @@ churn      what a refit changed, in figures and item by item
 recommendations  `evaluate_recommendations`: Recall@K, NDCG@K and others, for lists of items or IDs
 ranked_lists     which places each recommended item takes (hits: where the relevant ones are)
 strata           head, mid, tail and cold items (intervals: bootstrap confidence intervals)
-card       the model card of an artifact
+scores           several recommenders in one table (baselines: popularity, co-occurrence)
 """
 
 from semid.evaluation.advice import advise
