@@ -10,6 +10,7 @@ import codecs
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from semid.data.arrow import Record
@@ -106,13 +107,16 @@ class JsonScanner:
         self.stream = stream
         self.text, self.at, self.ended = "", 0, False
         self.line = 1  # of `at`
+        self.blanks = ""  # what stood before `at`
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.json = json.JSONDecoder()
 
     def next_sign(self) -> str:
         """Move to the next sign that is not blank and return it; "" at the end."""
+        self.blanks = ""
         while True:
             while self.at < len(self.text) and self.text[self.at] in BLANKS:
+                self.blanks += self.text[self.at]
                 self.line += self.text[self.at] == "\n"
                 self.at += 1
             if self.at < len(self.text):
@@ -124,6 +128,22 @@ class JsonScanner:
     def skip(self) -> None:
         """Move behind one sign."""
         self.at += 1
+
+    def skip_element(self) -> str:
+        """Move behind an element of an array that cannot be parsed, and return its text; "" if its end is not sure.
+
+        It is where a further object begins on a line of its own, as far from the margin: no object inside does.
+        """
+        if "\n" not in self.blanks:
+            return ""
+        following = f",{self.blanks}{{"
+        while (end := self.text.find(following, self.at)) < 0:
+            if self.ended:
+                return ""
+            self._read_on()
+        broken, self.at = self.text[self.at : end], end
+        self.line += broken.count("\n")
+        return broken
 
     def value(self) -> Any:
         """Parse the value that begins here and move behind it. json.JSONDecodeError if there is none."""
@@ -153,7 +173,7 @@ class JsonScanner:
 def _values(file: Opened, problems: Problems, kind: str) -> Iterator[Any]:
     """Yield the values of an array or of objects one after another, or the (key, value) pairs of one object.
 
-    Behind a fault nothing is read: it is not known where the next value would begin.
+    Behind a fault nothing is read, as it is not known where the next value begins; but see `JsonScanner.skip_element`.
     """
     problems.style = "row"
     scanner = JsonScanner(file.stream)
@@ -171,7 +191,7 @@ def _values(file: Opened, problems: Problems, kind: str) -> Iterator[Any]:
                 scanner.next_sign()
                 yield key, scanner.value()
             else:
-                yield scanner.value()
+                yield _element(scanner, problems, kind)
             if scanner.next_sign() == ",":
                 scanner.skip()
             elif kind != "objects" and scanner.next_sign() != end:
@@ -195,6 +215,27 @@ def _values(file: Opened, problems: Problems, kind: str) -> Iterator[Any]:
         problems.add(None, f"broken JSON in line {scanner.line}: {error}.")
 
 
+@dataclass
+class _Broken:
+    """An element of an array that cannot be parsed."""
+
+    text: str
+    message: str
+
+
+def _element(scanner: JsonScanner, problems: Problems, kind: str) -> Any:
+    """Return the next value, or where bad rows are skipped, what is wrong with it."""
+    blanks = scanner.blanks
+    try:
+        return scanner.value()
+    except json.JSONDecodeError as error:
+        scanner.blanks = blanks
+        broken = scanner.skip_element() if problems.skips and kind == "array" else ""
+        if not broken:
+            raise
+        return _Broken(broken, f"broken JSON: {error.msg}.")
+
+
 def from_array(file: Opened, problems: Problems) -> Iterator[Record]:
     """Yield the objects of one array, counted from 1."""
     return _objects(_values(file, problems, "array"), problems)
@@ -210,6 +251,8 @@ def _objects(values: Iterator[Any], problems: Problems) -> Iterator[Record]:
         if isinstance(value, dict):
             problems.raw = value
             yield row, value
+        elif isinstance(value, _Broken):
+            problems.reject(row, value.message, value.text)
         else:
             problems.reject(row, _no_object(value), value)
 

@@ -20,7 +20,7 @@ from semid.data.layout import Layout
 from semid.data.problems import Problems, quote
 from semid.data.sources import LINE_LIMIT, Opened
 
-__all__ = ["from_rows", "from_sequences"]
+__all__ = ["from_netflix", "from_rows", "from_sequences"]
 
 logger = logging.getLogger("semid")
 
@@ -39,6 +39,7 @@ class _Lines:
         self.row: list[str] = []  # the lines of the current row
         self.waiting: deque[str] = deque()
         self.undecoded: dict[int, bytes] = {}  # lines that are not UTF-8
+        self.has_escapes = False  # whether a quote in a cell had a backslash, which was said
         self.message = ""  # what is wrong with them
 
     def texts(self) -> Iterator[str]:
@@ -172,6 +173,14 @@ def _mended(
 ) -> list[str] | None:
     """Return the cells of a row that is no strict CSV, if it has a meaning; otherwise note it and go on behind it."""
     row = lines.row
+    if '\\"' in row[0]:  # as Spark and MySQL write quotes
+        cells = _escaped(row[0], layout.delimiter)
+        if len(cells) == width:
+            lines.put_back(len(row) - 1)
+            if not lines.has_escapes:
+                logger.warning('%s: \\" in a quoted cell is read as a quote', problems.name)
+            lines.has_escapes = True
+            return cells
     if layout.delimiter == "\t":  # written without quoting, as most TSV is
         literal = row[0].rstrip("\r\n").split("\t")
         if len(literal) == width:
@@ -185,6 +194,18 @@ def _mended(
         message = f"broken CSV: {error}. Quote the cell, and double the quotes inside it."
         problems.reject(line, message.replace("..", "."), "".join(row))
     return None
+
+
+def _escaped(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a line whose quotes have a backslash before them; none if it has others.
+
+    >>> _escaped('7,"say \\\\"hi, you\\\\""', ","), _escaped('7,"a"b', ",")
+    (['7', 'say "hi, you"'], [])
+    """
+    try:
+        return next(csv.reader([line.replace('\\"', '""')], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
 
 
 def _reject_opening(lines: _Lines, problems: Problems, line: int, what: str) -> None:
@@ -233,6 +254,20 @@ def _converter(layout: Layout) -> Convert | None:
 
         return points
     return None
+
+
+def from_netflix(file: Opened, problems: Problems) -> Iterator[Record]:
+    """Yield the ratings of the Netflix Prize: a line `item:`, and below it lines `user,rating,date`."""
+    item = ""
+    for line, (text,) in _literal_rows(_Lines(file, problems, False), Layout("netflix", "\n"), problems):
+        cells = text.split(",")
+        if len(cells) == 1 and text.rstrip().endswith(":"):
+            item = text.strip()[:-1]
+        elif len(cells) == 3 and item:
+            problems.raw = text
+            yield line, {"user": cells[0], "item": item, "rating": cells[1], "date": cells[2]}
+        else:
+            problems.reject(line, "expected user,rating,date below a line such as 7: with the item.", text)
 
 
 def from_sequences(file: Opened, problems: Problems) -> Iterator[Record]:

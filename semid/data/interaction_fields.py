@@ -22,6 +22,7 @@ __all__ = [
     "find_fields",
     "is_history",
     "may_be_a_field",
+    "may_be_an_id",
     "plain_name",
     "spoken",
 ]
@@ -165,6 +166,17 @@ def may_be_a_field(name: str) -> bool:
     plain, words = plain_name(name), _words(name)
     known = any(plain in (*USUAL[role], *ALSO[role]) for role in USUAL)
     return known or plain in (*HISTORIES, *TIME_LISTS, "id") or bool(words and words[-1] in (*NUMBER, *MOMENT))
+
+
+def may_be_an_id(name: str) -> bool:
+    """Return whether a column may be the user or the item, by its name.
+
+    >>> may_be_an_id("movieId"), may_be_an_id("timestamp"), may_be_an_id("price")
+    (True, False, False)
+    """
+    plain = plain_name(name)
+    moment = plain in (*USUAL["time"], *ALSO["time"]) or _ends(name, MOMENT)
+    return may_be_a_field(name) and plain not in TIME_LISTS and not moment
 
 
 def plain_name(name: object) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from semid.data.delimiters import (
+    CANDIDATES,
     SHOWN_AS,
     Split,
     best_split,
@@ -20,6 +21,7 @@ from semid.data.delimiters import (
     is_sure_header,
 )
 from semid.data.folders import PACKING
+from semid.data.interaction_fields import may_be_an_id, plain_name
 from semid.data.json_layout import json_kind
 from semid.data.known_files import known_file, typed_header
 from semid.data.problems import name_list, quote
@@ -28,13 +30,17 @@ from semid.data.sources import Opened, SourceFault, opened
 
 __all__ = ["Kind", "Layout", "layout_of", "plain_layout"]
 
-Kind = Literal["jsonl", "json array", "json objects", "json map", "python", "rows", "sequences", "parquet", "arrow"]
+Kind = Literal[
+    "jsonl", "json array", "json objects", "json map", "python", "rows", "sequences", "netflix", "parquet", "arrow"
+]
 JSON = (".jsonl", ".ndjson", ".json")
 PREFERRED = {".csv": ",", ".tsv": "\t", ".inter": "\t", ".item": "\t", ".user": "\t"}
 CONTROLS = tuple(bytes([value]) for value in range(32) if chr(value) not in "\t\n\r\f")
 JSON_START = re.compile(r"""\{\s*(u?["'}]|$)|\[\s*[{\[]""")
-SIGNS = tuple(",;|\"'{}[]()")  # of anything but ids
+SIGNS = tuple(",;|\"'{}[]()%#")  # of anything but ids
 FITTING = 0.9  # share of rows of equal width from which a delimiter is believed
+NETFLIX = re.compile(r"\d+:\r?\n\d+,\d,\d{4}-\d\d-\d\d\r?(\n|$)")
+COMMENT = re.compile(r"[#%]|sep=.$|sep=\\t$|//", re.IGNORECASE)
 COMMON = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
 
@@ -46,8 +52,8 @@ class Layout:
     ----------
     kind : str
         jsonl; json array; json objects (one after another, indented or not); json map (one object, a member per
-        record); python (a literal per line); rows (cells with a delimiter); sequences (`user item item ...`); parquet;
-        arrow.
+        record); python (a literal per line); rows (cells with a delimiter); sequences (`user item item ...`); netflix
+        (`item:` above `user,rating,date`); parquet; arrow.
     delimiter : str
         Of rows. A blank stands for any number of blanks.
     columns : tuple of str
@@ -133,12 +139,35 @@ def _text_layout(file: Opened, suffix: str, reading: Reading) -> Layout:
     if not told and start[0] in "{[" and (suffix not in PREFERRED or JSON_START.match(start)):
         kind, said = json_kind(start, file.whole)
         return Layout(kind, said=said)
+    if not told and NETFLIX.match(start):
+        return Layout("netflix", said=("read as a Netflix file: ratings below their movie",))
+    if reading.columns is None:
+        _refuse_comments(start)
     split = best_split(text, PREFERRED.get(suffix), reading.delimiter)
     if not told and (_cannot_be_rows(split) or suffix in JSON or suffix not in PREFERRED):
         other = _other_than_rows(text, split, suffix)
         if other is not None:
             return other
     return _row_layout(split, suffix, reading)
+
+
+def _refuse_comments(text: str) -> None:
+    """Refuse lines of comments above the rows, which are neither a header nor records.
+
+    A line that begins with a sign of comments is a header where it has as many cells as the next one.
+    """
+    lines = [line.rstrip("\r") for line in text.split("\n", 100)[:100]]
+    count = next((place for place, line in enumerate(lines) if not COMMENT.match(line)), 0)
+    if not count:
+        return
+    last, row = lines[count - 1], lines[count]
+    is_header = count == 1 and any(last.count(sign) == row.count(sign) > 0 for sign in CANDIDATES)
+    if row and (not is_header or last.lower().startswith("sep=")):  # Excel writes sep=;
+        n_lines = "line is no row" if count == 1 else f"{count} lines are no rows"
+        raise SourceFault(
+            f"the first {n_lines}: {quote(lines[0])}. Take out what stands above the header or the first row, e.g. "
+            f"with tail -n +{count + 1}."
+        )
 
 
 def _is_binary(head: bytes) -> bool:
@@ -172,6 +201,9 @@ def _other_than_rows(text: str, split: Split, suffix: str) -> Layout | None:
             return Layout("jsonl")
     if split.width < 2 or (split.delimiter == " " and not sure):
         first = quote(text.strip().split("\n")[0].strip())
+        if split.delimiter == " " and split.width > 1 and split.fitting >= FITTING:
+            histories = ", or if it is a user and items, with --columns user,items" if split.width > 2 else ""
+            raise SourceFault(f"no header: the first line is {first}. Name its columns with --columns{histories}.")
         raise SourceFault(
             f"cannot tell the format; the first line is {first}. Name what separates the cells with --delimiter, such "
             "as semicolon, and the columns with --columns."
@@ -202,6 +234,8 @@ def _row_layout(split: Split, suffix: str, reading: Reading) -> Layout:
     usual = delimiter == PREFERRED.get(suffix, delimiter) if delimiter in ",\t" else False
     typed = typed_header(first)
     known = known_file(delimiter, rows)
+    if reading.columns is not None and _are_histories(delimiter, reading.columns):
+        return Layout("sequences", delimiter)
     if reading.columns is not None:
         layout = _told_columns(layout, first, reading.columns)
     elif typed is not None:
@@ -223,10 +257,16 @@ def _row_layout(split: Split, suffix: str, reading: Reading) -> Layout:
     if delimiter == ";":
         names = layout.columns
         commas = tuple(names[at] for at in decimal_columns(rows[layout.header :]) if at < len(names))
+        commas = tuple(name for name in commas if not may_be_an_id(name))  # ids stay as they are written
         layout = replace(layout, decimal_commas=commas)
         if commas:
             said.append(f"decimal commas in {name_list(commas)} are read as points")
     return replace(layout, said=tuple(said))
+
+
+def _are_histories(delimiter: str, columns: tuple[str, ...]) -> bool:
+    """Return whether the caller says that each line is a user and items between blanks."""
+    return delimiter == " " and len(columns) == 2 and plain_name(columns[1]) == "items"
 
 
 def _told_columns(layout: Layout, first: tuple[str, ...], columns: tuple[str, ...]) -> Layout:

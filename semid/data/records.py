@@ -16,7 +16,7 @@ from typing import Any
 from semid.data.arrow import Keep, Record, from_arrow, from_parquet, from_table
 from semid.data.folders import files_of
 from semid.data.formats_json import from_array, from_jsonl, from_map, from_objects, from_python
-from semid.data.formats_text import from_rows, from_sequences
+from semid.data.formats_text import from_netflix, from_rows, from_sequences
 from semid.data.hub_sets import HUB, load_from_hub
 from semid.data.layout import layout_of
 from semid.data.problems import Problems, is_table, quote
@@ -143,7 +143,7 @@ def _from_file(path: str, keep: Keep, problems: Problems, reading: Reading, key_
 
 READERS = {
     "jsonl": from_jsonl, "json array": from_array, "json objects": from_objects, "python": from_python,
-    "sequences": from_sequences,
+    "sequences": from_sequences, "netflix": from_netflix,
 }  # fmt: skip
 
 

@@ -243,7 +243,7 @@ def test_lines_of_a_user_and_items_are_histories(put, caplog):
     path = put("a.txt", "1 5 6 7\n2 6 7\n")
     assert dict(read_interactions(path)) == {"1": ["5", "6", "7"], "2": ["6", "7"]}
     assert "each line is read as a user and the user's items; change with --columns" in caplog.text
-    assert "cannot tell the format" in refusal(put("a.txt", "1 5 6\n2 6 7\n"))  # a table, or histories of one length
+    assert "with --columns user,items" in refusal(put("a.txt", "1 5 6\n2 6 7\n"))  # a table, or histories of one length
     assert read(put("a.txt", "1 5\n2 6\n"), delimiter="space", columns="user,item")[1] == {"user": "2", "item": "6"}
 
 
