@@ -26,6 +26,7 @@ __all__ = [
 CANDIDATES = ("\t", "::", ",", ";", "|", " ")  # of equally good ones the first is taken
 SHOWN_AS = {"\t": "tabs", ",": "commas", " ": "blanks", ";": "semicolons", "|": '"|"', "::": '"::"'}
 SAMPLE = 200  # rows that are looked at
+LONGEST_NAME = 80  # characters, of a column or a number
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?%?")
 DECIMAL_COMMA = re.compile(r"[-+]?(\d+|\d{1,3}(\.\d{3})+),\d+")
 WHOLE = re.compile(r"[-+]?\d+")
@@ -128,9 +129,11 @@ def is_header(row: Sequence[str]) -> bool:
     (True, False)
     """
     filled = [cell.strip() for cell in row if cell.strip()]
+    if any(len(cell) > LONGEST_NAME for cell in filled):  # first: searching long cells for data takes quadratic time
+        return False
     if not any(map(IDENTIFIER.fullmatch, filled)) and any(map(NUMBER.fullmatch, filled)):
         return False  # beside an id, columns may be called 2019, 2020
-    return bool(filled) and not any(DATA.match(cell) or len(cell) > 80 for cell in filled)
+    return bool(filled) and not any(map(DATA.match, filled))
 
 
 def is_sure_header(rows: Sequence[Sequence[str]]) -> bool:
@@ -145,9 +148,13 @@ def is_sure_header(rows: Sequence[Sequence[str]]) -> bool:
     names = all(NAME.fullmatch(cell.strip()) for cell in head if cell.strip())
     for place, cell in enumerate(head):
         column = [row[place].strip() for row in others if len(row) > place and row[place].strip()]
-        if names and cell.strip() and column and all(NUMBER.fullmatch(value) for value in column):
+        if names and cell.strip() and column and all(map(_is_number, column)):
             return True
     return False
+
+
+def _is_number(cell: str) -> bool:
+    return len(cell) <= LONGEST_NAME and NUMBER.fullmatch(cell) is not None
 
 
 def decimal_columns(rows: Sequence[Sequence[str]]) -> tuple[int, ...]:

@@ -255,3 +255,35 @@ def test_a_file_that_unpacks_to_very_much_ends_in_an_error(kind, tmp_path):
             stream.write(b"x" * 2**20)
     with pytest.raises(InputError, match="bomb.gz"):
         read_items(path)
+
+
+N = 200_000
+LONG = {
+    "words of a line": "a" + " x" * N + "\n1\n",
+    "digits of a name": "1" * N + "x,title\n1,x\n",
+    "digits of a cell": "id,title\n" + "1" * N + "x,b\n",
+    "words of a name": "w_" * N + ",b\n1,2\n",
+    "tags": "<a>" * N + "<\n",
+    "brackets": "[" * N,
+    "keys of Python": "{'a': " * N,
+    "empty cells": "a;" * N + "\n",
+    "quotes": '"' * N + "\n1,2\n",
+    "doubled quotes": 'id,title\n1,"' + '""' * N + "\n",
+    "colons": ":" * N + "\n1",
+    "ranks": '{"id": 1, "x": "1 in ' + "(" * N + '"}\n',
+    "dates": '{"id": 1, "x": "' + "1 jan " * N + '"}\n',
+    "a cell with a list": '{"id": 1, "x": "[' + "'a' " * N + '"}\n',
+    "backslashes of a key": '{"' + "\\\\" * N + '": {"id": 1}}',
+    "commas": '{"id": 1, "x": "' + " , " * N + '"}\n',
+    "decimals": "id;p\n1;" + "111." * N + "\n",
+    "ends of lines": "\r" * N,
+}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".txt", ".item"])
+@pytest.mark.parametrize("kind", LONG)
+def test_long_lines_are_read_in_linear_time(kind, suffix, tmp_path):
+    """None is worth a wrong result; a reader that takes quadratic time would need an hour for it."""
+    path = tmp_path / f"long{suffix}"
+    path.write_text(LONG[kind], encoding="utf-8", newline="")
+    read_both(path)
