@@ -110,7 +110,8 @@ def test_public_names_are_what_they_say_for_the_whole_life_of_a_process(tmp_path
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(AttributeError, match="'semid' has no attribute 'tokenize'. It has: AdaptConfig, ClusterTokens, Semantic"):
+    known = "'semid' has no attribute 'tokenize'. It has: AdaptConfig, ClusterTokens, Semantic"
+    with pytest.raises(AttributeError, match=known):
         _ = semid.tokenize
 
 

@@ -106,7 +106,9 @@ def align(
         open_ids(folder),
         files.open("interactions", interactions),
         output,
-        **settings | files.interaction_fields | {"id_field": files.id_field},
+        id_field=files.id_field,
+        **files.interaction_fields,
+        **settings,
         format=format_,
     )
     log_step("saved", str(output))

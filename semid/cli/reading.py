@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from semid.data.interaction_reader import FieldNames
     from semid.data.reading import RecordFile
 
 __all__ = ["Files", "reading_options"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-INTERACTION_FIELDS = ("user_field", "item_field", "time_field")
 ANY = ""  # a value for each of several files
 OF_CELLS = ("delimiter", "columns")
 WITHOUT_CELLS = (".json", ".jsonl", ".ndjson", ".parquet", ".pq", ".arrow", ".feather")
@@ -95,7 +95,7 @@ class Files:
     """What the options for reading say."""
 
     id_field: str
-    interaction_fields: dict[str, str | None]  # keywords of `read_interactions`
+    interaction_fields: FieldNames  # keywords of `read_interactions`
     by_file: dict[str, dict[str, str]]  # option -> kind of file, or ANY -> value
     skip_bad_rows: bool
 
@@ -103,7 +103,11 @@ class Files:
     def of(cls, choices: dict[str, Any]) -> Files:
         """Take the options out of the choices of a command."""
         id_field = choices.pop("id_field", None) or "id"
-        fields = {name: choices.pop(name, None) for name in INTERACTION_FIELDS}
+        fields: FieldNames = {
+            "user_field": choices.pop("user_field", None),
+            "item_field": choices.pop("item_field", None),
+            "time_field": choices.pop("time_field", None),
+        }
         by_file = {name: choices.pop(name, None) or {} for name in BY_FILE}
         return cls(id_field, fields, by_file, choices.pop("skip_bad_rows", False))
 

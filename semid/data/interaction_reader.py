@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TypedDict
 
 from semid.data.interaction_columns import read_columns
 from semid.data.interaction_records import RecordReader
@@ -17,7 +18,15 @@ from semid.data.reading import Duplicates, Reading, reading_of
 from semid.data.records import iter_records
 from semid.runtime.progress import track
 
-__all__ = ["read_interactions"]
+__all__ = ["FieldNames", "read_interactions"]
+
+
+class FieldNames(TypedDict):
+    """What the caller of `read_interactions` calls the fields; None: find them by their names."""
+
+    user_field: str | None
+    item_field: str | None
+    time_field: str | None
 
 
 def read_interactions(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from semid.data.interaction_reader import read_interactions
+from semid.data.interaction_reader import FieldNames, read_interactions
 from semid.data.items import Items, read_items
 from semid.data.unknown_items import check_known_items
 from semid.errors import InputError
@@ -82,7 +82,7 @@ def judge(
 
         index = read_index(source, ids=None if catalog is None else catalog.ids)
         item_ids = index.item_ids
-    fields = {"user_field": user_field, "item_field": item_field, "time_field": time_field}
+    fields = FieldNames(user_field=user_field, item_field=item_field, time_field=time_field)
     histories = None
     if interactions is not None:
         log = read_interactions(interactions, **fields)
