@@ -30,6 +30,8 @@ READERS = {  # the options of the commands that read records
     "clusters": ITEMS | INTERACTIONS | {"--text"},
     "align": ITEMS | INTERACTIONS,  # takes --title-field and --description-field as text
     "doctor": ITEMS | INTERACTIONS,  # reads no text
+    "split": ITEMS | INTERACTIONS,  # takes --title-field as text
+    "score": INTERACTIONS - {"--duplicates"},  # has no catalog
 }
 SMALL = ("--method", "rqkmeans", "--levels", "3", "--codebook-size", "4")
 SHOP = names(40)
@@ -76,9 +78,11 @@ def read_by(command: str) -> list[Path]:
     options = options_of(command)
     files = sorted((ROOT / "semid/data").glob("*.py"))
     of_items = [path for path in files if path.stem.startswith(("item", "text_"))]
-    of_interactions = [path for path in files if path.stem.startswith(("interaction", "unknown_items"))]
-    used = [path for path in files if path not in of_items + of_interactions]
-    used += of_items if command != "encode" else []  # it reads rows, and no catalog
+    of_interactions = [path for path in files if path.stem.startswith(("interaction", "short_dates"))]
+    of_both = [ROOT / "semid/data/unknown_items.py"]
+    used = [path for path in files if path not in of_items + of_interactions + of_both]
+    used += of_items if command not in ("encode", "score") else []  # they read rows, and no catalog
+    used += of_both if {"--user-field", "--id-field"} <= options else []
     return used + (of_interactions if "--user-field" in options else [])
 
 
