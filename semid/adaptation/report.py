@@ -16,12 +16,13 @@ from semid.data.interactions import Histories
 from semid.runtime.arrays import sample_rows, unit_rows
 from semid.runtime.devices import pick_device
 
-__all__ = ["NextItems", "Scores", "whitened"]
+__all__ = ["NextItems", "Scores", "neighbors_kept", "whitened"]
 
 LAST = 3  # items of a user that are averaged
 TOP = 10
 HEAD = 0.2  # share of the items that are most popular
 USERS = 256  # ranked at a time
+ASKED = 1000  # items whose neighbors are compared
 RIDGE = 1e-6  # of the mean variance, below which a direction is noise
 
 Floats = npt.NDArray[np.float32]
@@ -183,3 +184,29 @@ def whitened(vectors: Floats) -> Floats:
     scale = np.where(kept, 1 / np.sqrt(np.where(kept, variances, 1)), 0)
     turned = centered @ (directions * scale @ directions.T).astype(np.float32)  # ZCA: dims keep their meaning
     return unit_rows(np.where(has_text[:, None], turned, np.float32(0)))
+
+
+def neighbors_kept(plain: Floats, adapted: Floats, seed: int = 0) -> float:
+    """Return which share of the ten nearest items by plain vectors is among the ten nearest by adapted ones.
+
+    The mean over a seeded sample of items; 1.0 for a catalog of one item. Vectors are of unit length.
+
+    >>> one = np.array([[1, 0], [0, 1], [-1, 0]], np.float32)
+    >>> neighbors_kept(one, one[:, ::-1])
+    1.0
+    """
+    chosen = sample_rows(len(plain), ASKED, seed)
+    rows = np.arange(len(plain)) if chosen is None else chosen
+    near = min(TOP, len(plain) - 1)
+    if near < 1:
+        return 1.0
+    shared = 0
+    for start in range(0, len(rows), USERS):
+        block = rows[start : start + USERS]
+        found = []
+        for vectors in (plain, adapted):
+            likeness = vectors[block] @ vectors.T
+            likeness[np.arange(len(block)), block] = -np.inf
+            found.append(np.argpartition(-likeness, near - 1, axis=1)[:, :near])
+        shared += int((found[0][:, :, None] == found[1][:, None, :]).sum())
+    return shared / (near * len(rows))

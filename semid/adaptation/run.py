@@ -29,7 +29,7 @@ from semid.adaptation.behavior import Behavior
 from semid.adaptation.config import AdaptConfig
 from semid.adaptation.folder import add_layers, check_adapted_output, sentence_folder, write_report
 from semid.adaptation.layers import learn_layers
-from semid.adaptation.report import Scores, whitened
+from semid.adaptation.report import Scores, neighbors_kept, whitened
 from semid.adaptation.vectors import check_vectors_output, write_vectors
 from semid.adaptation.workspace import opened_workspace, run_identity
 from semid.artifact.staging import staged_folder
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["Adapted", "adapt"]
 
 
+KEPT = 0.6  # of the nearest items, below which IDs lost over 5 % of their neighbor recall (docs/benchmarks.md)
 LOSS = 0.95  # of the plain vectors' Recall@10, below which adapting did harm
 
 Floats = npt.NDArray[np.float32]
@@ -105,6 +106,12 @@ class Adapted:
             lines.append(
                 f"Whitening alone reaches {recall['whitened']:.2%}: for search by cosine write vectors with --vectors, "
                 "which are whitened. For semantic IDs use the folder; whitened vectors make worse ones."
+            )
+        kept = self.report["neighbors_kept"]
+        if kept < KEPT:
+            lines.append(
+                f"Adapted vectors keep {kept:.0%} of the items that are nearest by plain ones, so IDs will follow the "
+                "text less. Use fewer --steps if they should follow it."
             )
         if not self.better:
             lines.append("No step was better than the start, so the folder gives the vectors of the base model.")
@@ -267,7 +274,7 @@ class _Run:
             scores = self.compare(plain, adapted) | learned.others
             better = bool(learned.step or (trained is not None and trained.step))
             stages = {"language model": trained, "adapter": learned if trained is None or self.config.rat else None}
-            report = self.report(base, stages, scores)
+            report = self.report(base, stages, scores) | {"neighbors_kept": round(neighbors_kept(plain, adapted), 3)}
             write_report(draft, report)
             if target is not None:
                 made = whitened(adapted)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semid.adaptation.report import NextItems, whitened
+from semid.adaptation.report import NextItems, neighbors_kept, whitened
 from semid.data import Histories
 
 N = 12
@@ -75,3 +75,15 @@ def test_directions_without_variance_become_zero_not_noise():
     plane = rng.normal(size=(50, 2)).astype(np.float32) @ np.array([[1, 0, 2], [0, 1, 1]], np.float32)
     found = whitened(plane)
     assert np.isfinite(found).all() and np.linalg.matrix_rank(found, tol=1e-3) == 2
+
+
+def test_neighbors_kept_are_those_of_a_plain_loop():
+    rng = np.random.default_rng(0)
+    tables = [rng.normal(size=(40, 5)).astype(np.float32) for _ in range(2)]
+    tables = [table / np.linalg.norm(table, axis=1, keepdims=True) for table in tables]
+    shared = 0
+    for row in range(40):
+        one, other = (set(sorted(set(range(40)) - {row}, key=lambda j: -float(t[row] @ t[j]))[:10]) for t in tables)
+        shared += len(one & other)
+    assert neighbors_kept(*tables) == shared / 400 < 0.6
+    assert neighbors_kept(tables[0], tables[0]) == 1.0

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,12 @@ def test_the_report_says_what_was_done_and_what_it_is_worth(made, base):
     assert (
         steps[[line["step"] for line in steps].index(report["training"]["adapter"]["kept_step"])]["recall@10"] == best
     )
+
+
+def test_vectors_far_from_the_text_are_said_to_be(made):
+    assert 0.6 < made.report["neighbors_kept"] < 0.9 and "by plain ones, so IDs" not in "\n".join(made.lines())
+    far = replace(made, report=made.report | {"neighbors_kept": 0.41})
+    assert "Adapted vectors keep 41% of the items that are nearest by plain ones, so IDs" in "\n".join(far.lines())
 
 
 def test_learning_behavior_shows_in_the_figures(made):
