@@ -224,9 +224,9 @@ class ColumnReader:
         if which == "error":
             for row, first in zip(rows.tolist(), firsts.tolist(), strict=True):
                 place = self.problems.first_at(self.lines[first])
-                what = f"duplicate id {quote(ids[row])} (first at {place}). Keep one of them."
+                what = f"duplicate id {quote(ids[row])} (first at {place})."
                 self.problems.raw = ids[row]  # the row itself is gone
-                self.problems.add(self.lines[row], what)
+                self.problems.add(self.lines[row], f"{what} Keep one of them, perhaps with --duplicates first.")
         elif len(rows):
             have = "1 row repeats an id" if len(rows) == 1 else f"{len(rows):,} rows repeat an id"
             warn(f"{self.problems.name}: {have}; kept the {which} of each (--duplicates)")

@@ -106,6 +106,8 @@ def _is_map(text: str) -> bool:
     even = len(lists) > 1 and len({len(value) for value in lists}) == 1 < len(lists[0])
     if (numbered and len(dicts) == len(values)) or (known and even and len(lists) == len(values)):
         raise SourceFault("is a table by columns. Write it by rows, e.g. to_json(orient='records', lines=True).")
+    if len(lists) == len(values) == 1 and lists[0] and all(isinstance(one, dict) for one in lists[0]):
+        return False  # {"data": [{...}, {...}]}
     return not known and len(values) in (len(dicts), len(lists))
 
 

@@ -201,7 +201,7 @@ def _other_than_rows(text: str, split: Split, suffix: str) -> Layout | None:
             return Layout("jsonl")
     if split.width < 2 or (split.delimiter == " " and not sure):
         first = quote(text.strip().split("\n")[0].strip())
-        if split.delimiter == " " and split.width > 1 and split.fitting >= FITTING:
+        if split.delimiter == " " and split.width > 1 and split.fitting >= FITTING and re.search(r"\d", first):
             histories = ", or if it is a user and items, with --columns user,items" if split.width > 2 else ""
             raise SourceFault(f"no header: the first line is {first}. Name its columns with --columns{histories}.")
         raise SourceFault(

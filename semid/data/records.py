@@ -8,6 +8,7 @@ Records stream through, none is kept. Mistakes go into `Problems`; reading goes 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -137,8 +138,23 @@ def _from_file(path: str, keep: Keep, problems: Problems, reading: Reading, key_
             name = key_field or "user"
             logger.warning("%s: one JSON object; its keys are read as the field %s", problems.name, quote(name))
             yield from from_map(file, problems, key_field)
+        elif layout.kind == "json objects" or (layout.kind == "jsonl" and b"\n" not in file.head.strip()):
+            yield from _perhaps_one(READERS[layout.kind](file, problems), problems, key_field)
         else:
             yield from READERS[layout.kind](file, problems)
+
+
+def _perhaps_one(records: Iterator[Record], problems: Problems, key_field: str | None) -> Iterator[Record]:
+    """Yield the records. If there is one, which is none but holds a list of them, say how to take them out."""
+    count, record = 0, dict[str, Any]()
+    for line, record in records:
+        count += 1
+        yield line, record
+    lists = [name for name, value in record.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+    if count == 1 and lists and (problems.total or (key_field is not None and key_field not in record)):
+        where = lists[0] if lists[0].isidentifier() else f"[{json.dumps(lists[0])}]"
+        what = f"the file is one object. If {quote(lists[0])} holds the records, take them out"
+        problems.add(None, f"{what}: jq -c '.{where}[]' {problems.name} > records.jsonl")
 
 
 READERS = {

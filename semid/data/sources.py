@@ -168,9 +168,24 @@ def _only_member(raw: io.BufferedReader, stack: contextlib.ExitStack) -> Any:
 
 
 def copied(stream: io.BufferedReader) -> IO[bytes]:
-    """Return what is left of a stream as a temporary file, which can be read in any order."""
+    """Return what is left of a stream as a temporary file, which can be read in any order.
+
+    Raises
+    ------
+    SourceFault
+        It would take more than half of what is free on the disk of temporary files, as a packed file of zeros can.
+    """
     copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
-    shutil.copyfileobj(stream, copy)
+    left = shutil.disk_usage(tempfile.gettempdir()).free // 2
+    while piece := stream.read(BUFFER):
+        left -= len(piece)
+        if left < 0:
+            copy.close()
+            raise SourceFault(
+                f"takes more than half of the free disk space in {tempfile.gettempdir()} when it is unpacked. Unpack "
+                "it yourself, or set TMPDIR to a folder with more space."
+            )
+        copy.write(piece)
     copy.seek(0)
     return copy
 

@@ -122,7 +122,7 @@ class TextColumn:
         for i, row in enumerate(self.cells if 2 * len(self.cells) > n_filled else ()):
             value = parse_cell(written[row])
             if isinstance(value, dict):
-                n_objects += 1
+                n_objects += bool(value)  # {} is a cell without anything
                 self.note_objects(value)
             is_list[i] = value is not None
             texts.append(text_of([value]) or "")

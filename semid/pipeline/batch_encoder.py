@@ -138,11 +138,11 @@ class BatchEncoder:
         return next((_not_text(name, value) for name, value in found if cell_text(value) is None), None)
 
     def answers(self, batch: Any, *place: Any) -> pyarrow.Table:
-        """`encode`, as an Arrow table of item_id, codes, tokens and known."""
+        """`encode`, as an Arrow table of item_id (unless there is no column of ids), codes, tokens and known."""
         import pyarrow
 
         found = self.encode(batch, *place)
-        columns = {"item_id": found.item_ids, **found.columns()}
+        columns = {**({} if self.id_field is None else {"item_id": found.item_ids}), **found.columns()}
         return pyarrow.table({name: as_arrow(column) for name, column in columns.items()})
 
     def _item_ids(self, batch: Any, problems: Problems, lines: Sequence[int]) -> list[str]:

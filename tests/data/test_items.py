@@ -162,7 +162,7 @@ def test_ten_megabytes_in_one_field_read_from_csv_and_jsonl(tmp_path):
 def test_integer_ids_become_strings_and_clash_with_their_spelling():
     assert read_items([{"id": 1}, {"id": "01"}, {"id": -1}], on_warning=str).ids == ["1", "01", "-1"]
     clash = refusal([{"id": 1}, {"id": "1"}])
-    assert clash == 'items[1]: duplicate id "1" (first at items[0]). Keep one of them.'
+    assert clash == 'items[1]: duplicate id "1" (first at items[0]). Keep one of them, perhaps with --duplicates first.'
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_without_text_the_error_names_the_numeric_fields():
     [
         (['{"a": "x", "b": 1}'], ':1: missing field "id" (have: a, b). Use --id-field to name another.'),
         (["{}"], ':1: missing field "id" (the record is empty).'),
-        (['{"id": 1}', "", '{"id": 1}'], ':3: duplicate id "1" (first at line 1). Keep one of them.'),
+        (['{"id": 1}', "", '{"id": 1}'], ':3: duplicate id "1" (first at line 1). Keep one of them'),
         (['{"id": 1}', '{"id": 2 x}'], ":2: broken JSON at column 10: "),
         (['{"id": 1}', "[1]"], ":2: expected an object {...}, got a list."),
         (['{"id": 1}', "null"], ":2: expected an object {...}, got null."),
@@ -481,7 +481,8 @@ def test_bad_parquet_rows_and_files_are_named(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     path = tmp_path / "items.parquet"
     pq.write_table(pa.table({"id": ["a", "b", "a"], "title": ["x", "y", "z"]}), path)
-    assert refusal(path) == f'{path}, row 3: duplicate id "a" (first at row 1). Keep one of them.'
+    told = f'{path}, row 3: duplicate id "a" (first at row 1). Keep one of them, perhaps with --duplicates first.'
+    assert refusal(path) == told
     latin = pa.array([b"ok", b"caf\xe9"]).cast(pa.string(), safe=False)
     offsets = pa.StringArray.from_buffers(2, *latin.buffers()[1:])
     pq.write_table(pa.table({"id": ["a", "b"], "title": offsets}), path)

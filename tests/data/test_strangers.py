@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,38 @@ def test_a_broken_element_of_an_array_is_skipped_where_the_next_one_is_sure(put,
     assert bad.read_text().startswith("3\tbroken JSON: Expecting value.\t{")
     in_one_line = put("items.json", json.dumps(rows).replace('"title": "lamp 2"', '"title": '))
     assert "broken JSON in line 1" in refusal(read_items, in_one_line, skip_bad_rows=True)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("outer", [{}, {"status": "ok", "count": 2}])
+def test_records_in_a_list_of_one_object_can_be_taken_out_as_the_message_says(put, indent, outer):
+    rows = [{"id": str(n), "title": f"lamp {n}"} for n in range(2)]
+    told = refusal(read_items, items := put("items.json", json.dumps({**outer, "data": rows}, indent=indent)))
+    assert f"jq -c '.data[]' {items} > records.jsonl" in told
+    told = refusal(read_interactions, put("log.json", json.dumps({**outer, "all rows": rows}, indent=indent)))
+    assert """jq -c '.["all rows"][]' """ in told
+
+
+def test_a_catalog_of_one_object_with_a_list_is_a_catalog(put):
+    one = {"id": "7", "title": "Red lamp", "parts": [{"name": "bulb"}]}
+    assert list(read_items(put("items.json", json.dumps(one, indent=1)))) == [
+        {"id": "7", "title": "Red lamp", "parts": "bulb"}
+    ]
+
+
+@pytest.mark.parametrize(("cells", "texts"), [(["{}"], [""]), (["{}", "lamp", "sofa"], ["{}", "lamp", "sofa"])])
+def test_an_empty_object_in_a_cell_makes_no_column_of_objects(put, cells, texts):
+    items = put("items.csv", "id,title\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells)))
+    assert [item["title"] for item in read_items(items, text="title")] == texts
+
+
+def test_a_packed_table_may_not_fill_the_disk(tmp_path, monkeypatch):
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["7"], "title": ["Lamp"]}), tmp_path / "items.parquet")
+    packed = tmp_path / "items.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "items.parquet").read_bytes()))
+    assert list(read_items(packed)) == [{"id": "7", "title": "Lamp"}]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
+    assert "takes more than half of the free disk space" in refusal(read_items, packed)

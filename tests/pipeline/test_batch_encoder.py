@@ -79,6 +79,9 @@ def test_an_item_keeps_its_id_whatever_its_text_says_now(folder):
 def test_without_an_id_column_no_row_is_known(folder):
     out = BatchEncoder(folder, id_field=None)({"title": ["red polish", None], "brand": ["brand 1", 3]})
     assert not out["known"].any() and out["codes"].shape == (2, 3)
+    answers = BatchEncoder(folder, id_field=None).answers({"title": ["red polish", None], "brand": ["brand 1", 3]})
+    assert answers.column_names == ["codes", "tokens", "known"]
+    assert answers["codes"].to_pylist() == out["codes"].tolist() and answers["tokens"].to_pylist() == out["tokens"]
 
 
 @settings(max_examples=20)
