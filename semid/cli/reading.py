@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -98,6 +98,7 @@ class Files:
     interaction_fields: FieldNames  # keywords of `read_interactions`
     by_file: dict[str, dict[str, str]]  # option -> kind of file, or ANY -> value
     skip_bad_rows: bool
+    bad_rows: dict[str, tuple[str, str]] = field(default_factory=dict)  # name -> the file whose bad rows go there
 
     @classmethod
     def of(cls, choices: dict[str, Any]) -> Files:
@@ -122,14 +123,16 @@ class Files:
                 how[name] = found.get(kind, found.get(ANY))
         if self.skip_bad_rows:
             name = os.path.basename(os.fsdecode(path).rstrip("/"))
-            how["skip_bad_rows"] = f"{'stdin' if name == '-' else name}.bad-rows.txt"
+            name = "stdin" if name == "-" else name
+            other = self.bad_rows.setdefault(name, (kind, os.fsdecode(path))) != (kind, os.fsdecode(path))
+            how["skip_bad_rows"] = f"{name}.{kind}.bad-rows.txt" if other else f"{name}.bad-rows.txt"
         return RecordFile(path, Reading(**how))
 
     def open_interactions(self, path: str | os.PathLike[str] | None) -> RecordFile | None:
         """Return the file that --interactions names; UsageError for one of its fields without it."""
         if path is not None:
             return self.open("interactions", path)
-        for name, field in self.interaction_fields.items():
-            if field is not None:
+        for name, given in self.interaction_fields.items():
+            if given is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} goes with --interactions, which is missing.")
         return None

@@ -307,3 +307,17 @@ def test_doctor_on_an_index_file_advises_what_can_be_done(shop):
     Path("index.json").write_text(json.dumps({"9": ["<a_0>", "<b_0>"], "8": ["<a_0>", "<b_1>"]}))
     done = shop("doctor", "index.json", "--interactions", "log.csv")
     assert done.code == 1 and "none of its items is in the index file" in done.err and "--id-field" not in done.err
+
+
+def test_bad_rows_of_two_files_with_one_name_are_kept_apart(shop):
+    Path("items").mkdir()
+    Path("logs").mkdir()
+    Path("items/data.csv").write_text("id,title\n" + "".join(f"{n},lamp {n}\n" for n in range(6)) + "6,a,b\n")
+    Path("logs/data.csv").write_text("user,item\n" + "".join(f"u,{n}\n" for n in range(6)) + ",5\n")
+    learner = ("--method", "rqkmeans", "--levels", "2", "--codebook-size", "4", "--force")
+    done = shop("fit", "items/data.csv", "--interactions", "logs/data.csv", "-o", "two", "--skip-bad-rows", *learner)
+    assert done.code == 0, done.err
+    kept = {path.name: path.read_text() for path in Path().glob("data.csv*")}
+    assert sorted(kept) == ["data.csv.bad-rows.txt", "data.csv.interactions.bad-rows.txt"]
+    assert kept["data.csv.bad-rows.txt"].endswith("\t6,a,b\n")
+    assert "user is empty" in kept["data.csv.interactions.bad-rows.txt"]
