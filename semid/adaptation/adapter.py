@@ -1,14 +1,14 @@
 """Adapters: a few dense layers on top of frozen vectors, learned from pairs of rows in seconds on a CPU.
 
-    linear   W (x - m) + b                                     starts as P (x - m)
-    mlp      W (x - m) + b + W2 relu(sqrt(D) W1 (x - m) + b1)  the same, since W2 and b start at zero
+    linear   W (x - m) + b                             starts as P (x - m)
+    mlp      W (x - m) + b + W2 relu(W1 (x - m) + b1)  the same, since W2 and b start at zero
 
 with m the mean of the catalog, which all vectors of a language model share to a large part: without it their cosines
 differ little, and learning them apart takes all the steps. P is the identity, or the first principal directions where
 the new vectors have fewer dims. What is learned leaves as plain dense layers, which sentence-transformers runs without
 any code of ours: with x = relu(x) - relu(-x), the MLP is
 
-    relu of [W; -W; sqrt(D) W1] (x - m) + [0; 0; b1]   then   [I, -I, W2] h + b.
+    relu of [W; -W; W1] (x - m) + [0; 0; b1]   then   [I, -I, W2] h + b.
 
 N items, R rows of text vectors, D dims, d new dims, H hidden units.
 """
@@ -227,7 +227,7 @@ class _Adapter:
         dim = config.dim or width
         start = torch.eye(width) if dim == width else torch.from_numpy(principal_directions(catalog, dim))
         has_text = np.asarray(catalog.any(axis=1))
-        self.config, self.scale = config, width**0.5  # unit vectors times it have entries of about 1
+        self.config = config
         self.mean = torch.from_numpy(catalog[has_text].mean(axis=0, dtype=np.float64).astype(np.float32)).to(device)
         self.matrix, self.shift = weight(start), weight(torch.zeros(dim))
         self.weights = [self.matrix, self.shift]
@@ -248,7 +248,7 @@ class _Adapter:
         moved = rows @ self.matrix.T + self.shift
         if self.config.adapter == "linear":
             return moved
-        hidden = torch.relu(self.scale * rows @ self.inner.T + self.inner_shift)
+        hidden = torch.relu(rows @ self.inner.T + self.inner_shift)
         return moved + torch.nn.functional.dropout(hidden, self.config.dropout) @ self.outer.T
 
     def loss(self, rows: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -270,7 +270,7 @@ class _Adapter:
         matrix, mean = plain(self.matrix), plain(self.mean)
         if self.config.adapter == "linear":
             return [Dense(matrix, plain(self.shift) - matrix @ mean)]
-        inner, one = np.float32(self.scale) * plain(self.inner), np.eye(len(matrix), dtype=np.float32)
-        first = np.concatenate([matrix, -matrix, inner])
+        one = np.eye(len(matrix), dtype=np.float32)
+        first = np.concatenate([matrix, -matrix, plain(self.inner)])
         shift = np.concatenate([np.zeros(2 * len(matrix), np.float32), plain(self.inner_shift)]) - first @ mean
         return [Dense(first, shift, relu=True), Dense(np.hstack([one, -one, plain(self.outer)]), plain(self.shift))]

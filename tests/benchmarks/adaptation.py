@@ -52,7 +52,7 @@ USERS = 100_000  # next items of all users
 
 ADAPTERS = {  # what is learned, by the name of its row
     "adapter": AdaptConfig(),
-    "MLP adapter": AdaptConfig(adapter="mlp", rate=1e-3),
+    "MLP adapter": AdaptConfig(adapter="mlp"),
     "adapter, attributes": AdaptConfig(learn=("attributes",)),
     "adapter, together and attributes": AdaptConfig(learn=("together", "attributes")),
     "adapter, LLMEmb's loss": AdaptConfig(loss="llmemb"),
