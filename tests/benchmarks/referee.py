@@ -48,7 +48,7 @@ def judge(
     seeds: Sequence[int] = (0, 1, 2),
     beams: Sequence[int] = (20, 50),
     device: str = "cpu",
-    baselines: Sequence[str] = tuple(BASELINES),
+    baselines: Sequence[str] = BASELINES,
 ) -> list[Run]:
     """Return the runs of all tables, seeds and beam widths, then those of the baselines; make what is missing."""
     planned = list[tuple[str, int, tuple[object, ...], Make]]()
@@ -83,12 +83,11 @@ def _taught(
     start = time.process_time()
     model = Recommender(ids, log.item_ids, settings, seed, device)
     learned = model.learn(log)
-    about = {"validation": learned, "epoch": learned.index(max(learned)) + 1}
+    about = {"validation": learned, "epoch": learned.index(max(learned)) + 1, "distinct_ids": len(ids.distinct)}
     qualities = [model.quality(log.test, width) for width in beams]
     seconds = time.process_time() - start
     return [
-        Run.of(quality, system=name, seed=seed, beams=width, key=key, about=about, seconds=seconds)
-        for width, quality in zip(beams, qualities, strict=True)
+        Run.of(quality, name, seed, width, key, about, seconds) for width, quality in zip(beams, qualities, strict=True)
     ]
 
 
@@ -96,8 +95,7 @@ def _baseline(log: SplitLog, name: str, key: str) -> list[Run]:
     start = time.process_time()
     lists, chosen = recommend_baseline(name, log)
     quality = measure(lists, log.test, log.item_ids)
-    seconds = time.process_time() - start
-    return [Run.of(quality, system=name, seed=0, beams=0, key=key, about={"chosen": chosen}, seconds=seconds)]
+    return [Run.of(quality, name, 0, 0, key, {"chosen": chosen}, time.process_time() - start)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,16 +1,16 @@
-"""Recommenders without a model of language or IDs, on the same split.
+"""Recommenders without IDs, on the same split.
 
 popularity     the most frequent items of the training part
 co-occurrence  what came next most often after the last item, see `semid/evaluation/baselines.py`
-item-kNN       cosine similarity of items over users, shrunk, summed over the history
+item-kNN       cosine similarity of items over users, with shrinkage, summed over the history
 EASE           a linear autoencoder in closed form (Steck, "Embarrassingly Shallow Autoencoders", WWW 2019)
 
-The last two have one number each that is chosen on the validation part. Memory: three float32 matrices [N, N].
+The last two have one number each, chosen on the validation part. Memory: three float32 matrices [N, N].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -18,38 +18,29 @@ import numpy.typing as npt
 
 from semid.evaluation.baselines import recommend_next, recommend_popular
 from tests.benchmarks.referee_parts.recommender import RETURNED, measure
-from tests.benchmarks.referee_parts.split import Cases, Rows, SplitLog
+from tests.benchmarks.referee_parts.split import Cases, SplitLog
 
-SHRINKAGE = (0.0, 10.0, 100.0)  # users added to the norms of item-kNN
-RIDGE = (10.0, 100.0, 500.0, 2000.0)  # of EASE
 Matrix = npt.NDArray[np.float32]
+BASELINES = ("popularity", "co-occurrence", "item-kNN", "EASE")
 CHUNK = 1024  # histories scored at once
 
-__all__ = ["BASELINES", "recommend_baseline"]
 
-
-def recommend_baseline(name: str, log: SplitLog) -> tuple[list[list[str]], str]:
+def recommend_baseline(name: str, log: SplitLog) -> tuple[list[list[str]], float | None]:
     """Return a list for each test case, and the number that was chosen on the validation part."""
     if name in ("popularity", "co-occurrence"):
-        return _without_numbers(name, log), ""
-    make, numbers = BASELINES[name]
-    shared, best = cooccurrence(log), (-1.0, 0.0)
+        named = [[log.item_ids[row] for row in rows.tolist()] for rows in log.training]
+        popularity = Counter(item for items in named for item in items)
+        if name == "popularity":
+            return [recommend_popular(popularity, RETURNED)] * len(log.test.users), None
+        last = [log.item_ids[int(rows[-1])] for rows in log.test.histories]
+        return recommend_next((pair for items in named for pair in pairwise(items)), last, popularity, RETURNED), None
+    make, numbers = (item_knn, (0.0, 10.0, 100.0)) if name == "item-kNN" else (ease, (10.0, 100.0, 500.0, 2000.0))
+    shared, found = cooccurrence(log), dict[float, float]()
     for number in numbers:
-        found = measure(_ranked(make(shared, number), log.validation, log.item_ids), log.validation, log.item_ids)
-        best = max(best, (found["ndcg@10"].value, number))
-    return _ranked(make(shared, best[1]), log.test, log.item_ids), f"{best[1]:g}"
-
-
-def _without_numbers(name: str, log: SplitLog) -> list[list[str]]:
-    named = [[log.item_ids[row] for row in rows.tolist()] for rows in log.training]
-    popularity = dict[str, float]()
-    for items in named:
-        for item in items:
-            popularity[item] = popularity.get(item, 0) + 1
-    if name == "popularity":
-        return [recommend_popular(popularity, RETURNED)] * len(log.test.users)
-    last = [log.item_ids[int(rows[-1])] for rows in log.test.histories]
-    return recommend_next((pair for items in named for pair in pairwise(items)), last, popularity, RETURNED)
+        lists = recommend_similar(make(shared, number), log.validation, log.item_ids)
+        found[number] = measure(lists, log.validation, log.item_ids)["ndcg@10"].value
+    best = max(found, key=found.__getitem__)
+    return recommend_similar(make(shared, best), log.test, log.item_ids), best
 
 
 def cooccurrence(log: SplitLog) -> Matrix:
@@ -63,7 +54,7 @@ def cooccurrence(log: SplitLog) -> Matrix:
 def item_knn(shared: Matrix, shrinkage: float) -> Matrix:
     """Return the similarity of every two items; 0 to itself."""
     norms = np.sqrt(np.diag(shared))
-    weights = shared / (np.outer(norms, norms) + np.float32(shrinkage) + np.float32(1e-9))
+    weights = shared / (np.outer(norms, norms) + np.float32(shrinkage + 1e-9))
     np.fill_diagonal(weights, 0)
     return weights
 
@@ -76,22 +67,11 @@ def ease(shared: Matrix, ridge: float) -> Matrix:
     return weights
 
 
-def _ranked(weights: Matrix, cases: Cases, item_ids: list[str]) -> list[list[str]]:
+def recommend_similar(weights: Matrix, cases: Cases, item_ids: list[str]) -> list[list[str]]:
     """Return the items with the highest sums of weights over each history; equal ones by id."""
-    return [[item_ids[row] for row in rows.tolist()] for rows in _best_rows(weights, cases)]
-
-
-def _best_rows(weights: Matrix, cases: Cases) -> Iterator[Rows]:
+    lists = list[list[str]]()
     for start in range(0, len(cases.users), CHUNK):
-        histories = cases.histories[start : start + CHUNK]
-        scores = np.stack([weights[np.unique(rows)].sum(axis=0) for rows in histories])
-        yield from np.argsort(-scores, axis=1, kind="stable")[:, :RETURNED]
-
-
-Makers = dict[str, tuple[Callable[[Matrix, float], Matrix], tuple[float, ...]]]
-BASELINES: Makers = {
-    "popularity": (item_knn, ()),
-    "co-occurrence": (item_knn, ()),
-    "item-kNN": (item_knn, SHRINKAGE),
-    "EASE": (ease, RIDGE),
-}
+        scores = np.stack([weights[np.unique(rows)].sum(axis=0) for rows in cases.histories[start : start + CHUNK]])
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :RETURNED]
+        lists += [[item_ids[row] for row in rows] for rows in best.tolist()]
+    return lists

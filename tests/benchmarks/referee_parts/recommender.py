@@ -113,9 +113,10 @@ class Recommender:
                 self._step([examples[row] for row in order[start : start + settings.batch]], optimizer)
             self.model.eval()
             found.append(self.quality(cases, settings.validation_beams)["ndcg@10"].value)
-            if found[-1] == max(found) and found[-1] not in found[:-1]:
+            waited = len(found) - 1 - int(np.argmax(found))
+            if waited == 0:
                 best = copy.deepcopy(self.model.state_dict())
-            elif len(found) - 1 - int(np.argmax(found)) >= settings.patience:
+            elif waited >= settings.patience:
                 break
         self.model.load_state_dict(best)
         return found

@@ -6,7 +6,7 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,14 +30,24 @@ class Run:
     key: str  # a hash of what the figures depend on
     figures: dict[str, float]
     hits: list[list[float]]  # [case, *FIGURES] of each case where one of them is above 0
-    about: dict[str, object] = field(default_factory=dict)  # how the training went
-    seconds: float = 0.0  # of the processor
+    about: dict[str, object]  # how the training went
+    seconds: float  # of the processor
 
     @classmethod
-    def of(cls, quality: RecommendationQuality, **known: object) -> Run:
+    def of(
+        cls,
+        quality: RecommendationQuality,
+        system: str,
+        seed: int,
+        beams: int,
+        key: str,
+        about: dict[str, object],
+        seconds: float,
+    ) -> Run:
         values = np.stack([quality.case_values[name] for name in FIGURES], axis=1)
         hits = [[row, *values[row].tolist()] for row in np.flatnonzero(values.any(axis=1)).tolist()]
-        return cls(figures={name: one.value for name, one in quality.items()}, hits=hits, **known)  # type: ignore[arg-type]
+        figures = {name: one.value for name, one in quality.items()}
+        return cls(system, seed, beams, key, figures, hits, about, seconds)
 
     def values(self, n_cases: int) -> npt.NDArray[np.float64]:
         """Return the figures of each case, float64 [R, len(FIGURES)]."""

@@ -44,7 +44,7 @@ class SplitLog:
 
     @classmethod
     def of(cls, item_ids: list[str], log: Interactions, split: str = "leave-one-out") -> SplitLog:
-        """Split by user or by time, see `split_ends`. Each held-out item is a case, told all that came before it."""
+        """Split by user or by time, see `split_ends`. Each held-out item is a case, told what came before it."""
         mapped = log.map_to(item_ids)
         if mapped.n_unknown:
             raise SystemExit(f"{log.source}: {mapped.n_unknown:,} interactions with items that the catalog lacks.")

@@ -52,10 +52,7 @@ def random_table(n_items: int, shape: str = RANDOM_SHAPE) -> IDTable:
     levels, size = map(int, shape.split("x"))
     if n_items > size**levels:
         raise SystemExit(f"random:{shape} has {size**levels:,} IDs, for {n_items:,} items. Give it more codes.")
-    draws, chosen = np.random.default_rng(0), set[int]()
-    while len(chosen) < n_items:
-        chosen.update(draws.integers(size**levels, size=n_items - len(chosen)).tolist())
-    numbers = draws.permutation(sorted(chosen))
+    numbers = np.random.default_rng(0).choice(size**levels, n_items, replace=False)
     return IDTable(np.stack(np.unravel_index(numbers, (size,) * levels), axis=1), (size,) * levels)
 
 
