@@ -109,7 +109,7 @@ class RecordReader(InteractionBuilder):
         which, number = self.problems.reading.duplicates, self.users[user]
         if which == "error":
             first = self.problems.first_at(self.user_lines[number])
-            what = f"user {quote(user)} again (first at {first}). Join the histories, or keep one with --duplicates."
+            what = f"user {quote(user)} again (first at {first}). Join the histories, or use --duplicates last."
             self.problems.add(line, what)
             return False
         self.n_repeated += 1

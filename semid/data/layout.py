@@ -40,6 +40,7 @@ JSON_START = re.compile(r"""\{\s*(u?["'}]|$)|\[\s*[{\[]""")
 SIGNS = tuple(",;|\"'{}[]()%#")  # of anything but ids
 FITTING = 0.9  # share of rows of equal width from which a delimiter is believed
 NETFLIX = re.compile(r"\d+:\r?\n\d+,\d,\d{4}-\d\d-\d\d\r?(\n|$)")
+DIGIT = re.compile(r"\d")
 COMMENT = re.compile(r"[#%]|sep=.$|sep=\\t$|//", re.IGNORECASE)
 COMMON = frozenset({"utf-8", "utf-8-sig", "ascii"})
 
@@ -220,7 +221,15 @@ def _are_sequences(text: str) -> bool:
     lines = [line.split() for line in text.split("\n") if line.strip()]
     if len({len(tokens) for tokens in lines}) < 2 or min(map(len, lines)) < 2:
         return False
+    if _split_by_tabs(text) or not all(map(DIGIT.search, (line for line in text.split("\n") if line.strip()))):
+        return False  # cells with blanks in them, or prose
     return len({tokens[0] for tokens in lines}) == len(lines) and not any(sign in text for sign in SIGNS)
+
+
+def _split_by_tabs(text: str) -> bool:
+    """Return whether tabs cut all lines into three cells or more, equally many."""
+    counts = {line.count("\t") for line in text.split("\n") if line.strip()}
+    return len(counts) == 1 and min(counts) > 1
 
 
 def _row_layout(split: Split, suffix: str, reading: Reading) -> Layout:

@@ -136,3 +136,20 @@ def test_a_packed_table_may_not_fill_the_disk(tmp_path, monkeypatch):
     assert list(read_items(packed)) == [{"id": "7", "title": "Lamp"}]
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 90, 10))
     assert "takes more than half of the free disk space" in refusal(read_items, packed)
+
+
+def test_a_table_with_blanks_in_its_cells_is_no_list_of_histories(put):
+    checkins = "470\t49bb\tArts & Crafts Store\t40.7\tTue Apr 03 18:00:09 +0000 2012\n"
+    checkins += "979\t4a43\tBridge\t40.6\tTue Apr 03 18:00:08 +0000 2012\n"
+    log = put("foursquare.txt", checkins)
+    assert refusal(read_interactions, log).endswith("Name its 5 columns with --columns.")
+    read = read_interactions(log, columns="user,item,category,latitude,time")
+    assert list(read) == [("470", ["49bb"]), ("979", ["4a43"])]
+    assert read.times.tolist() == [1333476009e6, 1333476008e6]
+
+
+def test_prose_is_no_list_of_histories(put):
+    told = refusal(read_interactions, put("notes.txt", "red lamp\nblue big sofa\n"))
+    assert "cannot tell the format" in told
+    tabs = put("pairs.txt", "u1\t7 8 9\nu2\t8 7\n")
+    assert dict(read_interactions(tabs)) == {"u1": ["7", "8", "9"], "u2": ["8", "7"]}
