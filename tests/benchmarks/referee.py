@@ -28,15 +28,16 @@ from functools import partial
 from pathlib import Path
 
 from semid.data import read_interactions, read_items
+from semid.evaluation import RecommendationQuality
 from tests.benchmarks.common import machine, use_threads, versions
 from tests.benchmarks.page import update
 from tests.benchmarks.referee_parts.baselines import BASELINES, recommend_baseline
 from tests.benchmarks.referee_parts.recommender import Recommender, Settings, measure
-from tests.benchmarks.referee_parts.results import Run, append_runs, read_runs, table
+from tests.benchmarks.referee_parts.results import NO_BEAMS, Run, append_run, read_runs, table
 from tests.benchmarks.referee_parts.split import SplitLog
 from tests.benchmarks.referee_parts.tables import IDTable, read_table
 
-Make = Callable[[str], list[Run]]  # from the key of a run
+Measured = tuple[dict[str, RecommendationQuality], dict[str, object]]  # by beam width; how the training went
 
 
 def judge(
@@ -48,54 +49,39 @@ def judge(
     seeds: Sequence[int] = (0, 1, 2),
     beams: Sequence[int] = (20, 50),
     device: str = "cpu",
-    baselines: Sequence[str] = BASELINES,
 ) -> list[Run]:
-    """Return the runs of all tables, seeds and beam widths, then those of the baselines; make what is missing."""
-    planned = list[tuple[str, int, tuple[object, ...], Make]]()
+    """Return the runs of all tables and seeds, then those of the baselines; make and keep what is missing."""
+    planned = list[tuple[str, int, object, Callable[[], Measured]]]()
     for seed in seeds:  # all tables with the first seed, then with the next
         for name, ids in tables.items():
-            known = (ids.digest, seed, tuple(beams), sorted(asdict(settings).items()))
-            planned.append((name, seed, known, partial(_taught, log, name, ids, settings, seed, beams, device)))
-    planned += [(name, 0, (), partial(_baseline, log, name)) for name in baselines]
-    done, runs = read_runs(results), list[Run]()
+            known = ids.digest, seed, tuple(beams), sorted(asdict(settings).items())
+            planned.append((name, seed, known, partial(_judge_ids, log, ids, settings, seed, beams, device)))
+    planned += [(name, 0, "baseline", partial(_judge_baseline, log, name)) for name in BASELINES]
+    done, runs = {run.key: run for run in read_runs(results)}, list[Run]()
     for name, seed, known, make in planned:
-        key = hashlib.sha256(repr((name, log.digest, *known)).encode()).hexdigest()[:16]
-        found = [run for run in done if run.key == key]
-        if not found:
-            found = make(key)
-            append_runs(results, found)
-            shown = ", ".join(f"{figure} {value:.4f}" for figure, value in found[-1].figures.items())
-            print(f"{name}, seed {seed}: {shown}; {found[-1].seconds:.0f} s", file=sys.stderr, flush=True)
-        runs += found
+        key = hashlib.sha256(repr((name, log.digest, known)).encode()).hexdigest()[:16]
+        if key not in done:
+            start = time.process_time()
+            qualities, about = make()
+            done[key] = Run.of(name, seed, key, qualities, about, time.process_time() - start)
+            append_run(results, done[key])
+            print(done[key].summary(), file=sys.stderr, flush=True)
+        runs.append(done[key])
     return runs
 
 
-def _taught(
-    log: SplitLog,
-    name: str,
-    ids: IDTable,
-    settings: Settings,
-    seed: int,
-    beams: Sequence[int],
-    device: str,
-    key: str,
-) -> list[Run]:
-    start = time.process_time()
+def _judge_ids(
+    log: SplitLog, ids: IDTable, settings: Settings, seed: int, beams: Sequence[int], device: str
+) -> Measured:
     model = Recommender(ids, log.item_ids, settings, seed, device)
     learned = model.learn(log)
-    about = {"validation": learned, "epoch": learned.index(max(learned)) + 1, "distinct_ids": len(ids.distinct)}
-    qualities = [model.quality(log.test, width) for width in beams]
-    seconds = time.process_time() - start
-    return [
-        Run.of(quality, name, seed, width, key, about, seconds) for width, quality in zip(beams, qualities, strict=True)
-    ]
+    about = {"epoch": learned.index(max(learned)) + 1, "validation": learned, "distinct_ids": len(ids.distinct)}
+    return {str(width): model.quality(log.test, width) for width in beams}, about
 
 
-def _baseline(log: SplitLog, name: str, key: str) -> list[Run]:
-    start = time.process_time()
+def _judge_baseline(log: SplitLog, name: str) -> Measured:
     lists, chosen = recommend_baseline(name, log)
-    quality = measure(lists, log.test, log.item_ids)
-    return [Run.of(quality, name, 0, 0, key, {"chosen": chosen}, time.process_time() - start)]
+    return {NO_BEAMS: measure(lists, log.test, log.item_ids)}, {"chosen": chosen}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -49,7 +49,10 @@ def results(log, tables, tmp_path_factory) -> Path:
 
 
 def figures(path: Path) -> dict[tuple[str, int, int], dict[str, float]]:
-    return {(run.system, run.seed, run.beams): run.figures for run in read_runs(path)}
+    runs = read_runs(path)
+    return {
+        (run.system, run.seed, int(beams)): one for run in runs for beams, one in run.figures.items() if beams != "-"
+    }
 
 
 def test_ids_of_groups_beat_shuffled_ones(results):
@@ -70,7 +73,7 @@ def test_equal_tables_get_equal_figures(results):
 def test_a_resumed_benchmark_equals_an_uninterrupted_one(results, log, tables, tmp_path, monkeypatch):
     path = tmp_path / "runs.jsonl"
     lines = results.read_text().splitlines(keepends=True)
-    path.write_text("".join(lines[:4]) + lines[4][:100])  # two runs of two beam widths; the third was cut off
+    path.write_text("".join(lines[:2]) + lines[2][:-50])
     made = []
     learn = Recommender.learn
     monkeypatch.setattr(Recommender, "learn", lambda self, log: made.append(self.seed) or learn(self, log))
@@ -84,16 +87,18 @@ def test_a_resumed_benchmark_equals_an_uninterrupted_one(results, log, tables, t
 
 def test_the_values_of_cases_make_the_figures(results, log):
     for run in read_runs(results):
-        means = run.values(len(log.test.users)).mean(axis=0)
-        assert means == pytest.approx([run.figures[name] for name in FIGURES])
+        for beams, figures in run.figures.items():
+            means = run.values(beams, len(log.test.users)).mean(axis=0)
+            assert means == pytest.approx([figures[name] for name in FIGURES])
 
 
 def test_the_table_shows_paired_gains(results, log):
     runs, users = read_runs(results), log.test.users
     rows = {tuple(cell.strip() for cell in line.split("|")[1:3]): line for line in table(runs, users).splitlines()}
     assert len(rows) == 2 + 3 * 2 + 4
-    ours, theirs = ([run.values(len(users)) for run in runs if (run.system, run.beams) == (name, 20)]
-                    for name in ("groups", "shuffled"))  # fmt: skip
+    ours, theirs = (
+        [run.values("20", len(users)) for run in runs if run.system == name] for name in ("groups", "shuffled")
+    )
     gain = estimate_means(np.mean(theirs, axis=0) - np.mean(ours, axis=0), np.unique(users, return_inverse=True)[1])
     assert f"{gain[1].value:+.4f}" in rows["shuffled", "20"]
     assert f"{gain[1].low:+.4f} to {gain[1].high:+.4f}" in rows["shuffled", "20"]
@@ -115,6 +120,12 @@ def test_every_item_of_training_is_a_target_once(log):
     rows = np.random.default_rng(0).integers(len(log.item_ids), size=50)
     targets = [token for tokens, given in model._examples([rows, rows[:0]]) for token in tokens[given:]]
     assert targets == model.tokens[rows].ravel().tolist()
+
+
+def test_an_id_of_all_items_takes_all_places(log):
+    ids = IDTable(np.zeros((len(log.item_ids), 1), np.int64), (1,))
+    quality = Recommender(ids, log.item_ids, SETTINGS, 0).quality(log.test, 20)
+    assert quality["recall@10"].value == pytest.approx(10 / len(log.item_ids))
 
 
 def test_ease_solves_its_least_squares(log):
