@@ -54,12 +54,12 @@ def judge(
     planned = list[tuple[str, int, object, Callable[[], Measured]]]()
     for seed in seeds:  # all tables with the first seed, then with the next
         for name, ids in tables.items():
-            known = ids.digest, seed, tuple(beams), sorted(asdict(settings).items())
-            planned.append((name, seed, known, partial(_judge_ids, log, ids, settings, seed, beams, device)))
+            depends: object = (ids.digest, seed, tuple(beams), sorted(asdict(settings).items()))
+            planned.append((name, seed, depends, partial(_judge_ids, log, ids, settings, seed, beams, device)))
     planned += [(name, 0, "baseline", partial(_judge_baseline, log, name)) for name in BASELINES]
     done, runs = {run.key: run for run in read_runs(results)}, list[Run]()
-    for name, seed, known, make in planned:
-        key = hashlib.sha256(repr((name, log.digest, known)).encode()).hexdigest()[:16]
+    for name, seed, depends, make in planned:
+        key = hashlib.sha256(repr((name, log.digest, depends)).encode()).hexdigest()[:16]
         if key not in done:
             start = time.process_time()
             qualities, about = make()

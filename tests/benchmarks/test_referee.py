@@ -17,6 +17,7 @@ from tests.benchmarks.referee_parts.results import FIGURES, read_runs, table
 from tests.benchmarks.referee_parts.split import SplitLog
 from tests.benchmarks.referee_parts.tables import IDTable, random_table, read_table
 from tests.helpers import communities
+from tests.helpers.tiny_models import ids_of
 
 WORLD = {"n_groups": 8, "users": 30, "items": 12, "met": 6}
 SETTINGS = Settings(dims=32, layers=1, heads=2, dropout=0.0, rate=3e-3, batch=16, epochs=16, patience=4)
@@ -150,6 +151,11 @@ def test_tables_of_all_sources(tmp_path, log):
     assert sorted(read_table(f"shuffled:{path}", ["a", "b", "c"]).codes.tolist()) == [[1, 1], [1, 1], [3, 0]]
     with pytest.raises(SystemExit, match="lacks 1 of the catalog's 2 items"):
         read_table(str(path), ["a", "z"])
+    ids = ids_of()
+    ids.save_pretrained(tmp_path / "ours")
+    few = ["red-sock", "blue-hat"]
+    read = read_table(str(tmp_path / "ours"), few)
+    assert (read.codes.tolist(), read.sizes) == (ids.encode(few).tolist(), ids.sizes)
     assert len(np.unique(random_table(250, "2x16").codes, axis=0)) == 250
     with pytest.raises(SystemExit, match="has 16 IDs"):
         read_table("random:2x4", log.item_ids)

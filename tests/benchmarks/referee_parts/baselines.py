@@ -20,7 +20,7 @@ from semid.evaluation.baselines import recommend_next, recommend_popular
 from tests.benchmarks.referee_parts.recommender import RETURNED, measure
 from tests.benchmarks.referee_parts.split import Cases, SplitLog
 
-Matrix = npt.NDArray[np.float32]
+Matrix = npt.NDArray[np.floating]
 BASELINES = ("popularity", "co-occurrence", "item-kNN", "EASE")
 CHUNK = 1024  # histories scored at once
 

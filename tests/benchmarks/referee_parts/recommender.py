@@ -47,7 +47,9 @@ class Settings:
     validation_cases: int = 2000  # at most, drawn once
 
 
-def measure(lists: object, cases: Cases, item_ids: list[str], catalog: object = None) -> RecommendationQuality:
+def measure(
+    lists: object, cases: Cases, item_ids: list[str], catalog: dict[str, str] | None = None
+) -> RecommendationQuality:
     """Score lists of items, or of IDs with a catalog of them, item by item."""
     wanted = [item_ids[row] for row in cases.wanted.tolist()]
     return evaluate_recommendations(

@@ -69,16 +69,16 @@ def read_table(source: str, item_ids: list[str]) -> IDTable:
         return read_table(rest, item_ids).shuffled()
     if kind == "random":
         return random_table(len(item_ids), rest or RANDOM_SHAPE)
+    written: npt.NDArray[np.integer]
     if Path(source).is_dir():
         ids = SemanticIDTokenizer.from_pretrained(source)
-        missing = [item_id for item_id in item_ids if item_id not in ids]
-        codes, sizes = None if missing else ids.encode(item_ids).astype(np.int64), list(ids.sizes)
+        written, sizes, rows = np.asarray(ids.ledger.codes), list(ids.sizes), ids.ledger.find_rows(item_ids)
     else:
         index = read_index(source)
-        rows = index.rows(item_ids)
-        missing = [item_ids[row] for row in np.flatnonzero(rows < 0)]
-        codes, sizes = index.codes[rows].astype(np.int64), list(index.sizes)
+        written, sizes, rows = index.codes, index.sizes, index.rows(item_ids)
+    missing = [item_ids[row] for row in np.flatnonzero(rows < 0).tolist()]
     if missing:
         raise SystemExit(f"{source}: lacks {len(missing):,} of the catalog's {len(item_ids):,} items: {missing[:5]}")
-    short = (codes < 0).any(axis=0)
-    return IDTable(codes + short, tuple(size + int(one) for size, one in zip(sizes, short, strict=True)))
+    codes = written[rows].astype(np.int64)
+    short = codes.min(axis=0) < 0
+    return IDTable(codes + short, tuple(size + int(one) for size, one in zip(sizes, short.tolist(), strict=True)))
