@@ -149,6 +149,7 @@ def test_tables_of_all_sources(tmp_path, log):
     ids = read_table(str(path), ["a", "b", "c"])
     assert (ids.codes.tolist(), ids.sizes) == ([[3, 0], [1, 1], [1, 1]], (4, 2))
     assert sorted(read_table(f"shuffled:{path}", ["a", "b", "c"]).codes.tolist()) == [[1, 1], [1, 1], [3, 0]]
+    assert read_table("items", ["a", "b", "c"]).codes.tolist() == [[0], [1], [2]]
     with pytest.raises(SystemExit, match="lacks 1 of the catalog's 2 items"):
         read_table(str(path), ["a", "z"])
     ids = ids_of()
@@ -167,8 +168,8 @@ def test_the_command(tmp_path, capsys):
     sequences.write_text("".join(json.dumps(line) + "\n" for line in lines))
     names = sorted({item for line in lines for item in line["items"]})
     items.write_text("".join(json.dumps({"id": name, "title": name}) + "\n" for name in names))
-    given = ["--items", items, "--interactions", sequences, "--results", results, "--table", "floor=random:2x16",
+    given = ["--items", items, "--interactions", sequences, "--results", results, "--table", "floor=random:2x16", "--table", "items=items",
              "--seed", 0, "--beams", 10, "--epochs", 1, "--dims", 16, "--layers", 1, "--heads", 1]  # fmt: skip
     referee.main(list(map(str, given)))
-    assert [run.system for run in read_runs(results)] == ["floor", *baselines.BASELINES]
+    assert [run.system for run in read_runs(results)] == ["floor", "items", *baselines.BASELINES]
     assert "96 items, 240 users, 240 test cases." in capsys.readouterr().out

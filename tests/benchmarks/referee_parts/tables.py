@@ -59,7 +59,7 @@ def random_table(n_items: int, shape: str = RANDOM_SHAPE) -> IDTable:
 def read_table(source: str, item_ids: list[str]) -> IDTable:
     """Read a table.
 
-    source : an artifact's folder; an index file; "random" or "random:LxK"; "shuffled:" before another source.
+    source : an artifact's folder; an index file; "items"; "random" or "random:LxK"; "shuffled:" before another source.
     item_ids : the catalog, which decides the order. Other items of the source are left out.
 
     Where IDs differ in length, one more code of a level says that the ID has ended.
@@ -67,6 +67,8 @@ def read_table(source: str, item_ids: list[str]) -> IDTable:
     kind, _, rest = source.partition(":")
     if kind == "shuffled":
         return read_table(rest, item_ids).shuffled()
+    if source == "items":
+        return IDTable(np.arange(len(item_ids))[:, None], (len(item_ids),))
     if kind == "random":
         return random_table(len(item_ids), rest or RANDOM_SHAPE)
     written: npt.NDArray[np.integer]
