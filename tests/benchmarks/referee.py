@@ -5,8 +5,8 @@
         [--seed N ...] [--beams N ...] [--split leave-one-out|time|own] [--reference NAME] [--update PAGE.md]
 
 A table is an artifact's folder, an index file, `random` or `random:4x256` (unique IDs without meaning),
-`shuffled:SOURCE` (the IDs of a source, dealt to the items at random: what its shape alone is worth), or `items` (a token
-for each item: the same transformer over items, which is SASRec with a softmax over all of them).
+`shuffled:SOURCE` (the IDs of a source, dealt to the items at random: what its shape alone is worth), or `items` (one
+token for each item: the same transformer over items, which is SASRec with a softmax over all of them).
 
 Each user's last item is the test, the one before it validation; a model is told at most 20 items. All items are ranked,
 those of the history too. Items that share an ID share its places (`semid.evaluate_recommendations`). Beside the tables:

@@ -168,8 +168,10 @@ def test_the_command(tmp_path, capsys):
     sequences.write_text("".join(json.dumps(line) + "\n" for line in lines))
     names = sorted({item for line in lines for item in line["items"]})
     items.write_text("".join(json.dumps({"id": name, "title": name}) + "\n" for name in names))
-    given = ["--items", items, "--interactions", sequences, "--results", results, "--table", "floor=random:2x16", "--table", "items=items",
-             "--seed", 0, "--beams", 10, "--epochs", 1, "--dims", 16, "--layers", 1, "--heads", 1]  # fmt: skip
-    referee.main(list(map(str, given)))
+    small = (
+        "--table floor=random:2x16 --table items=items --seed 0 --beams 10 --epochs 1 --dims 16 --layers 1 --heads 1"
+    )
+    given = ["--items", str(items), "--interactions", str(sequences), "--results", str(results), *small.split()]
+    referee.main(given)
     assert [run.system for run in read_runs(results)] == ["floor", "items", *baselines.BASELINES]
     assert "96 items, 240 users, 240 test cases." in capsys.readouterr().out

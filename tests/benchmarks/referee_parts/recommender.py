@@ -72,7 +72,7 @@ class Recommender:
         self.model: PreTrainedModel = GPT2LMHeadModel(config)
         base = extend(self.tokenizer, self.model, table, init="default", seed=seed).base
         self.model.to(device)
-        self.settings, self.seed, self.table, self.item_ids = settings, seed, table, item_ids
+        self.settings, self.seed, self.item_ids = settings, seed, item_ids
         self.tokens = table.vocabulary.token_ids(table.codes, base)  # (N, L)
         self.trie = Trie.from_codes(table.distinct, table.sizes, base=base)
         self.names = table.vocabulary.texts(table.distinct)
