@@ -57,7 +57,7 @@ def judge(
         for name, ids in tables.items():
             depends: object = (ids.digest, seed, tuple(beams), sorted(asdict(settings).items()))
             planned.append((name, seed, depends, partial(_judge_ids, log, ids, settings, seed, beams, device)))
-    planned += [(name, 0, "baseline", partial(_judge_baseline, log, name)) for name in BASELINES]
+    planned += [(name, 0, numbers, partial(_judge_baseline, log, name)) for name, numbers in BASELINES.items()]
     done, runs = {run.key: run for run in read_runs(results)}, list[Run]()
     for name, seed, depends, make in planned:
         key = hashlib.sha256(repr((name, log.digest, depends)).encode()).hexdigest()[:16]

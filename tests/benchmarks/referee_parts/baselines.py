@@ -21,7 +21,12 @@ from tests.benchmarks.referee_parts.recommender import RETURNED, measure
 from tests.benchmarks.referee_parts.split import Cases, SplitLog
 
 Matrix = npt.NDArray[np.floating]
-BASELINES = ("popularity", "co-occurrence", "item-kNN", "EASE")
+BASELINES: dict[str, tuple[float, ...]] = {  # with the numbers to choose from: users added to norms, ridge
+    "popularity": (),
+    "co-occurrence": (),
+    "item-kNN": (0.0, 10.0, 100.0, 1000.0),
+    "EASE": (10.0, 100.0, 500.0, 2000.0, 10000.0),
+}
 CHUNK = 1024  # histories scored at once
 
 
@@ -34,9 +39,9 @@ def recommend_baseline(name: str, log: SplitLog) -> tuple[list[list[str]], float
             return [recommend_popular(popularity, RETURNED)] * len(log.test.users), None
         last = [log.item_ids[int(rows[-1])] for rows in log.test.histories]
         return recommend_next((pair for items in named for pair in pairwise(items)), last, popularity, RETURNED), None
-    make, numbers = (item_knn, (0.0, 10.0, 100.0)) if name == "item-kNN" else (ease, (10.0, 100.0, 500.0, 2000.0))
+    make = item_knn if name == "item-kNN" else ease
     shared, found = cooccurrence(log), dict[float, float]()
-    for number in numbers:
+    for number in BASELINES[name]:
         lists = recommend_similar(make(shared, number), log.validation, log.item_ids)
         found[number] = measure(lists, log.validation, log.item_ids)["ndcg@10"].value
     best = max(found, key=found.__getitem__)
