@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -67,11 +68,11 @@ def read_runs(path: Path) -> list[Run]:
     """Return the runs of a file; a last line that was cut off in the middle is removed from it."""
     if not path.exists():
         return []
-    text = path.read_text("utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole, "utf-8")
-    return [Run(**json.loads(line)) for line in whole.splitlines()]
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    return [Run(**json.loads(line)) for line in content[:end].splitlines()]
 
 
 def append_run(path: Path, run: Run) -> None:
