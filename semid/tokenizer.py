@@ -81,7 +81,7 @@ class SemanticIDTokenizer(TokenizerState, IDTable):
         Parameters
         ----------
         items : path, "-", `datasets.Dataset`, iterable of dicts, or Items
-            See `semid.read_items`. A `semid.data.RecordFile` is a path together with how to read it.
+            See `semid.read_items`. A `semid.files.RecordFile` is a path together with how to read it.
         config : SemanticIDConfig, or its fields as keywords
         embeddings : path of a file that `semid.encoders.read_vectors` reads, or array [N, D] in the order of the items
             Used instead of an encoder.

@@ -7,9 +7,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 HOMES = {"semid": "semid", "kernels/ops": "semid.kernels", "tokenizer_exports": "semid.tokenizer_exports"}
 # Packages and the files of semid/ itself, lowest first; with a star if what is heavy may be loaded with their files.
-FLOORS = """_version _late errors runtime data datasets encoders* kernels* quantize* config train* assign ledger tokens
- artifact state trie evaluation clusters adaptation* pipeline tokenizer diagnostics models alignment generate* serving*
- formats entities* tokenizer_exports cli __main__ semid"""
+FLOORS = """_version _late errors runtime files data datasets encoders* kernels* quantize* config train* assign ledger
+ tokens artifact state trie evaluation clusters adaptation* pipeline tokenizer diagnostics models alignment generate*
+ serving* formats entities* tokenizer_exports cli __main__ semid"""
 HEAVY = "datasets faiss jinja2 numba pyarrow safetensors scipy sentence_transformers sklearn torch tqdm transformers"
 FILES = {
     ".".join([package, *path.relative_to(ROOT / folder).with_suffix("").parts]).removesuffix(".__init__"): path

@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from semid.data.interaction_reader import FieldNames
-    from semid.data.reading import RecordFile
+    from semid.files.reading import RecordFile
 
 __all__ = ["Files", "reading_options"]
 
@@ -114,7 +114,7 @@ class Files:
 
     def open(self, kind: str, path: str | os.PathLike[str]) -> RecordFile:
         """Return a file of a kind with how to read it."""
-        from semid.data.reading import Reading, RecordFile
+        from semid.files.reading import Reading, RecordFile
 
         how: dict[str, Any] = {}
         in_cells = not os.fsdecode(path).lower().endswith(WITHOUT_CELLS)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.arrow import column_values
-from semid.data.problems import Problems, name_list, quote
 from semid.errors import InputError
+from semid.files.arrow import column_values
+from semid.files.problems import Problems, name_list, quote
 
 __all__ = ["as_arrow", "column_names", "matrix", "row_count", "values", "with_columns"]
 

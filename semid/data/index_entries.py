@@ -22,13 +22,13 @@ from typing import Any
 
 from semid.data.array_files import ARRAY_READERS, read_arrays
 from semid.data.cells import parse_cell
-from semid.data.first_bytes import file_kind, open_unpacked
-from semid.data.problems import Problems, name_list, quote
-from semid.data.reading import Reading
-from semid.data.records import iter_records
 from semid.data.stored_arrays import choose_array, find_ids
 from semid.data.values import id_fault, id_string
 from semid.errors import InputError
+from semid.files.first_bytes import file_kind, open_unpacked
+from semid.files.problems import Problems, name_list, quote
+from semid.files.reading import Reading
+from semid.files.records import iter_records
 from semid.runtime.tables import Tables
 
 __all__ = ["SHAPE", "read_entries"]

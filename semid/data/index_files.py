@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.index_entries import SHAPE, read_entries
-from semid.data.reading import reading_of
 from semid.errors import InputError
+from semid.files.reading import reading_of
 
 __all__ = ["NUMBERED", "IndexFile", "read_index"]
 

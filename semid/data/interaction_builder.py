@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.history_cells import LongestHistories
-from semid.data.interaction_fields import USUAL, Choice, Role, may_be_a_field, spoken
+from semid.data.interaction_fields import Choice, spoken
 from semid.data.interactions import Interactions
 from semid.data.paths import roots
-from semid.data.problems import Problems, name_list, quote
 from semid.data.short_dates import ShortDates
 from semid.errors import SHOWN_PROBLEMS
+from semid.files.field_names import USUAL, Role, may_be_a_field
+from semid.files.problems import Problems, name_list, quote
 
 __all__ = ["HELD_OUT", "NO_TIME", "ROLES", "InteractionBuilder", "counts_fault", "interaction_order", "option_of"]
 

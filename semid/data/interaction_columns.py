@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.arrow import chosen_columns, unread_columns
 from semid.data.interaction_builder import HELD_OUT, NO_TIME, ROLES, InteractionBuilder, counts_fault
-from semid.data.interaction_fields import Fields, find_fields, is_history
-from semid.data.layout import layout_of
-from semid.data.problems import Problems
-from semid.data.row_batches import NotPlain, not_plain_if_unreadable, row_batches
-from semid.data.sources import opened
+from semid.data.interaction_fields import Fields, find_fields
 from semid.data.values import LARGEST_TIME
 from semid.errors import SHOWN_PROBLEMS
+from semid.files.arrow import chosen_columns, unread_columns
+from semid.files.field_names import is_history
+from semid.files.layout import layout_of
+from semid.files.problems import Problems
+from semid.files.row_batches import NotPlain, not_plain_if_unreadable, row_batches
+from semid.files.sources import opened
 from semid.runtime.progress import track
 
 __all__ = ["read_columns"]

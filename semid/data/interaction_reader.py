@@ -13,9 +13,9 @@ from typing import TypedDict
 from semid.data.interaction_columns import read_columns
 from semid.data.interaction_records import RecordReader
 from semid.data.interactions import Interactions
-from semid.data.problems import Problems
-from semid.data.reading import Duplicates, Reading, reading_of
-from semid.data.records import iter_records
+from semid.files.problems import Problems
+from semid.files.reading import Duplicates, Reading, reading_of
+from semid.files.records import iter_records
 from semid.runtime.progress import track
 
 __all__ = ["FieldNames", "read_interactions"]

@@ -14,10 +14,11 @@ import numpy as np
 
 from semid.data.history_cells import codes_in_cell, list_in_cell
 from semid.data.interaction_builder import HELD_OUT, NO_TIME, ROLES, InteractionBuilder, counts_fault, option_of
-from semid.data.interaction_fields import USUAL, Choice, Fields, Role, find_fields, is_history, plain_name
+from semid.data.interaction_fields import Choice, Fields, find_fields
 from semid.data.paths import find_field, roots
-from semid.data.problems import Problems, name_list, quote
 from semid.data.values import as_microseconds, as_number, id_fault, id_string
+from semid.files.field_names import USUAL, Role, is_history, plain_name
+from semid.files.problems import Problems, name_list, quote
 
 __all__ = ["RecordReader"]
 

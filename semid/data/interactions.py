@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.problems import Problems
 from semid.errors import InputError
+from semid.files.problems import Problems
 
 __all__ = ["Histories", "Interactions"]
 

@@ -9,10 +9,10 @@ import logging
 import os
 
 from semid.data.item_reader import ColumnReader
-from semid.data.layout import layout_of
-from semid.data.problems import Problems
-from semid.data.row_batches import NotPlain, not_plain_if_unreadable, row_batches
-from semid.data.sources import opened
+from semid.files.layout import layout_of
+from semid.files.problems import Problems
+from semid.files.row_batches import NotPlain, not_plain_if_unreadable, row_batches
+from semid.files.sources import opened
 from semid.runtime.progress import track
 
 __all__ = ["read_rows"]

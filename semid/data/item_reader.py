@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from semid.data.interaction_fields import find_fields
 from semid.data.paths import find_field, roots
-from semid.data.problems import Problems, name_list, quote
-from semid.data.row_batches import NotPlain
 from semid.data.string_batches import bytes_of, strings_of
 from semid.data.strings import PackedStrings, StringPacker
 from semid.data.text_column import OBJECT, TextColumn
 from semid.data.text_fields import WELL_KNOWN, name_rank, why_not_text
 from semid.data.values import has_surrogate, id_fault, id_string, is_vector, is_wordy, kind_of, text_of
+from semid.files.problems import Problems, name_list, quote
+from semid.files.row_batches import NotPlain
 
 __all__ = ["ColumnReader", "field_order", "no_such_field", "reasons"]
 

@@ -19,12 +19,12 @@ import numpy.typing as npt
 
 from semid.data.item_columns import read_rows
 from semid.data.item_reader import ColumnReader, no_such_field, reasons
-from semid.data.problems import Problems, name_list
-from semid.data.reading import Duplicates, Reading, reading_of
-from semid.data.records import iter_records
 from semid.data.strings import PackedStrings
 from semid.data.text_fields import NUMBERS
 from semid.errors import ConfigError, InputError
+from semid.files.problems import Problems, name_list
+from semid.files.reading import Duplicates, Reading, reading_of
+from semid.files.records import iter_records
 from semid.runtime.progress import track
 
 __all__ = ["Items", "read_items"]

@@ -9,8 +9,8 @@ import re
 from array import array
 from dataclasses import dataclass, field
 
-from semid.data.problems import Problems, quote
 from semid.data.values import as_microseconds
+from semid.files.problems import Problems, quote
 
 __all__ = ["ShortDates"]
 

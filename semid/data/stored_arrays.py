@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from semid.data.problems import name_list
 from semid.data.strings import PackedStrings, StringPacker
 from semid.errors import InputError
+from semid.files.problems import name_list
 from semid.runtime.tables import Rows, RowTable
 
 __all__ = ["ID_NAMES", "BFloat16Rows", "StoredArray", "as_ids", "choose_array", "find_ids"]

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.interactions import Interactions
-from semid.data.problems import quote
 from semid.errors import InputError
+from semid.files.problems import quote
 from semid.runtime.checks import plural
 
 __all__ = ["check_known_items", "known_items", "look_alike", "unknown_items"]

@@ -20,7 +20,7 @@ import numpy as np
 
 from semid.data.markup import is_tag_piece, strip_tags, unescape
 from semid.data.paths import label_of
-from semid.data.problems import quote
+from semid.files.problems import quote
 
 __all__ = [
     "as_microseconds",

@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from semid.data.problems import name_list, quote
 from semid.errors import ConfigError, InputError
+from semid.files.problems import name_list, quote
 
 __all__ = ["Files"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from semid.data import read_items
-from semid.data.problems import name_list
 from semid.datasets.dataset import Dataset
 from semid.datasets.files import Files
 from semid.datasets.prepared_sets import lcrec, minionerec, recbole
 from semid.datasets.public_sets import amazon2014, amazon2018, amazon2023, goodreads, movielens, steam, yelp
 from semid.errors import ConfigError
+from semid.files.problems import name_list
 
 __all__ = ["load"]
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from semid.data import Reading, iter_records, read_interactions, read_items
+from semid.data import read_interactions, read_items
 from semid.datasets.dataset import Dataset
 from semid.datasets.files import Files
+from semid.files import Reading, iter_records
 
 __all__ = ["lcrec", "minionerec", "recbole"]
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from semid.data import Interactions, Items, Reading, RecordFile, iter_records, read_interactions, read_items
+from semid.data import Interactions, Items, read_interactions, read_items
 from semid.datasets.dataset import Dataset
 from semid.datasets.files import Files
 from semid.errors import InputError
+from semid.files import Reading, RecordFile, iter_records
 
 __all__ = ["amazon2014", "amazon2018", "amazon2023", "goodreads", "movielens", "steam", "yelp"]
 

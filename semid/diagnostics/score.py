@@ -19,11 +19,11 @@ from semid.artifact.top_k_cache import TopKCache
 from semid.data.index_files import read_index
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
-from semid.data.problems import quote
 from semid.data.splits import split_ends
 from semid.errors import InputError
 from semid.evaluation.intervals import Bootstrap
 from semid.evaluation.scores import Scores, System, TestSet
+from semid.files.problems import quote
 from semid.runtime.checks import plural
 from semid.runtime.progress import log_step
 from semid.tokenizer import SemanticIDTokenizer

@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.interactions import Interactions
-from semid.data.problems import Problems, quote
-from semid.data.records import GZIP_MAGIC
 from semid.encoders.collaborative import BehaviorVectors
+from semid.files.problems import Problems, quote
+from semid.files.records import GZIP_MAGIC
 
 __all__ = ["read_behavior"]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from semid.data.array_files import ARRAY_READERS, read_arrays
-from semid.data.first_bytes import file_kind
-from semid.data.sources import read_fault
 from semid.data.stored_arrays import choose_array, find_ids
 from semid.data.strings import joined
 from semid.encoders.vector_rows import FileVectors, Wanted
 from semid.errors import InputError
+from semid.files.first_bytes import file_kind
+from semid.files.sources import read_fault
 from semid.runtime.tables import Rows, RowTable, Tables
 
 __all__ = ["open_vectors"]

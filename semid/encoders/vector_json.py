@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.encodings import not_utf8
-from semid.data.first_bytes import open_unpacked
-from semid.data.formats_json import JsonScanner
-from semid.data.problems import name_list, quote
 from semid.data.strings import StringPacker
 from semid.encoders.vector_rows import FileVectors, Wanted, in_blocks, pick_ids, pick_vectors
 from semid.errors import InputError
+from semid.files.encodings import not_utf8
+from semid.files.first_bytes import open_unpacked
+from semid.files.formats_json import JsonScanner
+from semid.files.problems import name_list, quote
 from semid.runtime.tables import Tables
 
 __all__ = ["read_json"]

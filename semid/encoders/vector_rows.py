@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.problems import name_list
 from semid.data.strings import PackedStrings
 from semid.errors import InputError
+from semid.files.problems import name_list
 from semid.runtime.tables import RowTable
 
 __all__ = ["BLOCK_BYTES", "FileVectors", "Wanted", "in_blocks", "pick_ids", "pick_vectors"]

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from semid.data.first_bytes import open_unpacked
-from semid.data.problems import quote
-from semid.data.sources import LINE_LIMIT
 from semid.data.strings import StringPacker
 from semid.encoders.vector_rows import ID_NAMES, INDEX, FileVectors, Wanted, in_blocks, pick_ids, pick_vectors
 from semid.errors import InputError
+from semid.files.first_bytes import open_unpacked
+from semid.files.problems import quote
+from semid.files.sources import LINE_LIMIT
 from semid.runtime.tables import Tables
 
 __all__ = ["read_text"]

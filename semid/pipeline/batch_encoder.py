@@ -27,10 +27,10 @@ from semid.artifact.store import load
 from semid.data.columns import as_arrow, column_names, matrix, row_count, values, with_columns
 from semid.data.items import Items
 from semid.data.paths import find_field, roots
-from semid.data.problems import Problems, name_list, quote
 from semid.data.text_column import cell_text
 from semid.data.values import id_fault, id_string, kind_of
 from semid.errors import ArtifactError, ConfigError, InputError
+from semid.files.problems import Problems, name_list, quote
 from semid.quantize.checks import check_vectors
 from semid.state import TokenizerState
 

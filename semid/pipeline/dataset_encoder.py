@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from semid.artifact.atomic import drafting
 from semid.artifact.store import check_path
-from semid.data.arrow import Drain
-from semid.data.problems import Problems
-from semid.data.reading import reading_of
-from semid.data.records import iter_records
 from semid.errors import ConfigError, InputError
+from semid.files.arrow import Drain
+from semid.files.problems import Problems
+from semid.files.reading import reading_of
+from semid.files.records import iter_records
 from semid.pipeline.batch_encoder import BatchEncoder
 from semid.pipeline.ray_engine import on_ray
 from semid.runtime.checks import check_choice

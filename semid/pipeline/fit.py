@@ -54,7 +54,7 @@ def fit(
     Parameters
     ----------
     source : path, "-", `datasets.Dataset`, iterable of dicts, or Items
-        The catalog; see `read_items`. A `semid.data.RecordFile` is a path together with how to read it.
+        The catalog; see `read_items`. A `semid.files.RecordFile` is a path together with how to read it.
     config : SemanticIDConfig
         The settings.
     embeddings : path or array [N, D], optional

@@ -25,11 +25,11 @@ from semid.assign.unique import Assignment
 from semid.config import SemanticIDConfig
 from semid.data.interaction_reader import read_interactions
 from semid.data.items import Items
-from semid.data.problems import quote
 from semid.data.unknown_items import check_known_items, look_alike
 from semid.errors import ConfigError, InputError
 from semid.evaluation.churn import Churn, gone_rows
 from semid.evaluation.quality import Distortion, Quality
+from semid.files.problems import quote
 from semid.pipeline.embed import embed, embed_as_before, encoder_name
 from semid.pipeline.encode import text_only_codebooks
 from semid.pipeline.learn import check_device, reserve_memory

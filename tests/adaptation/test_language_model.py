@@ -89,8 +89,8 @@ def files(folder):
     "choices",
     [
         {"train": "lora"},
-        {"train": "all", "bfloat16": True},
-        {"train": "lora", "loss": "llmemb"},  # its temperature learns too
+        pytest.param({"train": "all", "bfloat16": True}, marks=pytest.mark.slow),
+        pytest.param({"train": "lora", "loss": "llmemb"}, marks=pytest.mark.slow),  # its temperature learns too
     ],
     ids=str,
 )
@@ -178,8 +178,10 @@ def test_items_that_were_met_together_come_together(base, tmp_path, train):
     assert before < 0.5 and after > 0.8
 
 
-@pytest.mark.parametrize("train", ["lora", "all"])
-@pytest.mark.parametrize("spared", [False, True], ids=["", "gradient checkpointing"])
+@pytest.mark.parametrize("train", ["lora", pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "spared", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "gradient checkpointing"]
+)
 def test_the_first_loss_is_that_of_the_formula(plain, base, tmp_path, train, spared):
     sides = sides_of_the_first_batch(plain)
     items = torch.arange(2 * SIZE)

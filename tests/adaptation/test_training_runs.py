@@ -70,7 +70,8 @@ def test_a_trained_model_gives_better_vectors_and_needs_no_base(trained):
     assert [line["step"] for line in steps] == [0, 2, 4, 6, 8, 10, 12]
 
 
-@pytest.mark.parametrize("n_judged", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_judged", [1, 4])
 def test_a_killed_training_leaves_nothing_at_the_output_and_is_resumed_to_the_same_folder(
     base, trained, tmp_path, n_judged
 ):
@@ -86,6 +87,7 @@ def test_a_killed_training_leaves_nothing_at_the_output_and_is_resumed_to_the_sa
     assert files_of(output) == files_of(trained.folder)
 
 
+@pytest.mark.slow
 def test_a_recommender_can_be_trained_on_top(base, tmp_path):
     choices = replace(CONFIG, rat=True, steps=6, dim=8)
     made = adapt(ITEMS, base, interactions=LOG, config=choices, output=tmp_path / "encoder")

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from semid.data.items import Items
-from semid.data.records import iter_records
 from semid.evaluation.churn import Churn
 from semid.evaluation.metrics import number_prefixes, sequence_lift
 from semid.evaluation.quality import Distortion
+from semid.files.records import iter_records
 from semid.pipeline.relearn import RefitOptions, RefitStep
 from semid.quantize.codebooks import Codebooks
 from semid.runtime.tables import Tables

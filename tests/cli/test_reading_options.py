@@ -74,9 +74,9 @@ def named_in(paths: list[Path]) -> set[str]:
 
 
 def read_by(command: str) -> list[Path]:
-    """The files of semid/data that a command reads records through."""
+    """The files of semid/files and semid/data that a command reads records through."""
     options = options_of(command)
-    files = sorted((ROOT / "semid/data").glob("*.py"))
+    files = sorted(path for room in ("files", "data") for path in (ROOT / "semid" / room).glob("*.py"))
     of_items = [path for path in files if path.stem.startswith(("item", "text_"))]
     of_interactions = [path for path in files if path.stem.startswith(("interaction", "short_dates"))]
     of_both = [ROOT / "semid/data/unknown_items.py"]

@@ -15,9 +15,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from semid.data import read_interactions, read_items
-from semid.data.reading import Reading, RecordFile
 from semid.data.values import clean_text, text_of
 from semid.errors import InputError
+from semid.files.reading import Reading, RecordFile
 from tests.helpers.record_formats import FORMATS
 
 untimed = settings(deadline=None)  # a slow machine decides nothing here

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.data import Interactions, Problems, interaction_columns, read_interactions, row_batches
+from semid.data import Interactions, interaction_columns, read_interactions
 from semid.data.interaction_builder import interaction_order
 from semid.data.interaction_columns import read_columns
 from semid.errors import InputError
+from semid.files import Problems, row_batches
 
 untimed = settings(deadline=None, max_examples=300)
 FIELDS = ("user_field", "item_field", "time_field")
@@ -329,7 +330,7 @@ def test_other_files_are_read_by_records(tmp_path, name):
 
 
 def test_rows_that_are_skipped_are_read_by_records(tmp_path):
-    from semid.data.reading import Reading, RecordFile
+    from semid.files.reading import Reading, RecordFile
 
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\nu,a,1\n")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from semid.data import read_interactions
-from semid.data.interaction_fields import find_fields, may_be_a_field
+from semid.data.interaction_fields import find_fields
 from semid.errors import InputError
+from semid.files.field_names import may_be_a_field
 
 UNNAMED = (None, None, None)
 

@@ -12,12 +12,13 @@ import pyarrow as pa
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.data import item_reader, read_items, row_batches
+from semid.data import item_reader, read_items
 from semid.data.item_reader import ColumnReader
 from semid.data.string_batches import count_kinds, not_plain
 from semid.data.text_fields import Tally
 from semid.data.values import clean_text
 from semid.errors import InputError
+from semid.files import row_batches
 
 untimed = settings(deadline=None, max_examples=200)
 pieces = st.sampled_from([

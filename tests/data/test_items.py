@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from semid.data import Items, Problems, iter_records, read_items
+from semid.data import Items, read_items
 from semid.data.values import clean_text, id_string, text_of
 from semid.errors import ConfigError, InputError
+from semid.files import Problems, iter_records
 from semid.runtime.progress import show_progress
 
 TOY = [

@@ -39,7 +39,9 @@ def test_one_history_of_each_user_is_kept(histories, which):
 
 def test_what_was_kept_is_said_and_otherwise_it_is_an_error(caplog):
     twice = records([("u", ["a"]), ("v", ["a"]), ("u", ["b"]), ("u", ["c"])])
-    with pytest.raises(InputError, match=r"again \(first at items\[0\]\). Join the histories, or use --duplicates last\."):
+    with pytest.raises(
+        InputError, match=r"again \(first at items\[0\]\). Join the histories, or use --duplicates last\."
+    ):
         read_interactions(twice)
     assert dict(read_interactions(twice, duplicates="last"))["u"] == ["c"]
     assert caplog.messages == ["items: 2 histories repeat a user; kept the last of each (--duplicates)"]

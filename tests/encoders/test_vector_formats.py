@@ -396,7 +396,7 @@ def test_no_pickle_is_ever_run(tmp_path):
 
 
 def test_endless_lines_are_refused_but_one_line_of_json_may_hold_all(tmp_path, monkeypatch):
-    monkeypatch.setattr("semid.data.sources.LINE_LIMIT", 1000)
+    monkeypatch.setattr("semid.files.sources.LINE_LIMIT", 1000)
     (tmp_path / "v.csv").write_bytes(b"id,d0\n" + b"1" * 600_000)
     with pytest.raises(InputError, match=r"v\.csv: .*in one line"):
         read_vectors(tmp_path / "v.csv")
@@ -408,8 +408,8 @@ def test_endless_lines_are_refused_but_one_line_of_json_may_hold_all(tmp_path, m
 
 @pytest.mark.parametrize("chunk", [20, 33, 64])
 def test_json_is_read_alike_in_pieces_of_any_length(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr("semid.data.formats_json.CHUNK", chunk)
-    monkeypatch.setattr("semid.data.sources.HEAD", 250)  # longer than a record, shorter than the object
+    monkeypatch.setattr("semid.files.formats_json.CHUNK", chunk)
+    monkeypatch.setattr("semid.files.sources.HEAD", 250)  # longer than a record, shorter than the object
     content = dict(zip(IDS, MATRIX.tolist(), strict=True))
     for text in (
         json.dumps(content, indent=1),

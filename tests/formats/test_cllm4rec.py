@@ -110,4 +110,5 @@ def test_lines_that_are_no_review_are_named(tmp_path):
     path.write_text("\n".join([good, "", "[1, 2]", '["user_x writes", "no"]', "{", '["a"]']), "utf-8")
     with pytest.raises(InputError) as caught:
         list(read_cllm4rec_reviews(path))
-    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["3", "4", "5", "6"]
+    shape = '["user_17 writes the following review for item_4:", "its text"]'
+    assert str(caught.value) == f"{path}: 4 rows: {shape} expected. Lines 3, 4, 5, 6."

@@ -4,7 +4,7 @@
     {"query": "...", "item": "B004756YJA", "user": "u1"}                           the query that led u1 to this item
     {"user": "u1", "preference": "likes strong colors"}                            or a list of texts
 
-Records are read one by one, from sources as `semid.data.iter_records` reads them. A query with a user belongs to the
+Records are read one by one, from sources as `semid.files.iter_records` reads them. A query with a user belongs to the
 part of the split where the item of the user's history is asked. Records of unknown users or items, and queries for
 items that their user never met, are counted and left out.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from semid.data.index_files import read_index
-from semid.data.problems import Problems, name_list, quote
-from semid.data.records import iter_records
 from semid.data.values import clean_text, id_fault, id_string
 from semid.errors import ConfigError, InputError
+from semid.files.problems import Problems, name_list, quote
+from semid.files.records import iter_records
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
 
@@ -51,7 +51,7 @@ def iter_queries(
     Parameters
     ----------
     source : path, iterable of dicts, ...
-        See `semid.data.iter_records`.
+        See `semid.files.iter_records`.
     ids : SemanticIDTokenizer
         The artifact.
     users : sequence of str

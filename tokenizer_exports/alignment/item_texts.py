@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from semid.data.item_reader import no_such_field
 from semid.data.items import Items, read_items
-from semid.data.problems import quote
 from semid.data.unknown_items import look_alike
 from semid.errors import InputError
+from semid.files.problems import quote
 from semid.tokenizer import SemanticIDTokenizer
 from semid.tokens.vocabulary import Vocabulary
 

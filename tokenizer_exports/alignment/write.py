@@ -93,7 +93,7 @@ def write_alignment(
     ids : SemanticIDTokenizer
         The artifact.
     interactions : source of `read_interactions`
-        The histories. Items without a live ID are left out. A `semid.data.RecordFile` is a path
+        The histories. Items without a live ID are left out. A `semid.files.RecordFile` is a path
         together with how to read it.
     output : str or Path
         Folder to write; new or empty.

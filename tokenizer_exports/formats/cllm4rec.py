@@ -35,8 +35,8 @@ import numpy.typing as npt
 
 from semid.data.interaction_reader import read_interactions
 from semid.data.interactions import Interactions
-from semid.data.problems import Problems
 from semid.errors import InputError
+from semid.files.problems import Problems
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

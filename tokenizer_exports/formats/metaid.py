@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from semid.clusters.tokens import ClusterTokens, members_of
 from semid.data.index_files import read_index
-from semid.data.problems import Problems, quote
 from semid.errors import InputError
+from semid.files.problems import Problems, quote
 from semid.tokens.vocabulary import Vocabulary
 
 __all__ = ["metaid_lines", "read_metaid"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from semid.data.arrow import Drain
+from semid.files.arrow import Drain
 from semid.tokenizer_exports.formats.live_items import live_blocks
 
 if TYPE_CHECKING:

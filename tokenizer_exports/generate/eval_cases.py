@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from semid.data.problems import Problems
-from semid.data.records import iter_records
 from semid.errors import InputError
+from semid.files.problems import Problems
+from semid.files.records import iter_records
 from semid.runtime.progress import track
 from semid.tokenizer import SemanticIDTokenizer
 

@@ -17,10 +17,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from semid.data.interaction_reader import read_interactions
-from semid.data.records import iter_records
 from semid.errors import ConfigError, InputError, OutputExistsError
 from semid.evaluation.intervals import Bootstrap
 from semid.evaluation.scores import Scores, System, TestSet
+from semid.files.records import iter_records
 from semid.runtime.checks import plural
 from semid.runtime.devices import check_device, pick_device
 from semid.runtime.progress import bar, log_step

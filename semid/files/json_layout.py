@@ -11,8 +11,8 @@ import re
 import warnings
 from typing import Any, Literal
 
-from semid.data.delimiters import KNOWN
-from semid.data.sources import SourceFault
+from semid.files.delimiters import KNOWN
+from semid.files.sources import SourceFault
 
 __all__ = ["JsonKind", "json_kind", "python_literal"]
 

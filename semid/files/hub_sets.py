@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from semid.data.problems import name_list
-from semid.data.sources import SourceFault
 from semid.errors import DependencyError
+from semid.files.problems import name_list
+from semid.files.sources import SourceFault
 
 __all__ = ["HUB", "load_from_hub"]
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from semid.data.layout import Layout
-from semid.data.sources import LINE_LIMIT, Opened
+from semid.files.layout import Layout
+from semid.files.sources import LINE_LIMIT, Opened
 
 if TYPE_CHECKING:
     import pyarrow

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from semid.data.reading import AS_FOUND
-from semid.data.signatures import packed_as, table_kind
-from semid.data.sources import Opened, opened, read_fault
 from semid.errors import InputError
+from semid.files.reading import AS_FOUND
+from semid.files.signatures import packed_as, table_kind
+from semid.files.sources import Opened, opened, read_fault
 
 __all__ = ["file_kind", "open_unpacked"]
 

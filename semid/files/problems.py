@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import IO, Any, Literal
 
-from semid.data.reading import AS_FOUND, Reading, reading_of
 from semid.errors import SHOWN_PROBLEMS, ConfigError, InputError
+from semid.files.reading import AS_FOUND, Reading, reading_of
 
 __all__ = ["Problems", "is_dataset", "is_table", "name_list", "quote"]
 

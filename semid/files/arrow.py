@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
-from semid.data.problems import Problems, is_dataset
+from semid.files.problems import Problems, is_dataset
 
 __all__ = [
     "Drain",

@@ -12,13 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from semid.data.arrow import Record
-from semid.data.delimiters import DECIMAL_COMMA, SHOWN_AS, cells_of
-from semid.data.encodings import not_utf8
-from semid.data.formats_json import stream_fault
-from semid.data.layout import Layout
-from semid.data.problems import Problems, quote
-from semid.data.sources import LINE_LIMIT, Opened
+from semid.files.arrow import Record
+from semid.files.delimiters import DECIMAL_COMMA, SHOWN_AS, cells_of
+from semid.files.encodings import not_utf8
+from semid.files.formats_json import stream_fault
+from semid.files.layout import Layout
+from semid.files.problems import Problems, quote
+from semid.files.sources import LINE_LIMIT, Opened
 
 __all__ = ["from_netflix", "from_rows", "from_sequences"]
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from semid.data import Reading, iter_records, read_interactions, read_items
-from semid.data.layout import plain_layout
+from semid.data import read_interactions, read_items
 from semid.errors import InputError
+from semid.files import Reading, iter_records
+from semid.files.layout import plain_layout
 
 untimed = settings(deadline=None)
 
@@ -347,7 +348,7 @@ VALUES = st.text() | st.integers() | st.floats(allow_nan=False)
     st.sampled_from([1, 7, 1 << 20]),
 )
 def test_values_are_the_same_wherever_chunks_end(records, indent, chunk):
-    from semid.data import formats_json
+    from semid.files import formats_json
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats_json, "CHUNK", chunk)

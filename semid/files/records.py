@@ -14,16 +14,16 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from semid.data.arrow import Keep, Record, from_arrow, from_parquet, from_table
-from semid.data.folders import files_of
-from semid.data.formats_json import from_array, from_jsonl, from_map, from_objects, from_python
-from semid.data.formats_text import from_netflix, from_rows, from_sequences
-from semid.data.hub_sets import HUB, load_from_hub
-from semid.data.layout import layout_of
-from semid.data.problems import Problems, is_table, quote
-from semid.data.reading import AS_FOUND, Reading, reading_of
-from semid.data.sources import GZIP_MAGIC, Opened, copied, opened, read_fault
 from semid.errors import InputError
+from semid.files.arrow import Keep, Record, from_arrow, from_parquet, from_table
+from semid.files.folders import files_of
+from semid.files.formats_json import from_array, from_jsonl, from_map, from_objects, from_python
+from semid.files.formats_text import from_netflix, from_rows, from_sequences
+from semid.files.hub_sets import HUB, load_from_hub
+from semid.files.layout import layout_of
+from semid.files.problems import Problems, is_table, quote
+from semid.files.reading import AS_FOUND, Reading, reading_of
+from semid.files.sources import GZIP_MAGIC, Opened, copied, opened, read_fault
 
 __all__ = ["GZIP_MAGIC", "iter_records"]
 

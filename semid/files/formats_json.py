@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from semid.data.arrow import Record
-from semid.data.encodings import not_utf8
-from semid.data.json_layout import python_literal
-from semid.data.problems import Problems, quote
-from semid.data.sources import LINE_LIMIT, LineFault, Opened, SourceFault, read_fault
+from semid.files.arrow import Record
+from semid.files.encodings import not_utf8
+from semid.files.json_layout import python_literal
+from semid.files.problems import Problems, quote
+from semid.files.sources import LINE_LIMIT, LineFault, Opened, SourceFault, read_fault
 
 __all__ = ["JsonScanner", "from_array", "from_jsonl", "from_map", "from_objects", "from_python", "stream_fault"]
 

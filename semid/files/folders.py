@@ -6,8 +6,8 @@ import json
 import os
 import re
 
-from semid.data.problems import name_list
-from semid.data.sources import SourceFault
+from semid.files.problems import name_list
+from semid.files.sources import SourceFault
 
 __all__ = ["PACKING", "files_of", "shards"]
 

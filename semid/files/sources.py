@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from semid.data.encodings import Transcoder, encoding_of, utf16_without_mark
-from semid.data.problems import name_list
-from semid.data.reading import Reading
-from semid.data.signatures import foreign_kind, packed_as, table_kind
+from semid.files.encodings import Transcoder, encoding_of, utf16_without_mark
+from semid.files.problems import name_list
+from semid.files.reading import Reading
+from semid.files.signatures import foreign_kind, packed_as, table_kind
 
 __all__ = ["GZIP_MAGIC", "LINE_LIMIT", "LineFault", "Opened", "SourceFault", "copied", "opened", "read_fault"]
 

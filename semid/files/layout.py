@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from semid.data.delimiters import (
+from semid.files.delimiters import (
     CANDIDATES,
     SHOWN_AS,
     Split,
@@ -20,13 +20,13 @@ from semid.data.delimiters import (
     is_header,
     is_sure_header,
 )
-from semid.data.folders import PACKING
-from semid.data.interaction_fields import may_be_an_id, plain_name
-from semid.data.json_layout import json_kind
-from semid.data.known_files import known_file, typed_header
-from semid.data.problems import name_list, quote
-from semid.data.reading import AS_FOUND, Reading
-from semid.data.sources import Opened, SourceFault, opened
+from semid.files.field_names import may_be_an_id, plain_name
+from semid.files.folders import PACKING
+from semid.files.json_layout import json_kind
+from semid.files.known_files import known_file, typed_header
+from semid.files.problems import name_list, quote
+from semid.files.reading import AS_FOUND, Reading
+from semid.files.sources import Opened, SourceFault, opened
 
 __all__ = ["Kind", "Layout", "layout_of", "plain_layout"]
 

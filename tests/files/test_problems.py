@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semid.data import Problems, Reading, iter_records
 from semid.errors import ConfigError, InputError
+from semid.files import Problems, Reading, iter_records
 
 
 def skipped(path, target=True, **options):

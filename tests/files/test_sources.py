@@ -22,9 +22,10 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
 
-from semid.data import Reading, iter_records, read_interactions, read_items
-from semid.data.layout import plain_layout
+from semid.data import read_interactions, read_items
 from semid.errors import DependencyError, InputError
+from semid.files import Reading, iter_records
+from semid.files.layout import plain_layout
 
 RECORDS = [{"id": str(n), "title": f"lamp {n}"} for n in range(5)]
 LINES = "".join(json.dumps(record) + "\n" for record in RECORDS).encode()
