@@ -33,6 +33,7 @@ from semid.runtime.progress import bar, log_step
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from sentence_transformers import SentenceTransformer
 
 __all__ = ["TrainedModel", "train_language_model"]
@@ -120,13 +121,13 @@ def train_language_model(
     with torch.random.fork_rng(), _quiet_libraries(), bar("train", len(pairs), unit="step") as advance:
         advance(done)
         torch.manual_seed(config.seed)  # of the first low-rank matrices
-        trained = _model_to_train(model, config)
+        trained, matrices = _model_to_train(model, config)
 
         def score() -> float:
             return math.nan if judge is None else judge(_vectors(trained, texts))
 
         scores = [(0, math.nan, score())]
-        trainer = new_trainer(trained, pairs, config, workspace, score, advance, checkpoint)
+        trainer = new_trainer(trained, pairs, config, workspace, score, advance, matrices, checkpoint)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         scores += _measured(trainer.state.log_history)
         best = scores[-1] if judge is None else max(scores, key=lambda line: line[2])  # the first of equal ones
@@ -180,8 +181,8 @@ def _loaded(folder: Path, device: str, dtype: torch.dtype | str) -> SentenceTran
     return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs=options)
 
 
-def _model_to_train(folder: Path, config: AdaptConfig) -> SentenceTransformer:
-    """Return the model without its last normalization, with low-rank matrices if these are what learns."""
+def _model_to_train(folder: Path, config: AdaptConfig) -> tuple[SentenceTransformer, PeftModel | None]:
+    """Return the model without its last normalization, and the low-rank matrices in it if these are what learns."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -196,18 +197,17 @@ def _model_to_train(folder: Path, config: AdaptConfig) -> SentenceTransformer:
         modules.pop()
     model = SentenceTransformer(modules=modules, device=device)
     model.max_seq_length = min(config.max_length, whole.max_seq_length or config.max_length)
-    if config.train == "lora":
-        from peft import LoraConfig
+    if config.train != "lora":
+        return model, None
+    # By peft alone: the adapters of transformers ask for a release of peft that may not be out yet.
+    from peft import LoraConfig, get_peft_model
 
-        model.add_adapter(
-            LoraConfig(
-                r=config.lora_rank,
-                lora_alpha=config.lora_alpha,
-                lora_dropout=LORA_DROPOUT,
-                target_modules="all-linear",
-            )
-        )
-    return model
+    inner: Any = model.transformers_model  # its layers are changed in place
+    lora = LoraConfig(
+        r=config.lora_rank, lora_alpha=config.lora_alpha, lora_dropout=LORA_DROPOUT, target_modules="all-linear"
+    )
+    matrices: Any = get_peft_model(inner, lora)
+    return model, matrices
 
 
 def _vectors(model: SentenceTransformer, texts: Sequence[str]) -> Floats:

@@ -21,6 +21,7 @@ from semid.runtime.progress import log_step
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     from transformers import TrainerCallback
 
@@ -40,6 +41,7 @@ def new_trainer(
     workspace: Path,
     score: Callable[[], float],
     advance: Callable[[int], object],
+    matrices: PeftModel | None = None,
     checkpoint: Path | None = None,
 ) -> SentenceTransformerTrainer:
     """Return a trainer of a model on batches of pairs.
@@ -58,6 +60,8 @@ def new_trainer(
         Judges the model as it is.
     advance : callable
         Is called with 1 after each step.
+    matrices : PeftModel, optional
+        The low-rank matrices in the model, if these are all that learns; checkpoints then hold nothing else.
     checkpoint : Path, optional
         What training will go on from.
     """
@@ -88,6 +92,18 @@ def new_trainer(
 
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
             """Do without a card, which would tell texts and the time."""
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if matrices is None:
+                super()._save(output_dir, state_dict)
+            else:
+                matrices.save_pretrained(output_dir or str(workspace))
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if matrices is None:
+                super()._load_from_checkpoint(resume_from_checkpoint)
+            else:
+                matrices.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
 
     if config.gradient_checkpointing:
         inner: Any = model.transformers_model
