@@ -99,7 +99,7 @@ def test_a_recommender_can_be_trained_on_top(base, tmp_path):
 @pytest.mark.slow
 def test_a_real_model_learns_in_half_precision_and_little_memory(tmp_path):
     choices = replace(
-        CONFIG, steps=4, batch_size=8, rate=1e-3, pooling="eos", bfloat16=True, gradient_checkpointing=True
+        CONFIG, steps=12, batch_size=8, rate=1e-3, pooling="eos", bfloat16=True, gradient_checkpointing=True
     )
     made = adapt(ITEMS, smollm2_folder(), interactions=LOG, config=choices, output=tmp_path / "encoder")
     assert made.better and made.scores["adapted"].recall["all"] > made.scores["plain"].recall["all"]
