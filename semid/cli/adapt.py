@@ -21,12 +21,12 @@ readable = click.Path(path_type=Path, readable=False)  # the readers report what
 @click.option("--interactions", type=click.Path(readable=False), help="User histories; needed to learn together.")
 @click.option(
     "--learn", multiple=True, type=click.Choice(["together", "attributes"]),
-    help="What should be near each other: items met near each other (default), or two views of one item that each lack "
+    help="Pairs to bring together: items met near each other (default), or two views of one item that each lack "
     "some attributes. Both may be given.",
 )  # fmt: skip
 @click.option(
     "--train", type=click.Choice(["adapter", "lora", "all"]),
-    help="What learns: layers on the model's vectors (default), low-rank changes of the model, or all its weights.",
+    help="Weights to train: layers on the model's vectors (default), low-rank changes of the model, or all of it.",
 )  # fmt: skip
 @click.option("--adapter", type=click.Choice(["linear", "mlp"]), help="Shape of the layers. Default: linear.")
 @click.option(

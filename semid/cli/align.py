@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semid.cli.app import folder_argument, json_option, open_ids, output_option, print_json
+from semid.cli.app import folder_argument, json_option, open_ids, output_option, print_written
 from semid.cli.reading import Files, reading_options
 
 
@@ -93,7 +93,6 @@ def align(
       semid align my-sid log.csv -o my-data --split time --tasks next-item,negative --shards 8
       semid align --show-templates > mine.toml
     """
-    from semid.runtime.progress import log_step
     from semid.tokenizer_exports.alignment import write_alignment
 
     if cuts is not None:
@@ -111,8 +110,4 @@ def align(
         **settings,
         format=format_,
     )
-    log_step("saved", str(output))
-    if as_json:
-        print_json(done.to_dict())
-    else:
-        click.echo("\n".join(done.summary()))
+    print_written(done, output, as_json)

@@ -10,14 +10,14 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from semid._version import __version__
 from semid.errors import SemidError
 from semid.runtime.distributed import end_together, is_writer
-from semid.runtime.progress import show_progress
+from semid.runtime.progress import log_step, show_progress
 
 if TYPE_CHECKING:
     from semid.clusters.tokens import ClusterTokens
@@ -39,10 +39,22 @@ __all__ = [
     "output_option",
     "print_json",
     "print_quality",
+    "print_written",
     "ready_vectors_option",
 ]
 
 log = logging.getLogger("semid")
+
+
+class Written(Protocol):
+    """What a command that writes files hands back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON data for programs."""
+
+    def summary(self) -> list[str]:
+        """Return lines for people."""
+
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -197,6 +209,15 @@ def arguments_or_stdin(arguments: tuple[str, ...]) -> list[str]:
 def print_json(data: Any) -> None:
     """Print data as indented JSON."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def print_written(done: Written, output: Path, as_json: bool) -> None:
+    """Say what a command wrote, in lines or as JSON."""
+    log_step("saved", str(output))
+    if as_json:
+        print_json(done.to_dict())
+    else:
+        click.echo("\n".join(done.summary()))
 
 
 def print_quality(quality: Quality, advice: list[str], as_json: bool, more: dict[str, str]) -> None:

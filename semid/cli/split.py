@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from semid.cli.app import json_option, open_ids, output_option, print_json
+from semid.cli.app import json_option, open_ids, output_option, print_written
 from semid.cli.reading import Files, reading_options
 
 
@@ -66,7 +66,6 @@ def split(
     """
     from semid.data.interaction_reader import read_interactions
     from semid.data.items import read_items
-    from semid.runtime.progress import log_step
     from semid.tokenizer_exports.alignment.config import AlignmentConfig
     from semid.tokenizer_exports.formats.split_files import write_split
 
@@ -87,8 +86,4 @@ def split(
         ids=None if ids is None else open_ids(ids),
         max_history=max_history,
     )
-    log_step("saved", str(output))
-    if as_json:
-        print_json(done.to_dict())
-    else:
-        click.echo("\n".join(done.summary()))
+    print_written(done, output, as_json)

@@ -25,7 +25,7 @@ from semid.files.arrow import chosen_columns, unread_columns
 from semid.files.field_names import is_history
 from semid.files.layout import layout_of
 from semid.files.problems import Problems
-from semid.files.row_batches import NotPlain, not_plain_if_unreadable, row_batches
+from semid.files.row_batches import JSON_LINES, NotPlain, not_plain_if_unreadable, row_batches
 from semid.files.sources import opened
 from semid.runtime.progress import track
 
@@ -35,7 +35,6 @@ logger = logging.getLogger("semid")
 
 Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
-JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")  # not worth a look inside
 BATCH = 1 << 16  # rows of a Parquet file that are read at once
 GROUP = 1 << 18  # rows whose ids are numbered at once
 DIGITS = b"0123456789"

@@ -11,7 +11,7 @@ import os
 from semid.data.item_reader import ColumnReader
 from semid.files.layout import layout_of
 from semid.files.problems import Problems
-from semid.files.row_batches import NotPlain, not_plain_if_unreadable, row_batches
+from semid.files.row_batches import JSON_LINES, NotPlain, not_plain_if_unreadable, row_batches
 from semid.files.sources import opened
 from semid.runtime.progress import track
 
@@ -19,7 +19,7 @@ __all__ = ["read_rows"]
 
 logger = logging.getLogger("semid")
 
-NO_ROWS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz", ".parquet", ".pq")  # not looked into
+NO_ROWS = (*JSON_LINES, ".parquet", ".pq")  # not looked into
 
 
 def read_rows(source: object, problems: Problems, reader: ColumnReader) -> bool:

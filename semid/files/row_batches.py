@@ -22,8 +22,9 @@ from semid.files.sources import LINE_LIMIT, Opened
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["NotPlain", "not_plain_if_unreadable", "row_batches"]
+__all__ = ["JSON_LINES", "NotPlain", "not_plain_if_unreadable", "row_batches"]
 
+JSON_LINES = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")  # not worth a look inside
 BLOCK = 1 << 20  # bytes that are parsed at once
 
 
